@@ -1,0 +1,450 @@
+//! Native frames: the 16-byte head, its body and its checksum. Layouts: `docs/protocol.md`, section 2.
+
+mod opening;
+mod parts;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+pub use opening::{Hello, MAGIC, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
+pub use parts::{CRITICAL, Part, PartTag, Parts, put_part, put_trace};
+
+use crate::error::{WireError, WireFault};
+use crate::limits::{CHECKSUM_BYTES, FRAME_BODY_MAX, HEAD_BYTES};
+
+/// What a frame is, as its fourth byte says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A call's question.
+    Request = 0x10,
+    /// A call's answer.
+    Response = 0x11,
+    /// A call's failure.
+    Error = 0x12,
+    /// A message without an answer.
+    OneWay = 0x13,
+    /// A message for subscribers.
+    Publish = 0x14,
+    /// A further fragment.
+    Data = 0x15,
+    /// Messages up to a sequence have reached a level.
+    Ack = 0x16,
+    /// The caller no longer wants the answer.
+    Cancel = 0x17,
+    /// The peer may send that many bytes more.
+    Credit = 0x18,
+    /// A number for a route's name.
+    Route = 0x20,
+    /// A sign of life that wants one back.
+    Ping = 0x21,
+    /// The sign of life that was wanted.
+    Pong = 0x22,
+    /// The server is about to close.
+    GoAway = 0x23,
+    /// Messages that the subscriber will not get.
+    Gap = 0x24,
+    /// Why the connection is closed.
+    Fault = 0x2F,
+}
+
+impl Kind {
+    /// Reads the byte.
+    #[must_use]
+    pub fn from_wire(wire: u8) -> Option<Self> {
+        Some(match wire {
+            0x10 => Self::Request,
+            0x11 => Self::Response,
+            0x12 => Self::Error,
+            0x13 => Self::OneWay,
+            0x14 => Self::Publish,
+            0x15 => Self::Data,
+            0x16 => Self::Ack,
+            0x17 => Self::Cancel,
+            0x18 => Self::Credit,
+            0x20 => Self::Route,
+            0x21 => Self::Ping,
+            0x22 => Self::Pong,
+            0x23 => Self::GoAway,
+            0x24 => Self::Gap,
+            0x2F => Self::Fault,
+            _ => return None,
+        })
+    }
+
+    /// The name in the protocol's document.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "REQUEST",
+            Self::Response => "RESPONSE",
+            Self::Error => "ERROR",
+            Self::OneWay => "ONEWAY",
+            Self::Publish => "PUBLISH",
+            Self::Data => "DATA",
+            Self::Ack => "ACK",
+            Self::Cancel => "CANCEL",
+            Self::Credit => "CREDIT",
+            Self::Route => "ROUTE",
+            Self::Ping => "PING",
+            Self::Pong => "PONG",
+            Self::GoAway => "GOAWAY",
+            Self::Gap => "GAP",
+            Self::Fault => "FAULT",
+        }
+    }
+}
+
+/// Bit of class: more fragments follow.
+pub const MORE: u8 = 1 << 5;
+/// Bit of class: the body begins with parts.
+pub const PARTS: u8 = 1 << 6;
+/// Bit of class that must be 0.
+pub const CLASS_RESERVED: u8 = 1 << 7;
+/// Bit of form: the call must not be sent again.
+pub const NO_RETRY: u8 = 1 << 7;
+/// Value of arg in a request without a deadline.
+pub const NO_DEADLINE: u32 = u32::MAX;
+/// Bit of id that tells one-way messages from calls.
+pub const MESSAGE_ID: u32 = 1 << 31;
+
+/// The 16 bytes before every body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes of the body, 24 bits.
+    pub len: u32,
+    /// See [`Kind`]; kept raw, because unknown kinds may have to be skipped.
+    pub kind: u8,
+    /// Priority, QoS and flags.
+    pub class: u8,
+    /// Codec, attempt, no-retry.
+    pub form: u8,
+    /// A number defined by a ROUTE frame, 0 for none; some kinds use it otherwise.
+    pub route: u16,
+    /// The call, the message, or what the kind says.
+    pub id: u32,
+    /// What the kind says; in a request the time left in microseconds.
+    pub arg: u32,
+}
+
+impl Head {
+    /// A head of this kind, everything else 0.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind: kind as u8,
+            ..Self::default()
+        }
+    }
+
+    /// Two loads, no branch.
+    #[must_use]
+    #[inline]
+    pub fn decode(bytes: &[u8; HEAD_BYTES]) -> Self {
+        let [
+            l0,
+            l1,
+            l2,
+            kind,
+            class,
+            form,
+            r0,
+            r1,
+            i0,
+            i1,
+            i2,
+            i3,
+            a0,
+            a1,
+            a2,
+            a3,
+        ] = *bytes;
+        Self {
+            len: u32::from_le_bytes([l0, l1, l2, 0]),
+            kind,
+            class,
+            form,
+            route: u16::from_le_bytes([r0, r1]),
+            id: u32::from_le_bytes([i0, i1, i2, i3]),
+            arg: u32::from_le_bytes([a0, a1, a2, a3]),
+        }
+    }
+
+    /// The bytes on the wire.
+    #[must_use]
+    #[inline]
+    pub fn encode(&self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[..4].copy_from_slice(&(self.len | u32::from(self.kind) << 24).to_le_bytes());
+        bytes[4] = self.class;
+        bytes[5] = self.form;
+        bytes[6..8].copy_from_slice(&self.route.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.id.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.arg.to_le_bytes());
+        bytes
+    }
+
+    /// 0 to 7, 7 most urgent.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.class & 7
+    }
+
+    /// 0 to 3; 3 is refused when it is read.
+    #[must_use]
+    pub fn qos(&self) -> u8 {
+        self.class >> 3 & 3
+    }
+
+    /// Whether fragments follow.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.class & MORE != 0
+    }
+
+    /// Whether the body begins with parts.
+    #[must_use]
+    pub fn has_parts(&self) -> bool {
+        self.class & PARTS != 0
+    }
+
+    /// 0 to 15.
+    #[must_use]
+    pub fn codec(&self) -> u8 {
+        self.form & 15
+    }
+
+    /// 0 is the first.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.form >> 4 & 7
+    }
+}
+
+/// A frame and its body, parts included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The head.
+    pub head: Head,
+    /// What stands between head and checksum: a slice of the read buffer.
+    pub body: Bytes,
+}
+
+/// Cuts frames out of a stream of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameDecoder {
+    /// Largest body, bytes, as announced to the peer.
+    pub max_body: usize,
+    /// Whether a checksum follows the body.
+    pub checksum: bool,
+}
+
+impl FrameDecoder {
+    /// Takes one frame from the beginning of `buf`; `None` if it is not complete yet.
+    ///
+    /// # Errors
+    /// M-010, M-011, M-012 and M-013: length, checksum, reserved bits and kind, each with its byte.
+    #[inline]
+    pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
+        let Some(bytes) = buf.first_chunk::<HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let head = Head::decode(bytes);
+        self.check(&head)?;
+        let end = HEAD_BYTES + head.len as usize;
+        let whole = end + if self.checksum { CHECKSUM_BYTES } else { 0 };
+        if buf.len() < whole {
+            return Ok(None);
+        }
+        let mut body = buf.split_to(whole);
+        if self.checksum {
+            check_sum(&body, end).map_err(|error| error.with_id(head.id))?;
+            body.truncate(end);
+        }
+        Ok(Some(Frame {
+            head,
+            body: body.freeze().slice(HEAD_BYTES..),
+        }))
+    }
+
+    /// How many bytes of the next frame are missing, or `None` if its head is not there yet.
+    #[must_use]
+    pub fn missing(&self, buf: &[u8]) -> Option<usize> {
+        let head = Head::decode(buf.first_chunk::<HEAD_BYTES>()?);
+        let whole = HEAD_BYTES + head.len as usize + if self.checksum { CHECKSUM_BYTES } else { 0 };
+        Some(whole.saturating_sub(buf.len()))
+    }
+
+    #[inline]
+    fn check(&self, head: &Head) -> Result<(), WireError> {
+        // One test for the common case; which rule was broken is found out only when one was.
+        let bad_class = head.class & CLASS_RESERVED != 0 || head.qos() == 3;
+        if head.len as usize > self.max_body || bad_class || !known_or_skippable(head.kind) {
+            return Err(self.what_is_wrong(head));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn what_is_wrong(&self, head: &Head) -> WireError {
+        let error = if head.len as usize > self.max_body {
+            let detail = format!(
+                "body of {} bytes, at most {} are accepted",
+                head.len, self.max_body
+            );
+            WireError::new(WireFault::Length, 0, detail)
+        } else if !known_or_skippable(head.kind) {
+            WireError::new(
+                WireFault::Type,
+                3,
+                format!("unknown kind 0x{:02x}", head.kind),
+            )
+        } else if head.qos() == 3 {
+            WireError::new(WireFault::Reserved, 4, "QoS 3 does not exist")
+        } else {
+            WireError::new(WireFault::Reserved, 4, "reserved bit 7 of class is set")
+        };
+        error.with_id(head.id)
+    }
+}
+
+#[inline]
+fn known_or_skippable(kind: u8) -> bool {
+    kind & 0x80 != 0 || Kind::from_wire(kind).is_some()
+}
+
+fn check_sum(frame: &[u8], end: usize) -> Result<(), WireError> {
+    let expected = crc32c::crc32c(&frame[..end]);
+    let found = u32::from_le_bytes([frame[end], frame[end + 1], frame[end + 2], frame[end + 3]]);
+    if found == expected {
+        return Ok(());
+    }
+    let detail = format!("found {found:08x}, computed {expected:08x}");
+    Err(WireError::new(WireFault::Checksum, end, detail))
+}
+
+/// Appends one frame whose body is `parts` followed by `payload`.
+///
+/// `head.len` and the PARTS bit are filled in here. The caller keeps the body within the peer's limit (M-009).
+#[inline]
+pub fn put_frame(out: &mut BytesMut, mut head: Head, parts: &[u8], payload: &[u8], checksum: bool) {
+    let parts_bytes = if parts.is_empty() { 0 } else { 2 + parts.len() };
+    let len = parts_bytes + payload.len();
+    debug_assert!(len <= FRAME_BODY_MAX, "the caller splits into fragments");
+    head.len = len as u32;
+    let start = out.len();
+    out.reserve(HEAD_BYTES + len + CHECKSUM_BYTES);
+    if parts.is_empty() {
+        out.put_slice(&head.encode());
+    } else {
+        head.class |= PARTS;
+        out.put_slice(&head.encode());
+        out.put_u16_le(parts.len() as u16);
+        out.put_slice(parts);
+    }
+    out.put_slice(payload);
+    if checksum {
+        let sum = crc32c::crc32c(&out[start..]);
+        out.put_u32_le(sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECODER: FrameDecoder = FrameDecoder {
+        max_body: 64 * 1024,
+        checksum: true,
+    };
+
+    fn frame(checksum: bool) -> BytesMut {
+        let head = Head {
+            id: 7,
+            arg: 9,
+            class: 5 | 1 << 3,
+            form: 1,
+            route: 3,
+            ..Head::new(Kind::Request)
+        };
+        let mut out = BytesMut::new();
+        put_frame(&mut out, head, b"", b"payload", checksum);
+        out
+    }
+
+    #[test]
+    fn a_small_request_costs_twenty_bytes_with_its_checksum_and_sixteen_without() {
+        assert_eq!(frame(true).len() - 7, 20);
+        assert_eq!(frame(false).len() - 7, 16);
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_before_it_has_arrived_m_010() {
+        let head = Head {
+            len: 64 * 1024 + 1,
+            ..Head::new(Kind::Request)
+        };
+        let error = DECODER
+            .decode(&mut BytesMut::from(&head.encode()[..]))
+            .unwrap_err();
+        assert_eq!((error.fault, error.at), (WireFault::Length, 0));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_caught_by_a_check_or_leaves_the_frame_incomplete_m_011() {
+        let good = frame(true);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let result = DECODER.decode(&mut bad);
+            assert!(
+                !matches!(result, Ok(Some(_))),
+                "bit {bit} went unseen: {result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn reserved_bits_and_unknown_kinds_are_refused_m_012_m_013() {
+        let refuse = |head: Head| {
+            DECODER
+                .decode(&mut BytesMut::from(&head.encode()[..]))
+                .unwrap_err()
+        };
+        let request = Head::new(Kind::Request);
+        assert_eq!(
+            refuse(Head {
+                class: 0x80,
+                ..request
+            })
+            .fault,
+            WireFault::Reserved
+        );
+        assert_eq!(
+            refuse(Head {
+                class: 3 << 3,
+                ..request
+            })
+            .fault,
+            WireFault::Reserved
+        );
+        assert_eq!(
+            refuse(Head {
+                kind: 0x7f,
+                ..request
+            })
+            .fault,
+            WireFault::Type
+        );
+        let skippable = Head {
+            kind: 0x80,
+            ..request
+        };
+        assert!(
+            DECODER
+                .decode(&mut BytesMut::from(&skippable.encode()[..]))
+                .unwrap()
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! A connection whose first bytes have not said yet what it speaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{CloseReason, Config, DialectConfig, DialectSession, Event, Mapping, Native, Session};
+use crate::Time;
+use crate::dialect::{Codec, Dialect, Reader};
+use crate::error::{WireError, WireFault};
+use crate::frame::MAGIC;
+
+/// Waits for a magic until the handshake time is up.
+#[derive(Debug)]
+pub struct Detect {
+    config: Option<(Config, Arc<Mapping>)>,
+    due: Time,
+    handshake: Duration,
+    closed: bool,
+    event: Option<Event>,
+}
+
+impl Detect {
+    pub(super) fn new(config: Config, mapping: Arc<Mapping>, now: Time) -> Self {
+        let handshake = config.handshake;
+        let config = Some((config, mapping));
+        Self {
+            config,
+            due: now + handshake,
+            handshake,
+            closed: false,
+            event: None,
+        }
+    }
+
+    /// The session that these bytes are for, once they say so.
+    pub(super) fn decide(&mut self, now: Time, buf: &BytesMut) -> Option<Session> {
+        let native = buf.iter().zip(MAGIC).take_while(|(a, b)| **a == *b).count();
+        if native == buf.len().min(MAGIC.len()) {
+            if native < MAGIC.len() {
+                return None;
+            }
+            let (config, _) = self.config.take()?;
+            return Some(Session::Native(Box::new(Native::server(config, now))));
+        }
+        match Dialect::detect(buf) {
+            Ok(None) => None,
+            Ok(Some(dialect)) => {
+                let (config, mapping) = self.config.take()?;
+                let mut codec = Codec::new(dialect, Reader::Server);
+                codec.max_payload = config.limits.max_dialect_payload;
+                let dialect = DialectConfig { codec, mapping };
+                let session = DialectSession::server(config, dialect, now);
+                Some(Session::Dialect(Box::new(session)))
+            }
+            Err(error) => {
+                self.close(now, CloseReason::Protocol(error));
+                None
+            }
+        }
+    }
+
+    pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
+        let reason = match error {
+            Some(error) => CloseReason::Transport(error),
+            None if buf.is_empty() => CloseReason::Peer,
+            None => {
+                let detail = "the stream ended before it said what it speaks";
+                CloseReason::Protocol(WireError::new(WireFault::Truncated, buf.len(), detail))
+            }
+        };
+        self.close(now, reason);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        if now >= self.due {
+            self.close(now, CloseReason::HandshakeTimeout(self.handshake));
+        }
+    }
+
+    pub(super) fn handle_written(&mut self, _now: Time, _blocked: bool) {}
+
+    pub(super) fn drain(&mut self, now: Time, _grace: Duration) {
+        self.close(now, CloseReason::Drained);
+    }
+
+    pub(super) fn close(&mut self, _now: Time, reason: CloseReason) {
+        if !self.closed {
+            self.closed = true;
+            self.event = Some(Event::Closed(reason));
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.event.take()
+    }
+
+    pub(super) fn poll_transmit(&mut self, _out: &mut BytesMut) -> bool {
+        false
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        (!self.closed).then_some(self.due)
+    }
+
+    pub(super) fn wants_read(&self) -> bool {
+        !self.closed
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}

@@ -1,0 +1,272 @@
+//! What a driver asks of the session: calls, answers, cancelling.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{CancelReason, CloseReason, Drain, Event, Native, Phase, Role};
+use crate::Time;
+use crate::error::{Code, ErrorBody, Retry};
+use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
+use crate::limits::{FRAGMENT_BYTES, ROUTE_NAME_MAX};
+use crate::session::outbox::Place;
+use crate::session::slots::Outgoing;
+use crate::session::{Call, CallId, Failure, Reply};
+
+/// Bytes that the metadata and other parts of one call may take.
+const CALL_PARTS_MAX: usize = 7 * 1024;
+
+impl Native {
+    #[inline]
+    pub(in crate::session) fn call(
+        &mut self,
+        now: Time,
+        call: &Call<'_>,
+    ) -> Result<CallId, Failure> {
+        self.check_sendable(now, call)?;
+        let Some(id) = self.caller.peek() else {
+            return Err(Failure::TooManyCalls(self.caller.in_flight()));
+        };
+        let place = self.push_call(now, Kind::Request, id.0, call)?;
+        self.caller.occupy(Outgoing {
+            deadline: call.deadline,
+            place,
+        });
+        Ok(id)
+    }
+
+    pub(in crate::session) fn send(&mut self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
+        self.check_sendable(now, call)?;
+        let id = self.next_message | MESSAGE_ID;
+        self.next_message = self.next_message.wrapping_add(1) & !MESSAGE_ID;
+        self.push_call(now, Kind::OneWay, id, call).map(drop)
+    }
+
+    #[inline]
+    fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
+        if self.phase != Phase::Open || self.role != Role::Client || self.drain != Drain::No {
+            return Err(Failure::NotOpen);
+        }
+        if call.deadline <= now {
+            return Err(Failure::Deadline { sent: false });
+        }
+        let (len, max) = (call.payload.len(), self.peer.max_message);
+        if len > max {
+            let text = format!("{len} bytes, the server accepts messages of {max}");
+            return Err(Failure::Unsendable(text));
+        }
+        let (queued, max) = (self.outbox.len() + len, self.config.limits.outbox_max);
+        if queued > max {
+            let text = format!("{queued} bytes would wait to be sent, the bound is {max}");
+            return Err(Failure::Unsendable(text));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push_call(
+        &mut self,
+        now: Time,
+        kind: Kind,
+        id: u32,
+        call: &Call<'_>,
+    ) -> Result<Place, Failure> {
+        let mut parts = BytesMut::new();
+        let route = self.route_number(call.route)?;
+        if route == 0 {
+            put_part(&mut parts, PartTag::RouteName as u8, call.route.as_bytes());
+        }
+        if let Some(trace) = &call.trace {
+            put_trace(&mut parts, trace);
+        }
+        for (key, value) in call.metadata {
+            put_metadata(&mut parts, key, value)?;
+        }
+        let room = CALL_PARTS_MAX.min(self.peer.max_frame.saturating_sub(FRAGMENT_BYTES));
+        if parts.len() > room {
+            let text = format!("metadata of {} bytes, at most {room} fit", parts.len());
+            return Err(Failure::Unsendable(text));
+        }
+        let no_retry = if call.no_retry { NO_RETRY } else { 0 };
+        let head = Head {
+            class: call.priority & 7,
+            form: call.codec & 15 | (call.attempt & 7) << 4 | no_retry,
+            route,
+            id,
+            arg: call.deadline.micros_left(now),
+            ..Head::new(kind)
+        };
+        Ok(self.outbox.push(head, &parts, call.payload.clone()))
+    }
+
+    /// The number of a route, defined on the way if there is room for it, else 0 (M-020).
+    #[inline]
+    fn route_number(&mut self, route: &str) -> Result<u16, Failure> {
+        if let Some(number) = self.routes_out.get(route) {
+            return Ok(*number);
+        }
+        if route.is_empty() || route.len() > ROUTE_NAME_MAX {
+            let text = format!(
+                "route name of {} bytes, 1 to {ROUTE_NAME_MAX} are allowed",
+                route.len()
+            );
+            return Err(Failure::Unsendable(text));
+        }
+        let kept = usize::from(self.peer.max_routes).min(self.config.limits.max_routes);
+        if self.routes_out.len() >= kept {
+            return Ok(0);
+        }
+        let number = self.routes_out.len() as u16 + 1;
+        self.routes_out.insert(route.into(), number);
+        // Control goes out before every class, so the number is known before its first use.
+        let head = Head {
+            id: number.into(),
+            ..Head::new(Kind::Route)
+        };
+        self.outbox.push_control(head, route.as_bytes());
+        Ok(number)
+    }
+
+    pub(in crate::session) fn cancel(&mut self, now: Time, id: CallId) {
+        if self.caller.is_live(id)
+            && let Some(call) = self.caller.finish(id)
+        {
+            self.send_cancel(id, call.place, 1);
+            self.continue_drain(now);
+        }
+    }
+
+    pub(super) fn expire_call(&mut self, id: CallId) {
+        let Some(call) = self.caller.finish(id) else {
+            return;
+        };
+        let sent = !self.outbox.is_unsent(call.place, id.0);
+        self.send_cancel(id, call.place, 2);
+        self.assembly.forget(id.0);
+        self.events
+            .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
+    }
+
+    /// Tells the server, in the queue of the call's priority, so that it cannot overtake the call itself.
+    fn send_cancel(&mut self, id: CallId, place: Place, reason: u32) {
+        if self.outbox.forget(place, id.0) {
+            let head = Head {
+                class: place.priority(),
+                id: id.0,
+                arg: reason,
+                ..Head::new(Kind::Cancel)
+            };
+            self.outbox.push(head, &[], Bytes::new());
+        }
+    }
+
+    #[inline]
+    pub(super) fn finish(&mut self, id: CallId, result: Result<Reply, Failure>) {
+        if self.caller.finish(id).is_some() {
+            self.events.push_back(Event::Finished(id, result));
+            if self.drain != Drain::No {
+                self.continue_drain(Time(0));
+            }
+        }
+    }
+
+    #[inline]
+    pub(in crate::session) fn respond(
+        &mut self,
+        now: Time,
+        id: CallId,
+        answer: Result<Reply, ErrorBody>,
+    ) -> bool {
+        let Some(call) = self.callee.finish(id) else {
+            return false;
+        };
+        match answer {
+            Ok(reply) if reply.payload.len() <= self.peer.max_message => {
+                let spent = now.since(call.since).as_micros();
+                let head = Head {
+                    class: call.priority,
+                    form: reply.codec & 15,
+                    id: id.0,
+                    arg: u32::try_from(spent).unwrap_or(u32::MAX),
+                    ..Head::new(Kind::Response)
+                };
+                self.outbox.push(head, &[], reply.payload);
+            }
+            Ok(reply) => {
+                let (len, max) = (reply.payload.len(), self.peer.max_message);
+                let text = format!("answer of {len} bytes, the client accepts {max}");
+                self.send_error(id.0, call.priority, &ErrorBody::new(Code::TOO_LARGE, text));
+            }
+            Err(error) => self.send_error(id.0, call.priority, &error),
+        }
+        if self.outbox.len() > self.config.limits.outbox_max {
+            self.close(now, CloseReason::OutboxFull(self.outbox.len()));
+        } else if self.drain != Drain::No {
+            self.continue_drain(now);
+        }
+        true
+    }
+
+    pub(super) fn send_error(&mut self, id: u32, priority: u8, error: &ErrorBody) {
+        let mut body = BytesMut::new();
+        let mut class = priority;
+        if let Some(trace) = &error.trace {
+            class |= PARTS;
+            let mut parts = BytesMut::new();
+            put_trace(&mut parts, trace);
+            body.put_u16_le(parts.len() as u16);
+            body.put_slice(&parts);
+        }
+        error.encode(&mut body);
+        let head = Head {
+            class,
+            id,
+            arg: error.retry_after_ms,
+            ..Head::new(Kind::Error)
+        };
+        // An error is one frame: its causes are bounded so that it fits what every end accepts.
+        self.outbox
+            .push(head, &[], cut_error(body, self.peer.max_frame, error));
+    }
+
+    pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
+        self.assembly.forget(id.0);
+        let error = ErrorBody::new(Code::DEADLINE, "the deadline passed in the server");
+        let error = error.with_retry(Retry::Never);
+        if self.respond(now, id, Err(error)) {
+            self.events
+                .push_back(Event::Cancelled(id, CancelReason::Deadline));
+        }
+    }
+}
+
+/// The encoded error, or only its code if the peer's frames are too small for its chain.
+fn cut_error(body: BytesMut, max_frame: usize, error: &ErrorBody) -> Bytes {
+    if body.len() <= max_frame.min(FRAGMENT_BYTES) {
+        return body.freeze();
+    }
+    let mut body = BytesMut::new();
+    if error.trace.is_some() {
+        body.put_u16_le(0);
+    }
+    ErrorBody::new(
+        error.code(),
+        "(the chain of causes is larger than the client accepts)",
+    )
+    .with_retry(error.retry)
+    .encode(&mut body);
+    body.freeze()
+}
+
+fn put_metadata(parts: &mut BytesMut, key: &str, value: &[u8]) -> Result<(), Failure> {
+    let len = 1 + key.len() + value.len();
+    if key.len() > 255 || len > usize::from(u16::MAX) {
+        return Err(Failure::Unsendable(format!(
+            "metadata {key:.40} is too long"
+        )));
+    }
+    parts.put_u8(PartTag::Metadata as u8);
+    parts.put_u16_le(len as u16);
+    parts.put_u8(key.len() as u8);
+    parts.put_slice(key.as_bytes());
+    parts.put_slice(value);
+    Ok(())
+}

@@ -1,0 +1,418 @@
+//! The native protocol's session. `docs/protocol.md` numbers the rules that are named here.
+//!
+//! ```text
+//! Opening --WELCOME--> Open --end, fault, timeout, close--> Closed
+//!    |                  |  ^
+//!    +--REFUSE, fault---+--|----> Closed
+//!                       v  |
+//!              draining (phase 1, phase 2), calls still finish
+//! ```
+
+mod commands;
+mod opening;
+mod receive;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+
+use super::assembly::Assembly;
+use super::heartbeat::{Beat, Heartbeat};
+use super::outbox::Outbox;
+use super::slots::{CalleeSlots, CallerSlots};
+use super::{CancelReason, CloseReason, Config, Event, Failure, Stalls, earliest};
+use crate::Time;
+use crate::error::{Retry, WireError, WireFault};
+use crate::frame::{FrameDecoder, Head, Kind};
+use crate::limits::DRAIN_PHASE_MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// HELLO or WELCOME is awaited until then.
+    Opening(Time),
+    Open,
+    Closed,
+}
+
+/// How far a drain has come (M-028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// No new calls are wanted; those that come are served until the PONG, or then.
+    First {
+        second: Time,
+        end: Time,
+    },
+    /// New calls are refused.
+    Second {
+        end: Time,
+    },
+    /// The server told this client to stop.
+    Told,
+}
+
+/// What the other end announced.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    max_frame: usize,
+    max_message: usize,
+    max_routes: u16,
+}
+
+/// One end of a native connection.
+#[derive(Debug)]
+pub struct Native {
+    config: Config,
+    role: Role,
+    phase: Phase,
+    drain: Drain,
+    /// What refused requests are told about trying again.
+    drain_retry: Retry,
+    peer: Peer,
+    decoder: FrameDecoder,
+    outbox: Outbox,
+    caller: CallerSlots,
+    callee: CalleeSlots,
+    assembly: Assembly,
+    heartbeat: Heartbeat,
+    stalls: Stalls,
+    events: VecDeque<Event>,
+    routes_out: HashMap<Box<str>, u16>,
+    routes_in: Vec<Option<Arc<str>>>,
+    routes_in_bytes: usize,
+    next_message: u32,
+    next_ping: u32,
+    drain_ping: Option<u32>,
+    /// Bytes of the stream before the frame that is decoded now.
+    offset: u64,
+}
+
+impl Native {
+    pub(super) fn client(config: Config, now: Time) -> Self {
+        let mut session = Self::new(config, Role::Client, now);
+        session.send_hello();
+        session
+    }
+
+    pub(super) fn server(config: Config, now: Time) -> Self {
+        Self::new(config, Role::Server, now)
+    }
+
+    fn new(config: Config, role: Role, now: Time) -> Self {
+        let limits = &config.limits;
+        let callee_max = if role == Role::Server {
+            limits.max_calls
+        } else {
+            0
+        };
+        Self {
+            role,
+            phase: Phase::Opening(now + config.handshake),
+            drain: Drain::No,
+            drain_retry: Retry::Elsewhere,
+            peer: Peer {
+                max_frame: 0,
+                max_message: 0,
+                max_routes: 0,
+            },
+            decoder: FrameDecoder {
+                max_body: limits.max_frame,
+                checksum: false,
+            },
+            outbox: Outbox::new(false),
+            caller: CallerSlots::new(0),
+            callee: CalleeSlots::new(callee_max),
+            assembly: Assembly::default(),
+            heartbeat: Heartbeat::new(now, config.heartbeat),
+            stalls: Stalls::default(),
+            events: VecDeque::new(),
+            routes_out: HashMap::new(),
+            routes_in: Vec::new(),
+            routes_in_bytes: 0,
+            next_message: 0,
+            next_ping: 0,
+            drain_ping: None,
+            offset: 0,
+            config,
+        }
+    }
+
+    #[inline]
+    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
+        let mut made_progress = false;
+        while self.wants_read() {
+            let before = buf.len();
+            let step = match self.phase {
+                Phase::Closed => {
+                    buf.clear();
+                    return;
+                }
+                Phase::Opening(_) => self.handle_opening(now, buf),
+                Phase::Open => self.handle_frame(now, buf),
+            };
+            match step {
+                Ok(true) => {
+                    made_progress = true;
+                    self.offset += (before - buf.len()) as u64;
+                }
+                Ok(false) => break,
+                Err(error) => {
+                    let at = self.offset + error.at;
+                    self.fault(now, WireError { at, ..error });
+                    buf.clear();
+                    return;
+                }
+            }
+        }
+        let is_partial = !buf.is_empty() && self.wants_read();
+        self.stalls.handle_rest(now, is_partial, made_progress);
+    }
+
+    #[inline]
+    fn handle_frame(&mut self, now: Time, buf: &mut BytesMut) -> Result<bool, WireError> {
+        match self.decoder.decode(buf)? {
+            None => Ok(false),
+            Some(frame) => {
+                self.heartbeat.received(now);
+                self.receive(now, frame)?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let is_drained = self.drain != Drain::No && self.in_flight() == 0;
+        match error {
+            Some(error) => self.close(now, CloseReason::Transport(error)),
+            None if !buf.is_empty() && self.wants_read() => {
+                let at = self.offset + buf.remaining() as u64;
+                let detail = "the stream ended in the middle of a frame".to_owned();
+                self.fault(
+                    now,
+                    WireError {
+                        fault: WireFault::Truncated,
+                        at,
+                        detail,
+                        id: 0,
+                    },
+                );
+            }
+            None if is_drained => self.close(now, CloseReason::Drained),
+            None => self.close(now, CloseReason::Peer),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        match self.phase {
+            Phase::Closed => return,
+            Phase::Opening(due) if due <= now => {
+                let reason = CloseReason::HandshakeTimeout(self.config.handshake);
+                return self.close(now, reason);
+            }
+            Phase::Opening(_) => return,
+            Phase::Open => {}
+        }
+        if let Some(reason) = self.stalls.check(now, &self.config) {
+            return self.close(now, reason);
+        }
+        match self.heartbeat.handle_timeout(now) {
+            Beat::Nothing => {}
+            Beat::Ping => drop(self.send_ping(now)),
+            Beat::Dead => {
+                let silence = self.heartbeat.silence(now);
+                return self.close(now, CloseReason::HeartbeatTimeout(silence));
+            }
+        }
+        for id in self.caller.expire(now) {
+            self.expire_call(id);
+        }
+        for id in self.callee.expire(now) {
+            self.expire_request(now, id);
+        }
+        self.continue_drain(now);
+    }
+
+    pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
+        self.stalls.handle_written(now, blocked);
+    }
+
+    fn send_ping(&mut self, now: Time) -> u32 {
+        let id = self.next_ping;
+        self.next_ping = id.wrapping_add(1);
+        self.outbox.push_control(
+            Head {
+                id,
+                ..Head::new(Kind::Ping)
+            },
+            &now.0.to_le_bytes(),
+        );
+        id
+    }
+
+    fn in_flight(&self) -> usize {
+        self.caller.in_flight() + self.callee.in_flight()
+    }
+
+    /// Ends the session because of what the peer sent, and tells it so (M-023).
+    fn fault(&mut self, now: Time, error: WireError) {
+        if matches!(self.phase, Phase::Opening(_)) {
+            self.refuse_malformed(&error);
+        } else {
+            let text = format!("{} {error}", crate::error::Code::PROTOCOL);
+            let mut body = error.at.to_le_bytes().to_vec();
+            body.extend_from_slice(crate::error::cut_at_char(&text, 512).as_bytes());
+            self.outbox.push_control(Head::new(Kind::Fault), &body);
+        }
+        self.close(now, CloseReason::Protocol(error));
+    }
+
+    pub(super) fn close(&mut self, _now: Time, reason: CloseReason) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.phase = Phase::Closed;
+        for id in self.caller.ids() {
+            if let Some(call) = self.caller.finish(id) {
+                let sent = !self.outbox.is_unsent(call.place, id.0);
+                let failure = Failure::Lost {
+                    reason: reason.clone(),
+                    sent,
+                };
+                self.events.push_back(Event::Finished(id, Err(failure)));
+            }
+        }
+        for id in self.callee.ids() {
+            self.callee.finish(id);
+            self.events
+                .push_back(Event::Cancelled(id, CancelReason::Lost));
+        }
+        self.events.push_back(Event::Closed(reason));
+    }
+
+    pub(super) fn drain(&mut self, now: Time, grace: Duration) {
+        if self.drain != Drain::No || self.phase == Phase::Closed {
+            return;
+        }
+        if matches!(self.phase, Phase::Opening(_)) {
+            self.refuse_draining();
+            return self.close(now, CloseReason::Drained);
+        }
+        let end = now + grace;
+        if self.role == Role::Server {
+            self.send_go_away(now, 1, end);
+            self.drain_ping = Some(self.send_ping(now));
+            let second = (now + DRAIN_PHASE_MAX).min(end);
+            self.drain = Drain::First { second, end };
+        } else {
+            // The client needs to ask nobody: it sends no new calls and leaves when the last has ended.
+            self.drain = Drain::Second { end };
+        }
+        self.continue_drain(now);
+    }
+
+    fn send_go_away(&mut self, now: Time, phase: u32, end: Time) {
+        let millis = u32::try_from(end.since(now).as_millis()).unwrap_or(u32::MAX);
+        let head = Head {
+            id: phase,
+            arg: millis,
+            route: 1,
+            ..Head::new(Kind::GoAway)
+        };
+        let mut body = vec![self.drain_retry.to_wire()];
+        body.extend_from_slice(b"the server is shutting down");
+        self.outbox.push_control(head, &body);
+    }
+
+    fn continue_drain(&mut self, now: Time) {
+        if let Drain::First { second, end } = self.drain
+            && (second <= now || self.drain_ping.is_none())
+        {
+            self.send_go_away(now, 2, end);
+            self.drain = Drain::Second { end };
+        }
+        let done = self.in_flight() == 0;
+        match self.drain {
+            Drain::Second { end } if done || end <= now => self.close(now, CloseReason::Drained),
+            Drain::Told if done => self.close(now, CloseReason::Drained),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    #[inline]
+    pub(super) fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+        self.outbox.transmit(out)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        let drain = match self.drain {
+            Drain::First { second, .. } => Some(second),
+            Drain::Second { end } => Some(end),
+            Drain::No | Drain::Told => None,
+        };
+        match self.phase {
+            Phase::Closed => None,
+            Phase::Opening(due) => Some(due),
+            Phase::Open => earliest([
+                Some(self.heartbeat.due()),
+                self.stalls.due(&self.config),
+                self.caller.deadline(),
+                self.callee.deadline(),
+                drain,
+            ]),
+        }
+    }
+
+    #[inline]
+    pub(super) fn wants_read(&self) -> bool {
+        self.outbox.len() < self.config.limits.outbox_pause
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    pub(super) fn route_name(&self, number: u16) -> Option<&Arc<str>> {
+        self.routes_in.get(usize::from(number))?.as_ref()
+    }
+
+    pub(super) fn calls_in_flight(&self) -> usize {
+        self.caller.in_flight()
+    }
+
+    pub(super) fn requests_in_flight(&self) -> usize {
+        self.callee.in_flight()
+    }
+
+    pub(super) fn late_answers(&self) -> u64 {
+        self.caller.late
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let routes = self.routes_in_bytes + (self.routes_in.len() + self.routes_out.len()) * 64;
+        let events = self.events.len() * size_of::<Event>();
+        let calls = self.in_flight() * 160;
+        size_of::<Self>() + self.outbox.len() + self.assembly.bytes() + routes + events + calls
+    }
+
+    /// Smoothed round trip, once a heartbeat has measured one.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.heartbeat.round_trip()
+    }
+}

@@ -1,0 +1,246 @@
+//! Version, features and limits: who proposes, who settles, who refuses.
+
+use bytes::{Buf, BytesMut};
+
+use super::{CloseReason, Event, Native, Phase, Role};
+use crate::Time;
+use crate::error::{Retry, WireError, WireFault};
+use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
+use crate::session::heartbeat::Heartbeat;
+use crate::session::{Config, features};
+
+const AGENT: u8 = 1;
+/// Parts of an opening that are understood here: agent, credentials, authority, resume, token, resumed.
+const KNOWN_PARTS: std::ops::RangeInclusive<u8> = 1..=6;
+
+fn millis(config: &Config) -> u32 {
+    u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn agent_part(config: &Config) -> OpeningParts {
+    let agent = crate::error::cut_at_char(&config.agent, 255).to_owned();
+    vec![(AGENT, agent.into())]
+}
+
+fn agent_of(parts: &OpeningParts) -> String {
+    let agent = parts.iter().find(|(tag, _)| tag & !CRITICAL == AGENT);
+    agent
+        .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        .unwrap_or_default()
+}
+
+/// A critical part that is not understood (M-031).
+fn unknown_critical(parts: &OpeningParts) -> Option<u8> {
+    let tags = parts.iter().map(|(tag, _)| *tag);
+    tags.filter(|tag| tag & CRITICAL != 0)
+        .find(|tag| !KNOWN_PARTS.contains(&(tag & !CRITICAL)))
+}
+
+impl Native {
+    pub(super) fn send_hello(&mut self) {
+        let (config, limits) = (&self.config, &self.config.limits);
+        let hello = Opening::Hello(Hello {
+            version_min: config.version_min,
+            version_max: config.version_max,
+            offered: config.offered,
+            required: config.required,
+            max_frame: limits.max_frame as u32,
+            max_message: limits.max_message as u32,
+            max_calls: 0,
+            heartbeat_ms: millis(config),
+            max_routes: limits.max_routes as u16,
+            parts: agent_part(config),
+        });
+        self.outbox.control_mut(|out| hello.encode(out));
+    }
+
+    pub(super) fn handle_opening(
+        &mut self,
+        now: Time,
+        buf: &mut BytesMut,
+    ) -> Result<bool, WireError> {
+        let before = buf.remaining();
+        let Some(opening) = Opening::decode(buf)? else {
+            return Ok(false);
+        };
+        debug_assert!(buf.remaining() < before, "a decoded opening was taken");
+        match (self.role, opening) {
+            (Role::Server, Opening::Hello(hello)) => self.receive_hello(now, &hello),
+            (Role::Client, Opening::Welcome(welcome)) => self.receive_welcome(now, &welcome)?,
+            (Role::Client, Opening::Refuse(refuse)) => {
+                self.close(now, CloseReason::Refused(Box::new(refuse)));
+            }
+            (_, Opening::Hello(_)) => return Err(wrong_way("HELLO from a server")),
+            (_, Opening::Welcome(_)) => return Err(wrong_way("WELCOME from a client")),
+            (_, Opening::Refuse(_)) => return Err(wrong_way("REFUSE from a client")),
+        }
+        Ok(true)
+    }
+
+    fn receive_hello(&mut self, now: Time, hello: &Hello) {
+        match self.settle(hello) {
+            Ok((version, agreed)) => self.welcome(now, hello, version, agreed),
+            Err(refuse) => {
+                self.refuse(*refuse.clone());
+                self.close(now, CloseReason::Refused(refuse));
+            }
+        }
+    }
+
+    /// The version and the features, or why there are none (M-005 to M-007).
+    fn settle(&self, hello: &Hello) -> Result<(u16, u32), Box<Refuse>> {
+        let config = &self.config;
+        let version = hello.version_max.min(config.version_max);
+        if version < hello.version_min || version < config.version_min {
+            let text = format!(
+                "no common version: the client speaks {} to {}, the server {} to {}",
+                hello.version_min, hello.version_max, config.version_min, config.version_max
+            );
+            return Err(Box::new(self.refusal(
+                RefuseReason::Version,
+                Retry::Elsewhere,
+                text,
+            )));
+        }
+        let agreed = hello.offered & config.offered;
+        let missing = (hello.required | config.required) & !agreed;
+        if missing != 0 {
+            let text = format!(
+                "features 0x{missing:x} are required by one end and not offered by the other"
+            );
+            let refuse = self.refusal(RefuseReason::Features, Retry::Elsewhere, text);
+            return Err(Box::new(Refuse {
+                features: missing,
+                ..refuse
+            }));
+        }
+        if let Some(tag) = unknown_critical(&hello.parts) {
+            let text = format!("critical part 0x{tag:02x} of HELLO is not understood");
+            return Err(Box::new(self.refusal(
+                RefuseReason::Features,
+                Retry::Elsewhere,
+                text,
+            )));
+        }
+        Ok((version, agreed))
+    }
+
+    fn welcome(&mut self, now: Time, hello: &Hello, version: u16, agreed: u32) {
+        let heartbeat_ms = hello.heartbeat_ms.max(millis(&self.config));
+        let limits = &self.config.limits;
+        let welcome = Opening::Welcome(Welcome {
+            version,
+            features: agreed,
+            max_frame: limits.max_frame as u32,
+            max_message: limits.max_message as u32,
+            max_calls: limits.max_calls as u32,
+            heartbeat_ms,
+            max_routes: limits.max_routes as u16,
+            session_id: self.config.session_id,
+            epoch: 1,
+            parts: agent_part(&self.config),
+        });
+        self.outbox.control_mut(|out| welcome.encode(out));
+        self.peer = super::Peer {
+            max_frame: hello.max_frame as usize,
+            max_message: hello.max_message as usize,
+            max_routes: hello.max_routes,
+        };
+        self.open(now, version, agreed, heartbeat_ms, agent_of(&hello.parts));
+    }
+
+    fn receive_welcome(&mut self, now: Time, welcome: &Welcome) -> Result<(), WireError> {
+        let config = &self.config;
+        let bad = |fault, at, detail: String| Err(WireError::new(fault, at, detail));
+        if !(config.version_min..=config.version_max).contains(&welcome.version) {
+            let (min, max) = (config.version_min, config.version_max);
+            let detail = format!(
+                "the server chose {}, offered were {min} to {max}",
+                welcome.version
+            );
+            return bad(WireFault::Version, 8, detail);
+        }
+        let unasked = welcome.features & !config.offered;
+        let missing = config.required & !welcome.features;
+        if unasked | missing != 0 {
+            let detail =
+                format!("features 0x{unasked:x} were not offered, 0x{missing:x} are missing");
+            return bad(WireFault::Reserved, 12, detail);
+        }
+        if let Some(tag) = unknown_critical(&welcome.parts) {
+            return bad(
+                WireFault::Parts,
+                56,
+                format!("critical part 0x{tag:02x} is not understood"),
+            );
+        }
+        let max_calls = (welcome.max_calls as usize).min(crate::limits::CALLS_MAX);
+        self.caller
+            .set_max(max_calls.min(self.config.limits.max_calls));
+        self.peer = super::Peer {
+            max_frame: welcome.max_frame as usize,
+            max_message: welcome.max_message as usize,
+            max_routes: welcome.max_routes,
+        };
+        let agent = agent_of(&welcome.parts);
+        self.open(
+            now,
+            welcome.version,
+            welcome.features,
+            welcome.heartbeat_ms,
+            agent,
+        );
+        Ok(())
+    }
+
+    fn open(&mut self, now: Time, version: u16, agreed: u32, heartbeat_ms: u32, agent: String) {
+        let checksum = agreed & features::CHECKSUM != 0;
+        self.decoder.checksum = checksum;
+        self.outbox.checksum = checksum;
+        let beat = std::time::Duration::from_millis(heartbeat_ms.into());
+        self.heartbeat = Heartbeat::new(now, beat);
+        self.phase = Phase::Open;
+        self.events.push_back(Event::Opened {
+            protocol: "native",
+            version,
+            agent,
+        });
+    }
+
+    fn refusal(&self, reason: RefuseReason, retry: Retry, text: String) -> Refuse {
+        Refuse {
+            version_min: self.config.version_min,
+            version_max: self.config.version_max,
+            reason,
+            retry,
+            retry_after_ms: 0,
+            features: 0,
+            text,
+        }
+    }
+
+    fn refuse(&mut self, refuse: Refuse) {
+        let opening = Opening::Refuse(refuse);
+        self.outbox.control_mut(|out| opening.encode(out));
+    }
+
+    /// Tells a client whose magic was right what was wrong with its opening (M-003).
+    pub(super) fn refuse_malformed(&mut self, error: &WireError) {
+        if self.role == Role::Server && error.fault != WireFault::Magic {
+            let refuse = self.refusal(RefuseReason::Malformed, Retry::Never, error.to_string());
+            self.refuse(refuse);
+        }
+    }
+
+    pub(super) fn refuse_draining(&mut self) {
+        if self.role == Role::Server {
+            let text = "the server is shutting down".to_owned();
+            let refuse = self.refusal(RefuseReason::Draining, self.drain_retry, text);
+            self.refuse(refuse);
+        }
+    }
+}
+
+fn wrong_way(what: &str) -> WireError {
+    WireError::new(WireFault::Type, 4, what.to_owned())
+}

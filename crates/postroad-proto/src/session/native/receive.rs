@@ -1,0 +1,418 @@
+//! One frame after the other: what each kind does.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use super::{CancelReason, Drain, Event, Native, Role};
+use crate::Time;
+use crate::error::{Code, ErrorBody, Retry, Trace, WireError, WireFault};
+use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts};
+use crate::limits::ROUTE_NAME_MAX;
+use crate::session::assembly::{Unkept, Whole};
+use crate::session::slots::{Accepted, Incoming};
+use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef};
+
+/// What the parts of a frame say that the session itself needs.
+#[derive(Debug, Default)]
+struct Known {
+    route: Option<Arc<str>>,
+    trace: Option<Trace>,
+    whole: Option<usize>,
+    /// A critical part that is not understood (M-031).
+    refused: Option<u8>,
+}
+
+/// Takes the parts off the body, and reads them.
+fn split_parts(head: &Head, body: &mut Bytes) -> Result<(Bytes, Known), WireError> {
+    let mut known = Known::default();
+    if !head.has_parts() {
+        return Ok((Bytes::new(), known));
+    }
+    let (parts, end) = Parts::split(body)?;
+    let wrong = |what: &str| WireError::new(WireFault::Parts, 16, what.to_owned());
+    for part in parts {
+        let part = part?;
+        match part.tag & !CRITICAL {
+            tag if tag == PartTag::RouteName as u8 => known.route = Some(route_name(part.value)?),
+            tag if tag == PartTag::Trace as u8 => {
+                let trace = Trace::from_wire(part.value);
+                known.trace = Some(trace.ok_or_else(|| wrong("trace context is not 25 bytes"))?);
+            }
+            tag if tag == PartTag::WholeLength as u8 => {
+                let bytes = part
+                    .value
+                    .try_into()
+                    .map_err(|_| wrong("whole length is not 4 bytes"))?;
+                known.whole = Some(u32::from_le_bytes(bytes) as usize);
+            }
+            tag if (PartTag::Metadata as u8..=PartTag::Sequence as u8).contains(&tag) => {}
+            _ if part.tag & CRITICAL != 0 => known.refused = Some(part.tag),
+            _ => {}
+        }
+    }
+    let parts = body.slice(2..end);
+    body.advance(end);
+    Ok((parts, known))
+}
+
+fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
+    if value.is_empty() || value.len() > ROUTE_NAME_MAX {
+        let detail = format!(
+            "route name of {} bytes, 1 to {ROUTE_NAME_MAX} are allowed",
+            value.len()
+        );
+        return Err(WireError::new(WireFault::Length, 16, detail));
+    }
+    let name = std::str::from_utf8(value)
+        .map_err(|error| WireError::new(WireFault::Utf8, 16 + error.valid_up_to(), "route name"))?;
+    Ok(name.into())
+}
+
+fn wrong_state(head: &Head, kind: Kind) -> WireError {
+    let detail = format!("{} is not allowed here", kind.name());
+    WireError::new(WireFault::State, 3, detail).with_id(head.id)
+}
+
+impl Native {
+    #[inline]
+    pub(super) fn receive(&mut self, now: Time, frame: Frame) -> Result<(), WireError> {
+        let Frame { head, body } = frame;
+        // Kinds with bit 7 set that are not known are skipped (M-013); the decoder has refused the others.
+        let Some(kind) = Kind::from_wire(head.kind) else {
+            return Ok(());
+        };
+        match (kind, self.role) {
+            (Kind::Response, Role::Client) => self.receive_response(head, body),
+            (Kind::Request | Kind::OneWay, Role::Server) => self.receive_request(now, head, body),
+            (Kind::Error, Role::Client) => self.receive_error(&head, body),
+            (Kind::Data, _) => self.receive_data(now, &head, &body),
+            (Kind::Cancel, Role::Server) => {
+                self.receive_cancel(&head);
+                Ok(())
+            }
+            (Kind::Route, Role::Server) => self.receive_route(&head, &body),
+            (Kind::Ping, _) => {
+                self.outbox.push_control(
+                    Head {
+                        id: head.id,
+                        ..Head::new(Kind::Pong)
+                    },
+                    &body,
+                );
+                Ok(())
+            }
+            (Kind::Pong, _) => {
+                self.receive_pong(now, &head, &body);
+                Ok(())
+            }
+            (Kind::GoAway, Role::Client) => {
+                self.receive_go_away(now);
+                Ok(())
+            }
+            (Kind::Fault, _) => {
+                let text = String::from_utf8_lossy(body.get(8..).unwrap_or_default()).into_owned();
+                self.close(now, CloseReason::Fault(text));
+                Ok(())
+            }
+            // Laid out, and not agreed on by this version: streams, acknowledgements, publications.
+            _ => Err(wrong_state(&head, kind)),
+        }
+    }
+
+    fn receive_route(&mut self, head: &Head, body: &Bytes) -> Result<(), WireError> {
+        let number = head.id as usize;
+        let bad = |detail: String| Err(WireError::new(WireFault::Id, 8, detail));
+        if number == 0 || number > self.config.limits.max_routes {
+            let max = self.config.limits.max_routes;
+            return bad(format!("route number {number}, 1 to {max} are kept"));
+        }
+        if number >= self.routes_in.len() {
+            self.routes_in.resize(number + 1, None);
+        }
+        if self.routes_in[number].is_some() {
+            return bad(format!("route number {number} is defined already"));
+        }
+        let name = route_name(body)?;
+        self.routes_in_bytes += name.len();
+        self.routes_in[number] = Some(name);
+        Ok(())
+    }
+
+    #[inline]
+    fn receive_request(&mut self, now: Time, head: Head, mut body: Bytes) -> Result<(), WireError> {
+        let (parts, known) = split_parts(&head, &mut body)?;
+        let is_call = head.kind == Kind::Request as u8;
+        if is_call == (head.id & MESSAGE_ID != 0) {
+            let detail = "bit 31 of the id tells one-way messages from calls";
+            return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
+        }
+        if head.route != 0 && self.route_name(head.route).is_none() {
+            let detail = format!("route number {} was never defined", head.route);
+            return Err(WireError::new(WireFault::Id, 6, detail).with_id(head.id));
+        }
+        let deadline = Time::from_micros_left(now, head.arg);
+        if is_call && !self.accept(now, &head, deadline, &known)? {
+            return Ok(());
+        }
+        if head.has_more() {
+            return self.begin(now, head, parts, &body, known.whole);
+        }
+        let whole = Whole {
+            head,
+            parts,
+            payload: body,
+        };
+        self.deliver(now, whole, known, deadline);
+        Ok(())
+    }
+
+    /// Takes a slot for a call; false if it was answered at once and is not to be started.
+    #[inline]
+    fn accept(
+        &mut self,
+        now: Time,
+        head: &Head,
+        deadline: Time,
+        known: &Known,
+    ) -> Result<bool, WireError> {
+        let id = CallId(head.id);
+        let call = Incoming {
+            id,
+            deadline,
+            priority: head.priority(),
+            since: now,
+        };
+        match self.callee.accept(call) {
+            Accepted::New => {}
+            Accepted::Replaced(older) => {
+                self.assembly.forget(older.0);
+                self.events
+                    .push_back(Event::Cancelled(older, CancelReason::GivenUp));
+            }
+            Accepted::Duplicate => {
+                let detail = format!("call {id:?} is in flight already");
+                return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
+            }
+            Accepted::Beyond => {
+                let max = self.config.limits.max_calls;
+                let text = format!("slot {} is beyond the {max} calls accepted", id.index());
+                let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
+                self.send_error(head.id, head.priority(), &error);
+                return Ok(false);
+            }
+        }
+        let refusal = self.refusal_of(now, deadline, known);
+        if let Some(error) = refusal {
+            self.respond(now, id, Err(error));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Why a call that has just arrived is not started, if so.
+    fn refusal_of(&self, now: Time, deadline: Time, known: &Known) -> Option<ErrorBody> {
+        if deadline <= now {
+            return Some(ErrorBody::new(
+                Code::DEADLINE,
+                "the deadline had passed when the call arrived",
+            ));
+        }
+        if let Some(tag) = known.refused {
+            let text = format!("critical part 0x{tag:02x} is not understood");
+            return Some(ErrorBody::new(Code::UNSUPPORTED, text));
+        }
+        if matches!(self.drain, Drain::Second { .. }) {
+            let error = ErrorBody::new(Code::DRAINING, "the server is shutting down");
+            return Some(error.with_retry(self.drain_retry));
+        }
+        None
+    }
+
+    fn begin(
+        &mut self,
+        now: Time,
+        head: Head,
+        parts: Bytes,
+        payload: &Bytes,
+        whole: Option<usize>,
+    ) -> Result<(), WireError> {
+        let limits = &self.config.limits;
+        let wrong = |detail: String| WireError::new(WireFault::Length, 16, detail).with_id(head.id);
+        let whole = whole
+            .ok_or_else(|| wrong("first of several fragments without its whole length".into()))?;
+        if whole > limits.max_message {
+            let max = limits.max_message;
+            return Err(wrong(format!(
+                "message of {whole} bytes, at most {max} are accepted"
+            )));
+        }
+        let room = (limits.assembly_max, limits.assemblies);
+        match self.assembly.begin(head, parts, payload, whole, room) {
+            Ok(()) => Ok(()),
+            Err(Unkept::Wrong(error)) => Err(error.with_id(head.id)),
+            Err(Unkept::NoRoom) => {
+                let text = "no room for another large message now";
+                let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
+                if self.role == Role::Client {
+                    self.finish(CallId(head.id), Err(Failure::Remote(Box::new(error))));
+                } else if head.id & MESSAGE_ID == 0 {
+                    self.respond(now, CallId(head.id), Err(error));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn receive_data(&mut self, now: Time, head: &Head, body: &Bytes) -> Result<(), WireError> {
+        if (head.arg == 1) != (self.role == Role::Client) || head.arg > 1 {
+            return Err(wrong_state(head, Kind::Data));
+        }
+        let Some(mut whole) = self.assembly.add(head, body)? else {
+            return Ok(());
+        };
+        if self.role == Role::Client {
+            let reply = Reply {
+                codec: whole.head.codec(),
+                payload: whole.payload,
+            };
+            self.finish(CallId(head.id), Ok(reply));
+            return Ok(());
+        }
+        let mut parts = Bytes::new();
+        std::mem::swap(&mut parts, &mut whole.parts);
+        // The parts were checked when the first fragment came.
+        let mut known = Known::default();
+        for part in Parts::new(&parts).flatten() {
+            match part.tag & !CRITICAL {
+                1 => known.route = Some(route_name(part.value)?),
+                2 => known.trace = Trace::from_wire(part.value),
+                _ => {}
+            }
+        }
+        whole.parts = parts;
+        let deadline = Time::NEVER;
+        let id = CallId(head.id);
+        let deadline = self.callee_deadline(id).unwrap_or(deadline);
+        if deadline <= now {
+            self.expire_request(now, id);
+            return Ok(());
+        }
+        self.deliver(now, whole, known, deadline);
+        Ok(())
+    }
+
+    fn callee_deadline(&self, id: CallId) -> Option<Time> {
+        (id.0 & MESSAGE_ID == 0)
+            .then(|| self.callee.deadline_of(id))
+            .flatten()
+    }
+
+    #[inline]
+    fn deliver(&mut self, now: Time, whole: Whole, known: Known, deadline: Time) {
+        let Whole {
+            head,
+            parts,
+            payload,
+        } = whole;
+        let is_call = head.kind == Kind::Request as u8;
+        let unwanted = matches!(self.drain, Drain::Second { .. }) || known.refused.is_some();
+        if !is_call && (deadline <= now || unwanted) {
+            return;
+        }
+        let route = match known.route {
+            Some(name) if head.route == 0 => RouteRef::Name(name),
+            None if head.route == 0 => RouteRef::Unsaid,
+            _ => RouteRef::Number(head.route),
+        };
+        self.events.push_back(Event::Request(Request {
+            id: is_call.then_some(CallId(head.id)),
+            route,
+            priority: head.priority(),
+            qos: head.qos(),
+            codec: head.codec(),
+            attempt: head.attempt(),
+            deadline,
+            trace: known.trace,
+            parts,
+            payload,
+        }));
+    }
+
+    #[inline]
+    fn receive_response(&mut self, head: Head, mut body: Bytes) -> Result<(), WireError> {
+        let (parts, known) = split_parts(&head, &mut body)?;
+        let id = CallId(head.id);
+        if let Some(tag) = known.refused {
+            let detail = format!("critical part 0x{tag:02x} is not understood");
+            return Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id));
+        }
+        if head.has_more() {
+            if !self.caller.is_live(id) {
+                self.caller.late += 1;
+                return Ok(());
+            }
+            return self.begin(Time(0), head, parts, &body, known.whole);
+        }
+        self.finish(
+            id,
+            Ok(Reply {
+                codec: head.codec(),
+                payload: body,
+            }),
+        );
+        Ok(())
+    }
+
+    fn receive_error(&mut self, head: &Head, mut body: Bytes) -> Result<(), WireError> {
+        let (_, known) = split_parts(head, &mut body)?;
+        let error = ErrorBody::decode(body).ok_or_else(|| {
+            WireError::new(WireFault::Reserved, 16, "error body does not parse").with_id(head.id)
+        })?;
+        let error = ErrorBody {
+            retry_after_ms: head.arg,
+            trace: known.trace,
+            ..error
+        };
+        self.finish(CallId(head.id), Err(Failure::Remote(Box::new(error))));
+        Ok(())
+    }
+
+    fn receive_cancel(&mut self, head: &Head) {
+        let id = CallId(head.id);
+        if self.callee.finish(id).is_some() {
+            self.assembly.forget(head.id);
+            let reason = if head.arg == 2 {
+                CancelReason::Deadline
+            } else {
+                CancelReason::GivenUp
+            };
+            self.events.push_back(Event::Cancelled(id, reason));
+        }
+    }
+
+    fn receive_pong(&mut self, now: Time, head: &Head, body: &Bytes) {
+        if let Some(stamp) = body.first_chunk::<8>() {
+            let sent = Time(u64::from_le_bytes(*stamp));
+            // A stamp from the future is not ours.
+            if sent <= now {
+                self.heartbeat.measured(now.since(sent));
+                if let Some(round_trip) = self.heartbeat.round_trip() {
+                    self.events.push_back(Event::RoundTrip(round_trip));
+                }
+            }
+        }
+        if self.drain_ping == Some(head.id) {
+            self.drain_ping = None;
+            self.continue_drain(now);
+        }
+    }
+
+    fn receive_go_away(&mut self, now: Time) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Told;
+            self.events.push_back(Event::Draining);
+        }
+        self.continue_drain(now);
+    }
+}

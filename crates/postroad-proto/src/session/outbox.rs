@@ -1,0 +1,412 @@
+//! What waits to be written: one queue a priority, large messages cut into fragments only when it is their turn.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::frame::{Head, Kind, MORE, PartTag, put_frame};
+use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_BYTES};
+
+/// Where a small frame was queued, to find out later whether it was ever handed to the transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    class: u8,
+    bulk: bool,
+    at: u64,
+}
+
+impl Place {
+    pub(super) fn priority(self) -> u8 {
+        self.class
+    }
+}
+
+#[derive(Debug)]
+struct Bulk {
+    head: Head,
+    parts: BytesMut,
+    payload: Bytes,
+    started: bool,
+}
+
+/// The queue of one priority.
+#[derive(Debug, Default)]
+struct Class {
+    /// Whole encoded frames, in order.
+    small: BytesMut,
+    /// Calls and answers that need fragments; they take turns.
+    bulk: VecDeque<Bulk>,
+    /// One-way messages that need fragments, and those behind them: strictly in order (M-027).
+    ordered: VecDeque<Bulk>,
+    enqueued: u64,
+    taken: u64,
+    /// Transmits that gave this class nothing although it had something.
+    passed_over: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    control: BytesMut,
+    classes: [Class; 8],
+    /// Bit p is set if class p may have work; saves looking at eight empty queues.
+    busy: u8,
+    bytes: usize,
+    pub(super) checksum: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(checksum: bool) -> Self {
+        let (control, classes) = (BytesMut::new(), Default::default());
+        Self {
+            control,
+            classes,
+            busy: 0,
+            bytes: 0,
+            checksum,
+        }
+    }
+
+    /// Bytes that wait, fragments not yet cut included.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// A frame that goes before everything else.
+    pub(super) fn push_control(&mut self, head: Head, payload: &[u8]) {
+        let before = self.control.len();
+        put_frame(&mut self.control, head, &[], payload, self.checksum);
+        self.bytes += self.control.len() - before;
+    }
+
+    /// An opening, which is no frame.
+    pub(super) fn control_mut(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let before = self.control.len();
+        write(&mut self.control);
+        self.bytes += self.control.len() - before;
+    }
+
+    /// Queues a message, whole or to be cut into fragments.
+    #[inline]
+    pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: Bytes) -> Place {
+        let index = head.priority();
+        let class = &mut self.classes[usize::from(index)];
+        self.busy |= 1 << index;
+        let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
+        let behind = is_message && !class.ordered.is_empty();
+        if parts.len() + payload.len() <= FRAGMENT_BYTES && !behind {
+            let (before, at) = (class.small.len(), class.enqueued);
+            put_frame(&mut class.small, head, parts, &payload, self.checksum);
+            let len = class.small.len() - before;
+            class.enqueued += len as u64;
+            self.bytes += len;
+            return Place {
+                class: index,
+                bulk: false,
+                at,
+            };
+        }
+        self.bytes += parts.len() + payload.len();
+        let bulk = Bulk {
+            head,
+            parts: BytesMut::from(parts),
+            payload,
+            started: false,
+        };
+        let queue = if is_message {
+            &mut class.ordered
+        } else {
+            &mut class.bulk
+        };
+        queue.push_back(bulk);
+        Place {
+            class: index,
+            bulk: true,
+            at: 0,
+        }
+    }
+
+    /// Whether the message queued at `place` was never handed to the transport, not even in part.
+    pub(super) fn is_unsent(&self, place: Place, id: u32) -> bool {
+        let class = &self.classes[usize::from(place.class)];
+        if place.bulk {
+            class
+                .bulk
+                .iter()
+                .any(|bulk| bulk.head.id == id && !bulk.started)
+        } else {
+            class.taken <= place.at
+        }
+    }
+
+    /// Forgets the fragments of a call that were not sent yet; whether any had been.
+    pub(super) fn forget(&mut self, place: Place, id: u32) -> bool {
+        let class = &mut self.classes[usize::from(place.class)];
+        let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) else {
+            return true;
+        };
+        class.bulk.remove(at).is_none_or(|bulk| {
+            self.bytes -= bulk.len();
+            bulk.started
+        })
+    }
+
+    /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about one
+    /// fragment, so that what becomes urgent meanwhile need not wait for more (M-026).
+    #[inline]
+    pub(super) fn transmit(&mut self, out: &mut BytesMut) -> bool {
+        let before = out.len();
+        if !self.control.is_empty() {
+            self.bytes -= self.control.len();
+            move_all(&mut self.control, out);
+        }
+        if self.busy != 0 {
+            self.transmit_classes(out, before + TRANSMIT_BYTES);
+        }
+        out.len() > before
+    }
+
+    fn transmit_classes(&mut self, out: &mut BytesMut, until: usize) {
+        let starved = self.starved();
+        if let Some(index) = starved {
+            self.take(index, out, out.len() + 1);
+        }
+        for index in (0..8).rev() {
+            if self.busy & 1 << index == 0 {
+                continue;
+            }
+            if out.len() >= until {
+                self.classes[index].passed_over += u32::from(starved != Some(index));
+                continue;
+            }
+            while out.len() < until && self.take(index, out, until) {}
+        }
+    }
+
+    /// Takes from one class; whether it has more.
+    fn take(&mut self, index: usize, out: &mut BytesMut, until: usize) -> bool {
+        let class = &mut self.classes[index];
+        class.passed_over = 0;
+        self.bytes -= class.take(out, until, self.checksum);
+        if class.is_empty() {
+            self.busy &= !(1 << index);
+        }
+        self.busy & 1 << index != 0
+    }
+
+    /// The class that was passed over longest, if that was too long: the least urgent still moves.
+    fn starved(&self) -> Option<usize> {
+        (0..8)
+            .filter(|index| self.busy & 1 << index != 0)
+            .filter(|&index| self.classes[index].passed_over >= STARVATION_TURNS)
+            .max_by_key(|&index| self.classes[index].passed_over)
+    }
+}
+
+impl Class {
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.bulk.is_empty() && self.ordered.is_empty()
+    }
+
+    /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes that was.
+    fn take(&mut self, out: &mut BytesMut, until: usize, checksum: bool) -> usize {
+        if !self.small.is_empty() {
+            return self.take_small(out, until, checksum);
+        }
+        let mut taken = 0;
+        if let Some(mut bulk) = self.bulk.pop_front() {
+            taken += bulk.put_fragment(out, checksum);
+            if !bulk.is_done() {
+                self.bulk.push_back(bulk);
+            }
+        }
+        // Calls and ordered messages take turns.
+        if taken == 0 || out.len() < until {
+            if let Some(bulk) = self.ordered.front_mut() {
+                taken += bulk.put_fragment(out, checksum);
+            }
+            if self.ordered.front().is_some_and(Bulk::is_done) {
+                self.ordered.pop_front();
+            }
+        }
+        taken
+    }
+
+    fn take_small(&mut self, out: &mut BytesMut, until: usize, checksum: bool) -> usize {
+        let before = out.len();
+        if before + self.small.len() <= until {
+            move_all(&mut self.small, out);
+        } else {
+            let room = until.saturating_sub(before).max(1);
+            let mut end = 0;
+            while end < room && end < self.small.len() {
+                end += frame_bytes(&self.small[end..], checksum);
+            }
+            out.extend_from_slice(&self.small[..end]);
+            self.small.advance(end);
+        }
+        let taken = out.len() - before;
+        self.taken += taken as u64;
+        taken
+    }
+}
+
+/// The whole length of the encoded frame at the beginning of `queue`.
+fn frame_bytes(queue: &[u8], checksum: bool) -> usize {
+    let body = u32::from_le_bytes([queue[0], queue[1], queue[2], 0]) as usize;
+    HEAD_BYTES + body + if checksum { CHECKSUM_BYTES } else { 0 }
+}
+
+/// Moves all of `from` behind `out`: by exchanging the buffers where `out` is empty.
+fn move_all(from: &mut BytesMut, out: &mut BytesMut) {
+    if out.is_empty() {
+        std::mem::swap(from, out);
+    } else {
+        out.extend_from_slice(from);
+    }
+    from.clear();
+}
+
+impl Bulk {
+    fn is_done(&self) -> bool {
+        self.started && self.payload.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.parts.len() + self.payload.len()
+    }
+
+    /// Appends the next fragment; how many queued bytes that was.
+    fn put_fragment(&mut self, out: &mut BytesMut, checksum: bool) -> usize {
+        let queued = self.len();
+        let len = self.payload.len().min(FRAGMENT_BYTES);
+        let last = len == self.payload.len();
+        let mut head = self.head;
+        if self.started {
+            let of_response = head.kind == Kind::Response as u8;
+            let Head { class, id, .. } = head;
+            head = Head {
+                class,
+                id,
+                arg: u32::from(of_response),
+                ..Head::new(Kind::Data)
+            };
+        } else if !last {
+            let whole = (self.payload.len() as u32).to_le_bytes();
+            crate::frame::put_part(&mut self.parts, PartTag::WholeLength as u8, &whole);
+        }
+        self.started = true;
+        if !last {
+            head.class |= MORE;
+        }
+        put_frame(
+            out,
+            head,
+            &self.parts,
+            &self.payload.split_to(len),
+            checksum,
+        );
+        self.parts.clear();
+        queued - self.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, FrameDecoder};
+
+    fn request(priority: u8, id: u32) -> Head {
+        Head {
+            class: priority,
+            id,
+            ..Head::new(Kind::Request)
+        }
+    }
+
+    fn next_frames(outbox: &mut Outbox) -> Vec<Frame> {
+        let (mut out, mut frames) = (BytesMut::new(), Vec::new());
+        outbox.transmit(&mut out);
+        let decoder = FrameDecoder {
+            max_body: 1 << 20,
+            checksum: false,
+        };
+        while let Some(frame) = decoder.decode(&mut out).unwrap() {
+            frames.push(frame);
+        }
+        assert!(out.is_empty(), "a transmit ends at a frame's end");
+        frames
+    }
+
+    #[test]
+    fn an_urgent_message_waits_for_at_most_one_fragment_m_026() {
+        let mut outbox = Outbox::new(false);
+        outbox.push(request(1, 1), &[], Bytes::from(vec![0; 1 << 20]));
+        assert_eq!(
+            next_frames(&mut outbox).len(),
+            1 + usize::from(TRANSMIT_BYTES > 2 * FRAGMENT_BYTES) + 1
+        );
+        outbox.push(request(7, 2), &[], Bytes::from_static(b"urgent"));
+        assert_eq!(next_frames(&mut outbox)[0].head.id, 2);
+    }
+
+    #[test]
+    fn the_least_urgent_moves_although_the_most_urgent_never_ends() {
+        let mut outbox = Outbox::new(false);
+        outbox.push(request(0, 1), &[], Bytes::from_static(b"patient"));
+        let urgent = Bytes::from(vec![0; FRAGMENT_BYTES]);
+        for turn in 0..=2 * STARVATION_TURNS {
+            for id in 2..5 {
+                outbox.push(request(7, id), &[], urgent.clone());
+            }
+            if next_frames(&mut outbox)
+                .iter()
+                .any(|frame| frame.head.id == 1)
+            {
+                assert!(turn <= STARVATION_TURNS + 1);
+                return;
+            }
+        }
+        panic!("class 0 starved");
+    }
+
+    #[test]
+    fn one_way_messages_of_a_priority_keep_their_order_around_a_large_one_m_027() {
+        let mut outbox = Outbox::new(false);
+        let one_way = |id| Head {
+            id,
+            ..Head::new(Kind::OneWay)
+        };
+        outbox.push(one_way(1), &[], Bytes::from(vec![0; 5 * FRAGMENT_BYTES]));
+        outbox.push(one_way(2), &[], Bytes::from_static(b"behind"));
+        outbox.push(
+            request(0, 3),
+            &[],
+            Bytes::from_static(b"a call may overtake"),
+        );
+        let mut ends = Vec::new();
+        for _ in 0..20 {
+            let frames = next_frames(&mut outbox);
+            ends.extend(
+                frames
+                    .iter()
+                    .filter(|f| !f.head.has_more())
+                    .map(|f| f.head.id),
+            );
+        }
+        assert_eq!(ends, [3, 1, 2]);
+        assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn a_message_is_known_to_be_unsent_until_its_first_byte_is_taken() {
+        let mut outbox = Outbox::new(true);
+        let first = outbox.push(request(3, 1), &[], Bytes::from_static(b"x"));
+        let large = outbox.push(request(3, 2), &[], Bytes::from(vec![0; 1 << 20]));
+        assert!(outbox.is_unsent(first, 1) && outbox.is_unsent(large, 2));
+        outbox.transmit(&mut BytesMut::new());
+        let later = outbox.push(request(3, 3), &[], Bytes::from_static(b"x"));
+        assert!(!outbox.is_unsent(first, 1) && !outbox.is_unsent(large, 2));
+        assert!(outbox.is_unsent(later, 3));
+        assert!(outbox.forget(large, 2), "part of it is on the wire");
+    }
+}

@@ -1,0 +1,342 @@
+//! Calls in flight, of the caller and of the callee: slots that are used again, guarded by a generation.
+
+use super::CallId;
+use super::outbox::Place;
+use crate::Time;
+
+/// The earliest of many deadlines, kept as a lower bound so that no timer and no heap entry is needed for a call.
+///
+/// A finished call leaves the bound where it is; when the one wakeup comes too early, the next bound is found by
+/// looking at all calls, at most once a millisecond.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    next: Time,
+}
+
+const GRAIN_NANOS: u64 = 1_000_000;
+
+impl Deadlines {
+    pub(super) fn new() -> Self {
+        Self { next: Time::NEVER }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, deadline: Time) {
+        if deadline < self.next {
+            // Rounded up, so that deadlines close to each other share a wakeup.
+            self.next = Time(deadline.0.saturating_add(GRAIN_NANOS));
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Time> {
+        (self.next != Time::NEVER).then_some(self.next)
+    }
+
+    /// Takes those of `slots` that are due, and sets the bound to the earliest that stays.
+    fn expire<'a, T: 'a>(
+        &mut self,
+        now: Time,
+        slots: impl Iterator<Item = (u32, &'a T)>,
+        deadline_of: impl Fn(&T) -> Time,
+        due: &mut Vec<u32>,
+    ) {
+        if now < self.next {
+            return;
+        }
+        self.next = Time::NEVER;
+        for (id, slot) in slots {
+            let deadline = deadline_of(slot);
+            if deadline <= now {
+                due.push(id);
+            } else {
+                self.add(deadline);
+            }
+        }
+    }
+}
+
+/// One call that this end has made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing {
+    pub(super) deadline: Time,
+    pub(super) place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    generation: u16,
+    call: Option<Outgoing>,
+}
+
+/// The caller's table: ids out, guarded against late answers (M-016).
+#[derive(Debug)]
+pub(super) struct CallerSlots {
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    max: usize,
+    deadlines: Deadlines,
+    /// Answers that came for a call that was over.
+    pub(super) late: u64,
+}
+
+const GENERATION_MASK: u16 = 0x7FFF;
+
+impl CallerSlots {
+    pub(super) fn new(max: usize) -> Self {
+        let (slots, free) = (Vec::new(), Vec::new());
+        Self {
+            slots,
+            free,
+            max,
+            deadlines: Deadlines::new(),
+            late: 0,
+        }
+    }
+
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+
+    /// The id that the next call will have; `None` at the bound.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<CallId> {
+        if self.free.is_empty() {
+            if self.slots.len() >= self.max {
+                return None;
+            }
+            self.free.push(u16::try_from(self.slots.len()).ok()?);
+            self.slots.push(Slot {
+                generation: 0,
+                call: None,
+            });
+        }
+        let index = *self.free.last()?;
+        Some(CallId::new(
+            index,
+            self.slots[usize::from(index)].generation,
+        ))
+    }
+
+    /// Occupies the slot that [`Self::peek`] has shown.
+    #[inline]
+    pub(super) fn occupy(&mut self, call: Outgoing) {
+        if let Some(index) = self.free.pop() {
+            self.slots[usize::from(index)].call = Some(call);
+            self.deadlines.add(call.deadline);
+        }
+    }
+
+    /// Ends the call, or counts a late answer.
+    #[inline]
+    pub(super) fn finish(&mut self, id: CallId) -> Option<Outgoing> {
+        let index = id.index();
+        if let Some(slot) = self.slots.get_mut(usize::from(index))
+            && slot.generation == id.generation()
+            && let Some(call) = slot.call.take()
+        {
+            slot.generation = slot.generation.wrapping_add(1) & GENERATION_MASK;
+            self.free.push(index);
+            return Some(call);
+        }
+        self.late += 1;
+        None
+    }
+
+    pub(super) fn is_live(&self, id: CallId) -> bool {
+        self.slots
+            .get(usize::from(id.index()))
+            .is_some_and(|slot| slot.generation == id.generation() && slot.call.is_some())
+    }
+
+    fn live(&self) -> impl Iterator<Item = (u32, &Outgoing)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let id = CallId::new(index as u16, slot.generation);
+            slot.call.as_ref().map(|call| (id.0, call))
+        })
+    }
+
+    /// The calls whose time is up.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<CallId> {
+        let (mut due, mut deadlines) = (Vec::new(), self.deadlines);
+        deadlines.expire(now, self.live(), |call| call.deadline, &mut due);
+        self.deadlines = deadlines;
+        due.into_iter().map(CallId).collect()
+    }
+
+    /// All calls that are in flight.
+    pub(super) fn ids(&self) -> Vec<CallId> {
+        self.live().map(|(id, _)| CallId(id)).collect()
+    }
+}
+
+/// What became of a request's id at the callee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// A free slot was taken.
+    New,
+    /// The slot's older call was given up by its caller (M-017).
+    Replaced(CallId),
+    /// The same id is in flight already (M-017).
+    Duplicate,
+    /// The slot is beyond what was announced (M-014).
+    Beyond,
+}
+
+/// One call that this end serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming {
+    pub(super) id: CallId,
+    pub(super) deadline: Time,
+    pub(super) priority: u8,
+    pub(super) since: Time,
+}
+
+/// The callee's table, indexed by the caller's slots.
+#[derive(Debug)]
+pub(super) struct CalleeSlots {
+    slots: Vec<Option<Incoming>>,
+    in_flight: usize,
+    max: usize,
+    deadlines: Deadlines,
+}
+
+impl CalleeSlots {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            in_flight: 0,
+            max,
+            deadlines: Deadlines::new(),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+
+    #[inline]
+    pub(super) fn accept(&mut self, call: Incoming) -> Accepted {
+        let index = usize::from(call.id.index());
+        if index >= self.max {
+            return Accepted::Beyond;
+        }
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, None);
+        }
+        let older = self.slots[index].map(|older| older.id);
+        if older == Some(call.id) {
+            return Accepted::Duplicate;
+        }
+        self.slots[index] = Some(call);
+        self.deadlines.add(call.deadline);
+        match older {
+            Some(older) => Accepted::Replaced(older),
+            None => {
+                self.in_flight += 1;
+                Accepted::New
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn finish(&mut self, id: CallId) -> Option<Incoming> {
+        let slot = self.slots.get_mut(usize::from(id.index()))?;
+        if slot.is_some_and(|call| call.id == id) {
+            self.in_flight -= 1;
+            return slot.take();
+        }
+        None
+    }
+
+    pub(super) fn deadline_of(&self, id: CallId) -> Option<Time> {
+        let call = self.slots.get(usize::from(id.index()))?.as_ref()?;
+        (call.id == id).then_some(call.deadline)
+    }
+
+    pub(super) fn expire(&mut self, now: Time) -> Vec<CallId> {
+        let (mut due, mut deadlines) = (Vec::new(), self.deadlines);
+        let live = self.slots.iter().flatten().map(|call| (call.id.0, call));
+        deadlines.expire(now, live, |call| call.deadline, &mut due);
+        self.deadlines = deadlines;
+        due.into_iter().map(CallId).collect()
+    }
+
+    pub(super) fn ids(&self) -> Vec<CallId> {
+        self.slots.iter().flatten().map(|call| call.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(deadline: u64) -> Outgoing {
+        Outgoing {
+            deadline: Time(deadline),
+            place: Place::default(),
+        }
+    }
+
+    #[test]
+    fn a_late_answer_never_ends_the_call_that_has_its_slot_now_m_016() {
+        let mut slots = CallerSlots::new(1);
+        let first = slots.peek().unwrap();
+        slots.occupy(call(5));
+        assert_eq!(slots.peek(), None, "at the bound");
+        assert!(slots.finish(first).is_some());
+        let second = slots.peek().unwrap();
+        slots.occupy(call(5));
+        assert_eq!(first.index(), second.index());
+        assert!(slots.finish(first).is_none());
+        assert_eq!((slots.late, slots.in_flight()), (1, 1));
+    }
+
+    #[test]
+    fn calls_expire_at_their_deadlines_though_they_share_one_wakeup() {
+        let mut slots = CallerSlots::new(100);
+        for millis in [30, 10, 20] {
+            slots.peek().unwrap();
+            slots.occupy(call(millis * GRAIN_NANOS));
+        }
+        let mut expired = Vec::new();
+        while let Some(next) = slots.deadline() {
+            for id in slots.expire(next) {
+                assert!(slots.finish(id).unwrap().deadline <= next);
+                expired.push(id.index());
+            }
+        }
+        assert_eq!(expired, [1, 2, 0]);
+    }
+
+    #[test]
+    fn the_same_slot_with_a_new_generation_replaces_and_with_the_same_is_a_fault_m_017() {
+        let mut slots = CalleeSlots::new(4);
+        let incoming = |index, generation| Incoming {
+            id: CallId::new(index, generation),
+            deadline: Time::NEVER,
+            priority: 0,
+            since: Time(0),
+        };
+        assert_eq!(slots.accept(incoming(3, 0)), Accepted::New);
+        assert_eq!(slots.accept(incoming(3, 0)), Accepted::Duplicate);
+        assert_eq!(
+            slots.accept(incoming(3, 1)),
+            Accepted::Replaced(CallId::new(3, 0))
+        );
+        assert_eq!(slots.accept(incoming(4, 0)), Accepted::Beyond);
+        assert!(slots.finish(CallId::new(3, 0)).is_none());
+        assert_eq!(slots.in_flight(), 1);
+    }
+}

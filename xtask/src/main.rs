@@ -1,0 +1,52 @@
+//! The chores of this repository, run as `cargo xtask COMMAND`.
+
+mod fuzz;
+mod shell;
+mod test;
+mod tidy;
+
+use std::env;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+commands:
+  tidy                        check the laws that the compiler does not know
+  test [--ci]                 cargo test over all crates and features, then tidy;
+                              --ci makes a missing external peer a failure
+  fuzz --list                 name the fuzz targets
+  fuzz TARGET [--seconds N] [-- LIBFUZZER-OPTIONS]
+                              fuzz one target with coverage feedback (default 60 s)
+
+exit codes: 0 fine, 1 violations or failures, 2 wrong usage, 3 a needed tool is missing;
+a failing step's own code is passed on
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let code = match args.as_slice() {
+        [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => {
+            shell::say(USAGE);
+            0
+        }
+        ["tidy"] => tidy::run(),
+        ["test"] => test::run(false),
+        ["test", "--ci"] => test::run(true),
+        ["fuzz", rest @ ..] => match fuzz::Request::parse(rest) {
+            Ok(request) => fuzz::run(&request),
+            Err(problem) => refuse(&problem),
+        },
+        [command, ..] => refuse(&format!("`{command}` with these arguments is no command")),
+    };
+    ExitCode::from(code)
+}
+
+fn refuse(problem: &str) -> u8 {
+    shell::complain(&format!("{problem}\n\n{USAGE}"));
+    shell::WRONG_USAGE
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask test`: everything that a change has to pass.
+
+use std::env;
+
+use crate::{shell, tidy};
+
+/// Programs that the whole-program tests talk to, and what each is for.
+const PEERS: &[(&str, &str)] = &[
+    ("java", "runs JMeter"),
+    ("jmeter", "load plans and result files"),
+    ("python3", "clients written without this code"),
+    ("openssl", "certificates and TLS peers"),
+];
+
+/// Read by the tests: `auto` skips a missing peer and says so, `require` fails, `skip` skips.
+const PEERS_SETTING: &str = "POSTROAD_TEST_PEERS";
+
+/// Runs the tests, then tidy; returns the code of the first step that fails.
+pub(crate) fn run(ci: bool) -> u8 {
+    let given = env::var(PEERS_SETTING).ok();
+    let setting = peers_setting(ci, given.as_deref());
+    shell::say(&peer_report(setting, |peer| shell::which(peer).is_some()));
+
+    shell::say("== cargo test --workspace --all-features\n");
+    let status = shell::cargo()
+        .args(["test", "--workspace", "--all-features"])
+        .env(PEERS_SETTING, setting)
+        .status();
+    let code = shell::outcome("cargo test", status);
+    if code != 0 {
+        return code;
+    }
+
+    shell::say("== tidy\n");
+    let code = tidy::run();
+    if code != 0 {
+        shell::complain("step `tidy` failed");
+    }
+    code
+}
+
+/// CI decides for itself, so that a stray variable cannot turn a missing peer into a pass.
+fn peers_setting(ci: bool, given: Option<&str>) -> &str {
+    if ci {
+        "require"
+    } else {
+        given.unwrap_or("auto")
+    }
+}
+
+fn peer_report(setting: &str, present: impl Fn(&str) -> bool) -> String {
+    let mut report = format!("== external peers ({PEERS_SETTING}={setting})\n");
+    for (peer, purpose) in PEERS {
+        let state = if present(peer) { "present" } else { "MISSING" };
+        report.push_str(&format!("{peer:<8} {state:<8} {purpose}\n"));
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ci_requires_every_peer_whatever_the_environment_says() {
+        assert_eq!(peers_setting(true, Some("skip")), "require");
+        assert_eq!(peers_setting(false, Some("skip")), "skip");
+        assert_eq!(peers_setting(false, None), "auto");
+    }
+
+    #[test]
+    fn the_report_names_each_peer_and_whether_it_is_there() {
+        let report = peer_report("auto", |peer| peer == "java");
+        assert!(report.contains("java     present"));
+        assert!(report.contains("jmeter   MISSING"));
+    }
+}
