@@ -173,7 +173,7 @@ impl Story {
                     }
                 }
                 Event::Cancelled(id, _) => {
-                    self.working.retain(|(_, request)| request.id != Some(id))
+                    self.working.retain(|(_, request)| request.id != Some(id));
                 }
                 _ => {}
             }
@@ -240,7 +240,7 @@ impl Story {
                 let bit = 1 << self.random.below(8);
                 let ends = [&mut self.pair.server, &mut self.pair.client];
                 let [server, client] = ends;
-                let end: &mut End = if at % 2 == 0 { server } else { client };
+                let end: &mut End = if at.is_multiple_of(2) { server } else { client };
                 let byte = end.buf.len().checked_sub(1);
                 byte.into_iter().for_each(|byte| end.buf[byte] ^= bit);
             }

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CancelReason, CloseReason, Drain, Event, Native, Phase, Role};
 use crate::Time;
-use crate::error::{Code, ErrorBody, Retry};
+use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{FRAGMENT_BYTES, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
@@ -227,11 +227,10 @@ impl Native {
             .push(head, &[], cut_error(body, self.peer.max_frame, error));
     }
 
-    pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
+    /// Stops a request whose time is up. It needs no answer: its caller has the same deadline.
+    pub(super) fn expire_request(&mut self, id: CallId) {
         self.assembly.forget(id.0);
-        let error = ErrorBody::new(Code::DEADLINE, "the deadline passed in the server");
-        let error = error.with_retry(Retry::Never);
-        if self.respond(now, id, Err(error)) {
+        if self.callee.finish(id).is_some() {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Deadline));
         }

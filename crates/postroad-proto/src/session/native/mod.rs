@@ -238,7 +238,7 @@ impl Native {
             self.expire_call(id);
         }
         for id in self.callee.expire(now) {
-            self.expire_request(now, id);
+            self.expire_request(id);
         }
         self.continue_drain(now);
     }

@@ -295,7 +295,7 @@ impl Native {
         let id = CallId(head.id);
         let deadline = self.callee_deadline(id).unwrap_or(deadline);
         if deadline <= now {
-            self.expire_request(now, id);
+            self.expire_request(id);
             return Ok(());
         }
         self.deliver(now, whole, known, deadline);

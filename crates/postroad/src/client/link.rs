@@ -1,0 +1,386 @@
+//! Keeps one connection: dials, hands it to callers, dials again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use postroad_proto::Time;
+use postroad_proto::error::Retry;
+use postroad_proto::policy::{ConnectionState, Reconnect};
+use postroad_proto::session::{CloseReason, Session};
+use tokio::sync::{Notify, watch};
+
+use super::ClientConfig;
+use crate::clock;
+use crate::driver::{Connection, ConnectionDriver, Link};
+use crate::endpoint::Endpoint;
+use crate::error::CallError;
+use crate::transport::Transport;
+
+/// How long calls in flight may take when a client is closed.
+const CLOSE_GRACE: Duration = Duration::from_secs(25);
+
+/// One endpoint's connection, present or to come.
+pub(super) struct LinkKeeper {
+    pub(super) endpoint: Endpoint,
+    pub(super) config: ClientConfig,
+    transport: Arc<dyn Transport>,
+    current: ArcSwapOption<Connection>,
+    state: watch::Sender<ConnectionState>,
+    last_failure: Mutex<String>,
+    /// Callers that wait for a connection.
+    pending: AtomicUsize,
+    try_now: Notify,
+    closing: watch::Sender<bool>,
+}
+
+/// What a task that keeps the link needs; it ends when the last client is dropped.
+struct Keeping {
+    keeper: std::sync::Weak<LinkKeeper>,
+    closing: watch::Receiver<bool>,
+    reconnect: Reconnect,
+}
+
+impl LinkKeeper {
+    /// Starts to dial, on the runtime that is there.
+    pub(super) fn start(
+        endpoint: Endpoint,
+        config: ClientConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Arc<Self> {
+        let reconnect = Reconnect::new(config.backoff.clone(), rand::random());
+        let (closing, watcher) = watch::channel(false);
+        let keeper = Arc::new(Self {
+            endpoint,
+            config,
+            transport,
+            current: ArcSwapOption::empty(),
+            state: watch::Sender::new(ConnectionState::Idle),
+            last_failure: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            try_now: Notify::new(),
+            closing,
+        });
+        let keeping = Keeping {
+            keeper: Arc::downgrade(&keeper),
+            closing: watcher,
+            reconnect,
+        };
+        tokio::spawn(keeping.run());
+        keeper
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn try_now(&self) {
+        self.try_now.notify_one();
+    }
+
+    fn transition(&self, to: ConnectionState) {
+        self.state.send_if_modified(|state| {
+            let from = *state;
+            match from.transition(to) {
+                Ok(next) => {
+                    tracing::debug!(target: "postroad::connection", endpoint = %self.endpoint, %from, %to, "state");
+                    *state = next;
+                    true
+                }
+                Err(error) => {
+                    tracing::error!(target: "postroad::connection", endpoint = %self.endpoint, %error, "state");
+                    false
+                }
+            }
+        });
+    }
+
+    fn failed(&self, reason: &str) {
+        tracing::debug!(target: "postroad::connection", endpoint = %self.endpoint, reason, "no connection");
+        reason.clone_into(
+            &mut self
+                .last_failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// The connection, if there is one now.
+    #[inline]
+    pub(super) fn current(&self) -> Option<Arc<Connection>> {
+        self.current.load_full()
+    }
+
+    pub(super) fn not_connected(&self) -> CallError {
+        CallError::NotConnected {
+            endpoint: self.endpoint.to_string(),
+            state: *self.state.borrow(),
+            reason: self
+                .last_failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+
+    /// Waits for a connection, bounded in time and in the number of those who wait.
+    pub(super) async fn connected(&self, deadline: Time) -> Result<Arc<Connection>, CallError> {
+        let before = self.pending.fetch_add(1, Ordering::Relaxed);
+        let _pending = Pending(&self.pending);
+        if before >= self.config.max_pending {
+            let max = self.config.max_pending;
+            let text = format!(
+                "{max} callers wait for a connection to {} already",
+                self.endpoint
+            );
+            return Err(CallError::Busy(text));
+        }
+        let until = deadline.min(clock::now() + self.config.max_wait);
+        let mut state = self.state.subscribe();
+        let wait = async {
+            loop {
+                let now = *state.borrow_and_update();
+                match (now, self.current()) {
+                    (_, Some(connection)) => return Ok(connection),
+                    (ConnectionState::Offline | ConnectionState::Closing, _) => break,
+                    // Closed for good, if somebody has asked for it.
+                    (ConnectionState::Closed, _) if *self.closing.borrow() => break,
+                    _ => {}
+                }
+                if state.changed().await.is_err() {
+                    break;
+                }
+            }
+            Err(self.not_connected())
+        };
+        match tokio::time::timeout_at(clock::instant(until), wait).await {
+            Ok(result) => result,
+            Err(_) => Err(self.not_connected()),
+        }
+    }
+
+    /// Ready when the keeper has noticed that the connection takes no calls any more.
+    pub(super) async fn has_ended(&self) {
+        let mut state = self.state.subscribe();
+        while *state.borrow_and_update() == ConnectionState::Connected
+            && state.changed().await.is_ok()
+        {}
+    }
+
+    /// Ready when the first attempt has succeeded or failed.
+    pub(super) async fn first_attempt(&self) -> Result<(), CallError> {
+        use ConnectionState::{Connected, Connecting, Idle};
+        let mut state = self.state.subscribe();
+        match state
+            .wait_for(|state| !matches!(state, Idle | Connecting))
+            .await
+            .map(|state| *state)
+        {
+            Ok(Connected) => Ok(()),
+            _ => Err(self.not_connected()),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.closing.send_replace(true);
+        let mut state = self.state.subscribe();
+        let _ = state
+            .wait_for(|state| *state == ConnectionState::Closed)
+            .await;
+    }
+
+    async fn dial(&self) -> Result<(ConnectionDriver, watch::Receiver<Link>), Failed> {
+        let dial = self.transport.dial(&self.endpoint);
+        let timeout = self.config.connect_timeout;
+        let stream = match tokio::time::timeout(timeout, dial).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return Err(Failed {
+                    reason: error.to_string(),
+                    retry: error.retry(),
+                });
+            }
+            Err(_) => {
+                let reason = format!("no connection to {} within {timeout:?}", self.endpoint);
+                return Err(Failed {
+                    reason,
+                    retry: Retry::Here,
+                });
+            }
+        };
+        let config = self.config.session(self.transport.has_integrity());
+        let now = clock::now();
+        let session = match self.endpoint.dialect(config.limits.max_dialect_payload) {
+            None => Session::client(config, now),
+            Some(dialect) => Session::dialect_client(config, dialect, now),
+        };
+        Ok(ConnectionDriver::new(
+            stream,
+            session,
+            self.endpoint.to_string(),
+            None,
+        ))
+    }
+}
+
+/// Why there is no connection, and whether another attempt can help.
+struct Failed {
+    reason: String,
+    retry: Retry,
+}
+
+impl From<CloseReason> for Failed {
+    fn from(reason: CloseReason) -> Self {
+        Self {
+            reason: reason.to_string(),
+            retry: reason.retry(),
+        }
+    }
+}
+
+struct Pending<'a>(&'a AtomicUsize);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LinkKeeper {
+    /// The last client is gone: nobody can call any more, and those who do have an answer to wait for hold a clone.
+    fn drop(&mut self) {
+        if let Some(connection) = self.current.swap(None) {
+            connection.drain(CLOSE_GRACE);
+        }
+    }
+}
+
+impl Keeping {
+    /// Dials until somebody closes the client or drops its last handle.
+    async fn run(mut self) {
+        loop {
+            let Some(keeper) = self.keeper.upgrade() else {
+                return;
+            };
+            if *self.closing.borrow() {
+                return close_now(&keeper);
+            }
+            keeper.transition(ConnectionState::Connecting);
+            let attempt = async {
+                let (driver, mut link) = keeper.dial().await?;
+                let connection = Arc::clone(driver.connection());
+                tokio::spawn(driver);
+                let opened = link.wait_for(|link| !matches!(link, Link::Opening)).await;
+                match opened.map(|link| link.clone()) {
+                    Ok(Link::Closed(reason)) => Err(Failed::from(reason)),
+                    Ok(_) => Ok((connection, link)),
+                    Err(_) => Err(Failed::from(CloseReason::Local)),
+                }
+            };
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                _ = self.closing.wait_for(|closing| *closing) => return close_now(&keeper),
+            };
+            let goes_on = match attempt {
+                Ok((connection, link)) => self.keep(keeper, connection, link).await,
+                Err(failed) => self.pause(keeper, &failed).await,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// While the connection lives; false if the client is to be closed.
+    async fn keep(
+        &mut self,
+        keeper: Arc<LinkKeeper>,
+        connection: Arc<Connection>,
+        mut link: watch::Receiver<Link>,
+    ) -> bool {
+        self.reconnect.succeeded();
+        keeper.current.store(Some(Arc::clone(&connection)));
+        keeper.transition(ConnectionState::Connected);
+        // From here the clients alone keep the keeper.
+        drop(keeper);
+        let ended = tokio::select! {
+            ended = link.wait_for(|link| !matches!(link, Link::Open)) => {
+                Some(ended.map(|link| link.clone()))
+            }
+            // An error says that the last client was dropped, which has drained the connection.
+            closing = self.closing.wait_for(|closing| *closing) => closing.ok().map(drop).and(None),
+        };
+        let Some(ended) = ended else {
+            return self.finish(&connection, link).await;
+        };
+        let Some(keeper) = self.keeper.upgrade() else {
+            return false;
+        };
+        keeper.current.store(None);
+        match ended {
+            // The old connection finishes its calls while a new one is dialled.
+            Ok(Link::Draining) | Ok(Link::Closed(CloseReason::Drained)) => {
+                keeper.failed("the server is shutting down");
+                keeper.transition(ConnectionState::Closing);
+                keeper.transition(ConnectionState::Closed);
+                true
+            }
+            Ok(Link::Closed(reason)) => self.pause(keeper, &Failed::from(reason)).await,
+            _ => self.pause(keeper, &Failed::from(CloseReason::Local)).await,
+        }
+    }
+
+    /// Closes on purpose: no new calls, those in flight are finished.
+    async fn finish(&self, connection: &Connection, mut link: watch::Receiver<Link>) -> bool {
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.current.store(None);
+            keeper.transition(ConnectionState::Closing);
+        }
+        connection.drain(CLOSE_GRACE);
+        let _ = link.wait_for(|link| matches!(link, Link::Closed(_))).await;
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.transition(ConnectionState::Closed);
+        }
+        false
+    }
+
+    /// After a failure: waits, or stays offline until somebody says otherwise. False if the client is to be closed.
+    async fn pause(&mut self, keeper: Arc<LinkKeeper>, failed: &Failed) -> bool {
+        keeper.failed(&failed.reason);
+        keeper.transition(ConnectionState::Error);
+        // What can never succeed is not tried again.
+        let wait = if failed.retry == Retry::Never {
+            None
+        } else {
+            self.reconnect.failed()
+        };
+        if wait.is_none() {
+            keeper.transition(ConnectionState::Offline);
+        }
+        let sleep = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => true,
+            () = keeper.try_now.notified() => {
+                self.reconnect.reset();
+                true
+            }
+            _ = self.closing.wait_for(|closing| *closing) => {
+                close_now(&keeper);
+                false
+            }
+        }
+    }
+}
+
+/// Closed without a connection to finish.
+fn close_now(keeper: &LinkKeeper) {
+    keeper.current.store(None);
+    keeper.transition(ConnectionState::Closing);
+    keeper.transition(ConnectionState::Closed);
+}

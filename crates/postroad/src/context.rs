@@ -1,0 +1,83 @@
+//! What a call carries besides its payload, and how it reaches the calls that a handler makes.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::error::Trace;
+
+use crate::clock;
+
+/// The circumstances of the request that is being handled.
+///
+/// A handler's own calls inherit them: they end no later, belong to the same trace and have the same priority, unless
+/// the call says otherwise. Work that outlives the handler in a task of its own does not inherit them.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    pub(crate) deadline: Time,
+    pub(crate) priority: u8,
+    pub(crate) trace: Option<Trace>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+}
+
+impl Context {
+    /// The context of the handler that runs on this thread now.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+
+    /// Time until the answer is of no use any more; `None` without a deadline.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        (self.deadline != Time::NEVER).then(|| self.deadline.since(clock::now()))
+    }
+
+    /// 0 to 7, 7 most urgent.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.priority
+    }
+
+    /// The trace that the call belongs to, if its caller has said one.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        self.trace
+    }
+}
+
+/// A handler's future: its context is the current one while it runs.
+pub(crate) struct Scoped<F> {
+    context: Context,
+    future: F,
+}
+
+impl<F> Scoped<F> {
+    pub(crate) fn new(context: Context, future: F) -> Self {
+        Self { context, future }
+    }
+}
+
+/// Puts the outer context back, also when the handler panics.
+struct Restore(Option<Context>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+impl<F: Future + Unpin> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let _restore = Restore(CURRENT.replace(Some(self.context)));
+        Pin::new(&mut self.future).poll(cx)
+    }
+}

@@ -1,0 +1,244 @@
+//! Where and how: `TRANSPORT[+DIALECT]://ADDRESS[?option=value&...]`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use postroad_proto::dialect::{Codec, Crc, Dialect, Envelope, PriorityHeader, Reader};
+use postroad_proto::session::{DialectConfig, Mapping};
+
+use crate::error::TransportError;
+
+/// What is spoken at an endpoint.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// Postroad's own.
+    Native,
+    /// Whatever the first bytes say: native, `sequence`, `opcode` or `compact`. For listeners only.
+    Auto,
+    /// One dialect.
+    Dialect(Codec),
+}
+
+/// A parsed endpoint URL.
+///
+/// ```
+/// let endpoint: postroad::Endpoint = "tcp+session://127.0.0.1:7401?crc=modbus".parse()?;
+/// assert_eq!((endpoint.transport(), endpoint.address()), ("tcp", "127.0.0.1:7401"));
+/// # Ok::<(), postroad::TransportError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    url: String,
+    transport: String,
+    address: String,
+    protocol: Protocol,
+    mapping: Arc<Mapping>,
+    options: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// The scheme before `+`: which transport.
+    #[must_use]
+    pub fn transport(&self) -> &str {
+        &self.transport
+    }
+
+    /// What stands between `://` and `?`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What is spoken there.
+    #[must_use]
+    pub fn protocol(&self) -> &Protocol {
+        &self.protocol
+    }
+
+    /// How a dialect's frames find their routes.
+    #[must_use]
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// The same endpoint with another mapping, from a configuration that says more than a URL can.
+    #[must_use]
+    pub fn with_mapping(mut self, mapping: Mapping) -> Self {
+        self.mapping = Arc::new(mapping);
+        self
+    }
+
+    /// An option of the transport, such as `ca` of `tls`.
+    #[must_use]
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Fails on the first option that is not among `known`.
+    ///
+    /// # Errors
+    /// The option, and those that there are.
+    pub fn check_options(&self, known: &[&str]) -> Result<(), TransportError> {
+        match self
+            .options
+            .iter()
+            .find(|(key, _)| !known.contains(&key.as_str()))
+        {
+            None => Ok(()),
+            Some((key, _)) if known.is_empty() => {
+                let detail = format!("unknown option {key:?}; {} has none", self.transport);
+                Err(wrong(&self.url, detail))
+            }
+            Some((key, _)) => {
+                let known = known.join(", ");
+                let detail = format!("unknown option {key:?}; {} has {known}", self.transport);
+                Err(wrong(&self.url, detail))
+            }
+        }
+    }
+
+    /// The dialect and its settings for a session.
+    pub(crate) fn dialect(&self, max_payload: usize) -> Option<DialectConfig> {
+        let Protocol::Dialect(codec) = &self.protocol else {
+            return None;
+        };
+        let mut codec = codec.clone();
+        codec.max_payload = max_payload;
+        Some(DialectConfig {
+            codec,
+            mapping: Arc::clone(&self.mapping),
+        })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+fn wrong(url: &str, detail: impl Into<String>) -> TransportError {
+    TransportError::Endpoint {
+        url: url.to_owned(),
+        detail: detail.into(),
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = TransportError;
+
+    fn from_str(url: &str) -> Result<Self, TransportError> {
+        let example = "expected TRANSPORT[+DIALECT]://ADDRESS, such as tcp://127.0.0.1:7400";
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(url, example))?;
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if scheme.is_empty() || address.is_empty() {
+            return Err(wrong(url, example));
+        }
+        let (transport, dialect) = scheme.split_once('+').unwrap_or((scheme, "native"));
+        let mut protocol = match dialect {
+            "native" => Protocol::Native,
+            "auto" => Protocol::Auto,
+            name => {
+                let dialect = Dialect::from_name(name).ok_or_else(|| {
+                    let names = Dialect::ALL.map(Dialect::name).join(", ");
+                    wrong(
+                        url,
+                        format!("no dialect {name:?}; there are native, auto, {names}"),
+                    )
+                })?;
+                Protocol::Dialect(Codec::new(dialect, Reader::Client))
+            }
+        };
+        let (mut mapping, mut options) = (Mapping::default(), Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !protocol_option(&mut protocol, &mut mapping, key, value)
+                .map_err(|d| wrong(url, d))?
+            {
+                options.push((key.to_owned(), value.to_owned()));
+            }
+        }
+        let (transport, address) = (transport.to_owned(), address.to_owned());
+        let mapping = Arc::new(mapping);
+        Ok(Self {
+            url: url.to_owned(),
+            transport,
+            address,
+            protocol,
+            mapping,
+            options,
+        })
+    }
+}
+
+/// Applies an option of the protocol; false if it is none.
+fn protocol_option(
+    protocol: &mut Protocol,
+    mapping: &mut Mapping,
+    key: &str,
+    value: &str,
+) -> Result<bool, String> {
+    match (key, protocol) {
+        ("crc", Protocol::Dialect(codec)) if codec.dialect == Dialect::Session => {
+            codec.crc = Crc::from_name(value).ok_or_else(|| {
+                format!(
+                    "no checksum {value:?}; there are {}",
+                    Crc::ALL.map(Crc::name).join(", ")
+                )
+            })?;
+        }
+        ("header", Protocol::Dialect(codec)) if codec.dialect == Dialect::Priority => {
+            let header = value.parse().ok().and_then(PriorityHeader::from_bytes);
+            codec.header =
+                header.ok_or_else(|| format!("header={value}: it has 9, 10 or 12 bytes"))?;
+        }
+        ("envelope", Protocol::Dialect(_) | Protocol::Auto) => {
+            let envelope = Envelope::from_name(value);
+            mapping.envelope = Some(envelope.ok_or_else(|| {
+                format!("no envelope {value:?}; there are json, msgpack, protobuf, packet")
+            })?);
+        }
+        ("route", Protocol::Dialect(_) | Protocol::Auto) => mapping.fixed = Some(value.into()),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(url: &str) -> String {
+        url.parse::<Endpoint>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_form_of_the_documentation_parses() {
+        for url in [
+            "tcp://127.0.0.1:7400",
+            "tcp+auto://0.0.0.0:7400",
+            "tcp+session://0.0.0.0:7401?crc=modbus",
+            "tcp+priority://h:1?header=12&route=x",
+            "tls://host:7443?ca=ca.pem",
+            "unix:///run/postroad.sock",
+            "mem://name",
+        ] {
+            let endpoint: Endpoint = url.parse().unwrap();
+            assert_eq!(endpoint.to_string(), url);
+        }
+        let endpoint: Endpoint = "unix:///run/postroad.sock".parse().unwrap();
+        assert_eq!(endpoint.address(), "/run/postroad.sock");
+    }
+
+    #[test]
+    fn a_wrong_url_says_what_is_wrong_and_what_there_is() {
+        assert!(refusal("127.0.0.1:7400").contains("tcp://127.0.0.1:7400"));
+        assert!(refusal("tcp+morse://h:1").contains("session, sequence"));
+        assert!(refusal("tcp+session://h:1?crc=md5").contains("ibm-3740, modbus"));
+        assert!(refusal("tcp+priority://h:1?header=11").contains("9, 10 or 12"));
+    }
+}

@@ -1,0 +1,318 @@
+//! What a handler can ask for, and what it can answer with.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postroad_proto::Time;
+use postroad_proto::dialect::Packet;
+use postroad_proto::frame::{PartTag, Parts};
+use postroad_proto::session::Reply;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+#[cfg(feature = "protobuf")]
+use crate::codec::Protobuf;
+use crate::codec::{Json, MsgPack, json, msgpack, numbers};
+use crate::context::Context;
+use crate::error::{CodecError, Error};
+
+/// A request as a handler's extractors see it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The route that it came by.
+    pub route: Arc<str>,
+    /// Who sent it: address, or user and process.
+    pub peer: Arc<str>,
+    /// `native` or the dialect.
+    pub protocol: &'static str,
+    /// The payload.
+    pub payload: Bytes,
+    /// Its codec; see [`crate::codec::numbers`].
+    pub codec: u8,
+    /// 0 is the first attempt.
+    pub attempt: u8,
+    pub(crate) context: Context,
+    pub(crate) parts: Bytes,
+}
+
+impl Request {
+    /// The circumstances.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Whether the answer is of no use any more.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.context.deadline != Time::NEVER && self.context.deadline <= crate::clock::now()
+    }
+
+    /// The value of a metadata key.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<Bytes> {
+        self.metadata_pairs()
+            .find(|(found, _)| found == key)
+            .map(|(_, value)| value)
+    }
+
+    fn metadata_pairs(&self) -> impl Iterator<Item = (String, Bytes)> {
+        let parts = Parts::new(&self.parts).flatten();
+        let metadata = parts.filter(|part| part.tag & 0x7f == PartTag::Metadata as u8);
+        metadata.filter_map(|part| {
+            let (len, rest) = part.value.split_first()?;
+            let key = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
+            let value = self.parts.slice_ref(&rest[usize::from(*len)..]);
+            Some((key.to_owned(), value))
+        })
+    }
+}
+
+/// Something that can be taken out of a request.
+pub trait FromRequest<S>: Sized {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// What the caller is answered if it cannot be: the handler does not run then.
+    fn from_request(request: &mut Request, state: &S) -> Result<Self, Error>;
+}
+
+/// Something that a handler can answer with.
+pub trait IntoReply {
+    /// The answer.
+    ///
+    /// # Errors
+    /// The handler's own error, or that its value cannot be encoded.
+    fn into_reply(self) -> Result<Reply, Error>;
+}
+
+/// The state that the router was made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State<S>(pub S);
+
+/// A value in whichever codec the request has: JSON, MessagePack, or JSON where a dialect does not say.
+///
+/// As an answer it needs the request's codec: [`Payload::reply`].
+#[derive(Clone, Debug)]
+pub struct Payload<T> {
+    /// The value.
+    pub value: T,
+    codec: u8,
+}
+
+impl<T> Payload<T> {
+    /// An answer in the codec of the request.
+    pub fn reply<R>(&self, value: R) -> Payload<R> {
+        Payload {
+            value,
+            codec: self.codec,
+        }
+    }
+}
+
+/// Keys and values that came with the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata(pub Vec<(String, Bytes)>);
+
+/// Who sent the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(pub Arc<str>);
+
+fn unreadable(request: &Request, error: &CodecError) -> Error {
+    Error::bad_request(format!(
+        "route {}: the payload is not what it takes: {error}",
+        request.route
+    ))
+}
+
+impl<S> FromRequest<S> for Request {
+    fn from_request(request: &mut Self, _state: &S) -> Result<Self, Error> {
+        Ok(request.clone())
+    }
+}
+
+impl<S: Clone> FromRequest<S> for State<S> {
+    fn from_request(_request: &mut Request, state: &S) -> Result<Self, Error> {
+        Ok(Self(state.clone()))
+    }
+}
+
+impl<S> FromRequest<S> for Context {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Ok(request.context)
+    }
+}
+
+impl<S> FromRequest<S> for Metadata {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Ok(Self(request.metadata_pairs().collect()))
+    }
+}
+
+impl<S> FromRequest<S> for Peer {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Ok(Self(Arc::clone(&request.peer)))
+    }
+}
+
+impl<S> FromRequest<S> for Bytes {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Ok(request.payload.clone())
+    }
+}
+
+impl<S> FromRequest<S> for String {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        let text = std::str::from_utf8(&request.payload).map(str::to_owned);
+        text.map_err(|detail| Error::bad_request(format!("the payload is not UTF-8: {detail}")))
+    }
+}
+
+impl<S, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        json::read(&request.payload)
+            .map(Json)
+            .map_err(|error| unreadable(request, &error))
+    }
+}
+
+impl<S, T: DeserializeOwned> FromRequest<S> for MsgPack<T> {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        msgpack::read(&request.payload)
+            .map(MsgPack)
+            .map_err(|error| unreadable(request, &error))
+    }
+}
+
+impl<S, T: DeserializeOwned> FromRequest<S> for Payload<T> {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        let codec = if request.codec == numbers::RAW {
+            numbers::JSON
+        } else {
+            request.codec
+        };
+        let value = match codec {
+            numbers::JSON => json::read(&request.payload),
+            numbers::MSGPACK => msgpack::read(&request.payload),
+            other => {
+                let text = format!("codec {other}: this route takes JSON (1) and MessagePack (2)");
+                return Err(Error::bad_request(text));
+            }
+        };
+        let value = value.map_err(|error| unreadable(request, &error))?;
+        Ok(Self { value, codec })
+    }
+}
+
+impl<S> FromRequest<S> for Packet {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Self::decode(request.payload.clone()).map_err(|detail| {
+            let error = CodecError {
+                codec: "packet",
+                detail,
+            };
+            unreadable(request, &error)
+        })
+    }
+}
+
+#[cfg(feature = "protobuf")]
+impl<S, T: prost::Message + Default> FromRequest<S> for Protobuf<T> {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        let message = T::decode(request.payload.clone());
+        message.map(Protobuf).map_err(|detail| {
+            let error = CodecError {
+                codec: "Protobuf",
+                detail: detail.to_string(),
+            };
+            unreadable(request, &error)
+        })
+    }
+}
+
+fn reply(codec: u8, payload: impl Into<Bytes>) -> Result<Reply, Error> {
+    Ok(Reply {
+        codec,
+        payload: payload.into(),
+    })
+}
+
+fn unwritable(error: &CodecError) -> Error {
+    Error::internal(format!("the answer cannot be encoded: {error}"))
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::RAW, Bytes::new())
+    }
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Result<Reply, Error> {
+        Ok(self)
+    }
+}
+
+impl IntoReply for Bytes {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::RAW, self)
+    }
+}
+
+impl IntoReply for String {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::RAW, self)
+    }
+}
+
+impl IntoReply for &'static str {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::RAW, self)
+    }
+}
+
+impl IntoReply for Packet {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::PACKET, self.encode())
+    }
+}
+
+impl<T: Serialize> IntoReply for Json<T> {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(
+            numbers::JSON,
+            json::write(&self.0).map_err(|error| unwritable(&error))?,
+        )
+    }
+}
+
+impl<T: Serialize> IntoReply for MsgPack<T> {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(
+            numbers::MSGPACK,
+            msgpack::write(&self.0).map_err(|error| unwritable(&error))?,
+        )
+    }
+}
+
+impl<T: Serialize> IntoReply for Payload<T> {
+    fn into_reply(self) -> Result<Reply, Error> {
+        match self.codec {
+            numbers::MSGPACK => MsgPack(self.value).into_reply(),
+            _ => Json(self.value).into_reply(),
+        }
+    }
+}
+
+#[cfg(feature = "protobuf")]
+impl<T: prost::Message> IntoReply for Protobuf<T> {
+    fn into_reply(self) -> Result<Reply, Error> {
+        reply(numbers::PROTOBUF, self.0.encode_to_vec())
+    }
+}
+
+impl<T: IntoReply, E: Into<Error>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Result<Reply, Error> {
+        self.map_err(Into::into).and_then(IntoReply::into_reply)
+    }
+}

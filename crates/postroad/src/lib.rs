@@ -1,0 +1,65 @@
+//! Postroad carries messages between services and devices fast, in order of importance, and without losing any.
+//!
+//! A service and its client:
+//!
+//! ```
+//! use postroad::{Client, Error, Server};
+//!
+//! #[postroad::service]
+//! trait Greeter {
+//!     async fn hello(&self, name: String) -> Result<String, Error>;
+//! }
+//!
+//! struct Polite;
+//!
+//! impl Greeter for Polite {
+//!     async fn hello(&self, name: String) -> Result<String, Error> {
+//!         Ok(format!("Good day, {name}"))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::new(greeter_routes(Polite)).listen("mem://greeter".parse()?).start().await?;
+//! let greeter = GreeterClient::new(Client::connect("mem://greeter").await?);
+//! assert_eq!(greeter.hello("Ada".to_owned()).await?, "Good day, Ada");
+//! server.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where, [`codec`] says how values
+//! become bytes, [`transport`](Transports) carries them. What is decided, not done, is in `postroad-proto`.
+
+mod client;
+mod clock;
+pub mod codec;
+mod context;
+mod driver;
+mod endpoint;
+mod error;
+mod extract;
+mod handler;
+mod router;
+mod server;
+mod trace;
+mod transport;
+
+pub use bytes::Bytes;
+pub use postroad_macros::service;
+pub use postroad_proto as proto;
+pub use postroad_proto::error::{Code, Fault, Retry, Trace};
+pub use postroad_proto::limits::Limits;
+pub use postroad_proto::policy::{Backoff, ConnectionState, ServerState};
+pub use serde;
+
+pub use client::{BlockingClient, CallBuilder, Client, ClientConfig, ConnectError};
+pub use codec::{Json, MsgPack, Packet};
+pub use context::Context;
+pub use endpoint::{Endpoint, Protocol};
+pub use error::{CallError, CodecError, Error, TransportError};
+pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, State};
+pub use handler::Handler;
+pub use router::{Description, Router, Routes};
+pub use server::{ConfigError, RunningServer, Server, ServerConfig, ServerStats, StartError};
+pub use transport::{AsyncStream, BoxFuture, Incoming, Listener, Stream, Transport, Transports};

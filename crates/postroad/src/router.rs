@@ -1,0 +1,261 @@
+//! Which handler a request goes to. The table can be changed while the server runs.
+
+use std::any::type_name;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use postroad_proto::error::ErrorBody;
+use postroad_proto::session::Reply;
+use serde::Serialize;
+
+use crate::extract::Request;
+use crate::handler::Handler;
+use crate::transport::BoxFuture;
+
+type Started = BoxFuture<'static, Result<Reply, ErrorBody>>;
+
+/// A handler whose type is forgotten.
+pub(crate) struct Route {
+    start: Box<dyn Fn(Request) -> Started + Send + Sync>,
+    pub(crate) describes: Description,
+}
+
+impl Route {
+    pub(crate) fn start(&self, request: Request) -> Started {
+        (self.start)(request)
+    }
+}
+
+/// What `postroad ls` shows of a route.
+#[derive(Clone, Debug, Serialize)]
+pub struct Description {
+    /// Its name.
+    pub route: String,
+    /// The type of its request, as the service's author wrote it, or the handler's extractors.
+    pub request: String,
+    /// The type of its answer.
+    pub response: String,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    routes: HashMap<Arc<str>, Arc<Route>>,
+}
+
+impl Table {
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// Whether any route is named after a code of this kind: then one that is not there is unknown, not echoed.
+    pub(crate) fn has_codes(&self, kind: &str) -> bool {
+        self.routes.keys().any(|name| name.starts_with(kind))
+    }
+
+    /// All routes, by name.
+    pub(crate) fn describe(&self) -> Vec<Description> {
+        let mut all: Vec<_> = self
+            .routes
+            .values()
+            .map(|route| route.describes.clone())
+            .collect();
+        all.sort_by(|a, b| a.route.cmp(&b.route));
+        all
+    }
+}
+
+/// Routes and their handlers, which share a state.
+///
+/// ```
+/// use postroad::{Json, Router};
+///
+/// let router = Router::new()
+///     .route("math/double", async |Json(n): Json<i64>| Json(n * 2))
+///     .route("text/shout", async |text: String| text.to_uppercase());
+/// # let _ = router;
+/// ```
+#[derive(Clone)]
+pub struct Router<S = ()> {
+    state: S,
+    table: Table,
+}
+
+impl Router {
+    /// Without routes and state.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_state(())
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Router<S> {
+    /// Without routes; handlers get clones of `state` by the extractor [`State`](crate::State).
+    #[must_use]
+    pub fn with_state(state: S) -> Self {
+        Self {
+            state,
+            table: Table::default(),
+        }
+    }
+
+    /// Adds a route by its name: a method (`Service.method`) or a topic (`user/login`). The last of a name wins.
+    #[must_use]
+    pub fn route<A: 'static, H: Handler<A, S>>(self, name: &str, handler: H) -> Self {
+        let types = (H::request_type(), H::response_type());
+        self.described(name, types, handler)
+    }
+
+    /// Adds the route of a command of the `session` dialect, named `command/0x17`.
+    #[must_use]
+    pub fn command<A: 'static, H: Handler<A, S>>(self, command: u8, handler: H) -> Self {
+        self.route(&format!("command/0x{command:02x}"), handler)
+    }
+
+    /// Adds the route of an opcode of the `opcode` dialect, named `opcode/0x01`.
+    #[must_use]
+    pub fn opcode<A: 'static, H: Handler<A, S>>(self, opcode: u8, handler: H) -> Self {
+        self.route(&format!("opcode/0x{opcode:02x}"), handler)
+    }
+
+    /// Adds a route whose types are known by other names than Rust's; used by `#[postroad::service]`.
+    #[must_use]
+    pub fn described<A: 'static, H: Handler<A, S>>(
+        mut self,
+        name: &str,
+        (request, response): (String, String),
+        handler: H,
+    ) -> Self {
+        let state = self.state.clone();
+        let start = Box::new(move |request| {
+            let (handler, state) = (handler.clone(), state.clone());
+            Box::pin(handler.handle(request, state)) as Started
+        });
+        let describes = Description {
+            route: name.to_owned(),
+            request,
+            response,
+        };
+        self.table
+            .routes
+            .insert(name.into(), Arc::new(Route { start, describes }));
+        self
+    }
+
+    /// Adds the routes of another router, which keep their own state.
+    #[must_use]
+    pub fn merge<S2>(mut self, other: Router<S2>) -> Self {
+        self.table.routes.extend(other.table.routes);
+        self
+    }
+
+    pub(crate) fn into_table(self) -> Table {
+        self.table
+    }
+}
+
+impl<S> fmt::Debug for Router<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.table.routes.keys()).finish()
+    }
+}
+
+/// The table of a running server. Clones are handles of the same table.
+#[derive(Clone, Default)]
+pub struct Routes {
+    table: Arc<ArcSwap<Table>>,
+    generation: Arc<AtomicU64>,
+}
+
+impl Routes {
+    pub(crate) fn new(table: Table) -> Self {
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        Self {
+            table,
+            generation: Arc::default(),
+        }
+    }
+
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    fn change(&self, change: impl Fn(&mut Table)) {
+        self.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            change(&mut table);
+            table
+        });
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Adds or replaces routes; requests that were started go on with the handler that they had.
+    pub fn add<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) {
+        let added = router.into_table();
+        self.change(|table| table.routes.extend(added.routes.clone()));
+    }
+
+    /// Removes a route; whether it was there.
+    pub fn remove(&self, name: &str) -> bool {
+        let was_there = self.load().get(name).is_some();
+        self.change(|table| drop(table.routes.remove(name)));
+        was_there
+    }
+
+    /// All routes, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Description> {
+        self.load().describe()
+    }
+
+    /// How often the table was changed.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.load().routes.keys()).finish()
+    }
+}
+
+/// The last part of a type's path, for people.
+pub(crate) fn short_type_name<T>() -> String {
+    let mut short = String::new();
+    let mut word = String::new();
+    for c in type_name::<T>().chars() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+        } else if c == ':' {
+            word.clear();
+        } else {
+            short.push_str(&word);
+            word.clear();
+            short.push(c);
+        }
+    }
+    short + &word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_names_lose_their_paths() {
+        assert_eq!(
+            short_type_name::<Option<Vec<std::time::Duration>>>(),
+            "Option<Vec<Duration>>"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! From a listener to driven connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroad_proto::session::{CloseReason, Session};
+
+use super::Shared;
+use super::stats::count;
+use crate::clock;
+use crate::driver::ConnectionDriver;
+use crate::endpoint::{Endpoint, Protocol};
+use crate::transport::{Incoming, Listener};
+
+/// First and longest pause after the operating system refused to accept (too many open files).
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Accepts until it is aborted.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    mut listener: Box<dyn Listener>,
+    has_integrity: bool,
+) {
+    let endpoint = Arc::new(endpoint);
+    let mut pause = PAUSE_MIN;
+    let mut is_full = false;
+    loop {
+        let incoming = match listener.accept().await {
+            Ok(incoming) => incoming,
+            Err(error) if is_about_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                continue;
+            }
+        };
+        pause = PAUSE_MIN;
+        let open = *shared.open.borrow();
+        if open >= shared.config.max_connections {
+            count(&shared.counters.turned_away);
+            if !is_full {
+                tracing::warn!(target: "postroad::server", %endpoint, open, "too many connections; turning new ones away");
+            }
+            is_full = true;
+            continue;
+        }
+        is_full = false;
+        count(&shared.counters.accepted);
+        shared.open.send_modify(|open| *open += 1);
+        let guard = Open(Arc::clone(&shared));
+        let task = serve(guard, Arc::clone(&endpoint), incoming, has_integrity);
+        shared.reactors.run(task).await;
+    }
+}
+
+/// The peer was gone before it was accepted: no reason to pause.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected,
+    };
+    let kinds = [
+        ConnectionAborted,
+        ConnectionRefused,
+        ConnectionReset,
+        NotConnected,
+        InvalidInput,
+    ];
+    kinds.contains(&error.kind())
+}
+
+/// Counts a connection as open while it lives.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_integrity: bool) {
+    let shared = &guard.0;
+    let Incoming { peer, open } = incoming;
+    let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            shared.counters.closed("handshake", "transport");
+            tracing::warn!(target: "postroad::connection", %endpoint, peer, %error, "handshake failed");
+            return;
+        }
+        Err(_) => {
+            shared.counters.closed("handshake", "timeout");
+            tracing::warn!(target: "postroad::connection", %endpoint, peer, "handshake timed out");
+            return;
+        }
+    };
+    let session = session(shared, &endpoint, has_integrity);
+    let service = Arc::clone(&shared.dispatch);
+    let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service));
+    let connection = Arc::clone(driver.connection());
+    let key = shared.enter(&connection);
+    // A shutdown that began meanwhile has not seen this connection.
+    if !shared.is_running() {
+        connection.drain(shared.config.drain);
+    }
+    let reason = driver.await;
+    shared.leave(key);
+    let protocol = connection.protocol();
+    shared.counters.closed(protocol, reason.word());
+    log_end(&endpoint, &connection.peer, protocol, &reason);
+}
+
+fn session(shared: &Shared, endpoint: &Endpoint, has_integrity: bool) -> Session {
+    let config = shared.config.session(has_integrity);
+    let now = clock::now();
+    match endpoint.protocol() {
+        Protocol::Native => Session::server(config, now),
+        Protocol::Auto => Session::detect(config, Arc::clone(endpoint.mapping()), now),
+        Protocol::Dialect(_) => match endpoint.dialect(config.limits.max_dialect_payload) {
+            Some(dialect) => Session::dialect_server(config, dialect, now),
+            None => Session::server(config, now),
+        },
+    }
+}
+
+/// Once a connection, and loudly only where the peer is to blame.
+fn log_end(endpoint: &Endpoint, peer: &str, protocol: &str, reason: &CloseReason) {
+    let is_ordinary = matches!(
+        reason,
+        CloseReason::Peer | CloseReason::Drained | CloseReason::Local
+    );
+    if is_ordinary {
+        tracing::debug!(target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed");
+    } else {
+        tracing::warn!(target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed");
+    }
+}

@@ -1,0 +1,308 @@
+//! The server: listeners, connections, and a shutdown that loses nothing.
+
+mod accept;
+mod config;
+mod dispatch;
+mod reactors;
+mod stats;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use postroad_proto::policy::{IllegalTransition, ServerState};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use config::{ConfigError, ServerConfig};
+pub(crate) use config::{bound, check_times};
+pub use stats::ServerStats;
+
+use crate::driver::Connection;
+use crate::endpoint::Endpoint;
+use crate::error::TransportError;
+use crate::router::{Router, Routes};
+use crate::transport::Transports;
+use dispatch::Dispatch;
+use reactors::Reactors;
+use stats::Counters;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is out of its bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An endpoint is wrong or cannot be bound.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// No listener was named.
+    #[error("a server needs at least one endpoint to listen on")]
+    NoEndpoint,
+    /// A thread or its runtime could not be started.
+    #[error("a worker cannot be started: {0}")]
+    Worker(std::io::Error),
+}
+
+/// A server before it runs.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use postroad::{Router, Server};
+///
+/// let router = Router::new().route("text/shout", async |text: String| text.to_uppercase());
+/// let server = Server::new(router).listen("tcp+auto://127.0.0.1:7400".parse()?).start().await?;
+/// server.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a server does nothing until it is started"]
+pub struct Server {
+    routes: Routes,
+    config: ServerConfig,
+    endpoints: Vec<Endpoint>,
+    transports: Transports,
+}
+
+impl Server {
+    /// A server of these routes, and of `postroad/echo` and `postroad/routes`.
+    pub fn new<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
+        let routes = Routes::new(router.into_table());
+        dispatch::add_built_in(&routes);
+        let (config, transports) = (ServerConfig::default(), Transports::default());
+        Self {
+            routes,
+            config,
+            endpoints: Vec::new(),
+            transports,
+        }
+    }
+
+    /// Replaces the configuration.
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds an endpoint to listen on.
+    pub fn listen(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Replaces the transports, to use ones of your own.
+    pub fn transports(mut self, transports: Transports) -> Self {
+        self.transports = transports;
+        self
+    }
+
+    /// Binds every endpoint, then serves until [`RunningServer::shutdown`].
+    ///
+    /// # Errors
+    /// If the configuration or an endpoint is wrong, or one cannot be bound: then none is served.
+    pub async fn start(self) -> Result<RunningServer, StartError> {
+        self.config.check()?;
+        if self.endpoints.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        let mut bound = Vec::new();
+        for endpoint in &self.endpoints {
+            let transport = self.transports.get(endpoint)?;
+            let listener = transport.listen(endpoint).await?;
+            bound.push((endpoint.clone(), listener, transport.has_integrity()));
+        }
+        let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
+        let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
+        let mut addresses = Vec::new();
+        let mut accepting = Vec::new();
+        for (endpoint, listener, has_integrity) in bound {
+            let address = listener.local_address();
+            tracing::info!(target: "postroad::server", %endpoint, address, "listening");
+            addresses.push(address);
+            let shared = Arc::clone(&shared);
+            accepting.push(tokio::spawn(accept::accept(
+                shared,
+                endpoint,
+                listener,
+                has_integrity,
+            )));
+        }
+        shared.transition(ServerState::Running);
+        Ok(RunningServer {
+            shared,
+            addresses,
+            accepting,
+        })
+    }
+}
+
+/// What listeners, connections and handles of one server share.
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) reactors: Reactors,
+    routes: Routes,
+    state: watch::Sender<ServerState>,
+    connections: Mutex<HashMap<u64, Weak<Connection>>>,
+    next: AtomicU64,
+    /// Connections that are open; a change wakes a shutdown that waits for none.
+    pub(crate) open: watch::Sender<usize>,
+}
+
+impl Shared {
+    fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
+        let counters = Arc::new(Counters::default());
+        let dispatch = Dispatch::new(routes.clone(), config.max_requests, Arc::clone(&counters));
+        Self {
+            config,
+            dispatch: Arc::new(dispatch),
+            counters,
+            reactors,
+            routes,
+            state: watch::Sender::new(ServerState::Initializing),
+            connections: Mutex::default(),
+            next: AtomicU64::new(0),
+            open: watch::Sender::new(0),
+        }
+    }
+
+    /// Goes to `to`; every transition is logged and seen by subscribers.
+    fn transition(&self, to: ServerState) -> bool {
+        let mut result: Result<ServerState, IllegalTransition<ServerState>> = Ok(to);
+        self.state.send_if_modified(|state| {
+            let from = *state;
+            result = from.transition(to);
+            match &result {
+                Ok(next) => {
+                    *state = *next;
+                    tracing::info!(target: "postroad::server", %from, %to, "server state");
+                    true
+                }
+                Err(_) => false,
+            }
+        });
+        if let Err(error) = &result {
+            tracing::debug!(target: "postroad::server", %error, "no transition");
+        }
+        result.is_ok()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        *self.state.borrow() == ServerState::Running
+    }
+
+    pub(crate) fn enter(&self, connection: &Arc<Connection>) -> u64 {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.insert(key, Arc::downgrade(connection));
+        key
+    }
+
+    pub(crate) fn leave(&self, key: u64) {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.remove(&key);
+    }
+
+    fn drain_all(&self) {
+        let connections: Vec<_> = {
+            let connections = self
+                .connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            connections.values().filter_map(Weak::upgrade).collect()
+        };
+        connections
+            .iter()
+            .for_each(|connection| connection.drain(self.config.drain));
+    }
+}
+
+/// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.
+#[derive(Debug)]
+pub struct RunningServer {
+    shared: Arc<Shared>,
+    addresses: Vec<String>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+impl RunningServer {
+    /// The addresses as they were bound, in the order of the endpoints.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The table of routes, to be changed while the server runs.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.shared.routes
+    }
+
+    /// The state, and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ServerState> {
+        self.shared.state.subscribe()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.shared.counters.snapshot(*self.shared.open.borrow())
+    }
+
+    /// Stops accepting, asks clients for no more, finishes what was accepted, for [`ServerConfig::drain`] at most.
+    ///
+    /// Not cancellation safe: dropping the future stops the server at once.
+    pub async fn shutdown(self) {
+        self.accepting.iter().for_each(JoinHandle::abort);
+        if !self.shared.transition(ServerState::ShuttingDown) {
+            return;
+        }
+        self.shared.drain_all();
+        let mut open = self.shared.open.subscribe();
+        // A little longer than the drain itself, for the last bytes.
+        let patience = self.shared.config.drain + Duration::from_secs(2);
+        let drained = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
+        if drained.is_err() {
+            let left = *self.shared.open.borrow();
+            tracing::warn!(target: "postroad::server", left, "connections were cut at the end of the drain");
+        }
+        self.shared.transition(ServerState::Stopped);
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        self.accepting.iter().for_each(JoinHandle::abort);
+        let reason = postroad_proto::session::CloseReason::Local;
+        let connections: Vec<_> = {
+            let connections = self
+                .shared
+                .connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            connections.values().filter_map(Weak::upgrade).collect()
+        };
+        connections
+            .iter()
+            .for_each(|connection| connection.close(reason.clone()));
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("state", &*self.state.borrow())
+            .finish_non_exhaustive()
+    }
+}

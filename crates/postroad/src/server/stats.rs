@@ -1,0 +1,64 @@
+//! What a server counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Counters of a server since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Connections that are open now.
+    pub open: usize,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections turned away because there were too many.
+    pub turned_away: u64,
+    /// Requests whose handlers were started.
+    pub started: u64,
+    /// Requests that ended with an error, refused ones included.
+    pub failed: u64,
+    /// Handlers that panicked.
+    pub panicked: u64,
+    /// Ended connections by protocol and reason.
+    pub closed: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) turned_away: AtomicU64,
+    pub(crate) started: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) panicked: AtomicU64,
+    closed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn closed(&self, protocol: &'static str, reason: &'static str) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed.entry((protocol, reason)).or_default() += 1;
+    }
+
+    pub(crate) fn snapshot(&self, open: usize) -> ServerStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServerStats {
+            open,
+            accepted: get(&self.accepted),
+            turned_away: get(&self.turned_away),
+            started: get(&self.started),
+            failed: get(&self.failed),
+            panicked: get(&self.panicked),
+            closed: self
+                .closed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}

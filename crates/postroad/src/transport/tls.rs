@@ -1,0 +1,175 @@
+//! TLS 1.3 and mutual TLS over TCP, by rustls with its provider passed explicitly.
+//!
+//! Options of a dialler: `ca` (PEM file of roots instead of the system's), `cert` and `key` (this client's own),
+//! `name` (the name to expect instead of the host's). Options of a listener: `cert` and `key` (needed),
+//! `client_ca` (PEM file of roots; with it every client must show a certificate).
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error, tcp};
+use crate::endpoint::Endpoint;
+use crate::error::TransportError;
+
+#[derive(Debug)]
+pub(super) struct Tls;
+
+fn invalid(detail: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, detail.into())
+}
+
+fn certificates(path: &str) -> io::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let certificates: Vec<_> = read.map_err(|error| invalid(format!("{path}: {error}")))?;
+    if certificates.is_empty() {
+        return Err(invalid(format!("{path}: no certificate in it")));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &str) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| invalid(format!("{path}: {error}")))
+}
+
+fn roots(path: &str) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| invalid(format!("{path}: {error}")))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> io::Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(invalid(
+            "the system has no root certificates; name them with ?ca=FILE",
+        ));
+    }
+    Ok(roots)
+}
+
+fn client_config(endpoint: &Endpoint) -> io::Result<ClientConfig> {
+    let roots = endpoint.option("ca").map_or_else(system_roots, roots)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| invalid(error.to_string()))?
+        .with_root_certificates(roots);
+    match (endpoint.option("cert"), endpoint.option("key")) {
+        (Some(cert), Some(key)) => builder
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|error| invalid(error.to_string())),
+        (None, None) => Ok(builder.with_no_client_auth()),
+        _ => Err(invalid("cert and key go together")),
+    }
+}
+
+fn server_config(endpoint: &Endpoint) -> io::Result<ServerConfig> {
+    let needed = |name: &str| {
+        endpoint
+            .option(name)
+            .ok_or_else(|| invalid(format!("a TLS listener needs ?{name}=FILE")))
+    };
+    let (cert, key) = (certificates(needed("cert")?)?, private_key(needed("key")?)?);
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| invalid(error.to_string()))?;
+    let builder = match endpoint.option("client_ca") {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| invalid(error.to_string()))?)
+        }
+    };
+    builder
+        .with_single_cert(cert, key)
+        .map_err(|error| invalid(error.to_string()))
+}
+
+/// The name that the server's certificate must have.
+fn server_name(endpoint: &Endpoint) -> io::Result<ServerName<'static>> {
+    let host = endpoint
+        .address()
+        .rsplit_once(':')
+        .map_or(endpoint.address(), |(host, _)| host);
+    let name = endpoint
+        .option("name")
+        .unwrap_or(host)
+        .trim_matches(['[', ']']);
+    ServerName::try_from(name.to_owned()).map_err(|error| invalid(format!("{name}: {error}")))
+}
+
+impl Transport for Tls {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            endpoint.check_options(&["ca", "cert", "key", "name"])?;
+            let fail = |error| io_error("connect to", endpoint, error);
+            let config = client_config(endpoint).map_err(fail)?;
+            let name = server_name(endpoint).map_err(fail)?;
+            let stream = tcp::connect(endpoint).await?;
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(name, stream).await.map_err(fail)?;
+            Ok(Stream::new(stream))
+        })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+    ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
+        Box::pin(async move {
+            endpoint.check_options(&["cert", "key", "client_ca"])?;
+            let fail = |error| io_error("listen on", endpoint, error);
+            let config = server_config(endpoint).map_err(fail)?;
+            let listener = tcp::bind(endpoint).await?;
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            Ok(Box::new(Bound { listener, acceptor }) as Box<dyn Listener>)
+        })
+    }
+
+    fn has_integrity(&self) -> bool {
+        true
+    }
+}
+
+struct Bound {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Bound {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
+        Box::pin(async {
+            let (stream, peer) = tcp::accept(&self.listener).await?;
+            let acceptor = self.acceptor.clone();
+            Ok(Incoming {
+                peer: peer.to_string(),
+                open: Box::new(move || {
+                    Box::pin(async move {
+                        let stream = TcpStream::from_std(stream)?;
+                        acceptor.accept(stream).await.map(Stream::new)
+                    })
+                }),
+            })
+        })
+    }
+
+    fn local_address(&self) -> String {
+        tcp::local_address(&self.listener)
+    }
+}

@@ -1,0 +1,96 @@
+//! Unix sockets: a path, its stale file removed, its new one private to the user.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error};
+use crate::endpoint::Endpoint;
+use crate::error::TransportError;
+
+#[derive(Debug)]
+pub(super) struct Unix;
+
+impl Transport for Unix {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            endpoint.check_options(&[])?;
+            let stream = UnixStream::connect(endpoint.address()).await;
+            stream
+                .map(Stream::from)
+                .map_err(|error| io_error("connect to", endpoint, error))
+        })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+    ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
+        Box::pin(async move {
+            endpoint.check_options(&[])?;
+            let path = PathBuf::from(endpoint.address());
+            let listener = bind(&path)
+                .await
+                .map_err(|error| io_error("listen on", endpoint, error))?;
+            Ok(Box::new(Bound { listener, path }) as Box<dyn Listener>)
+        })
+    }
+
+    fn has_integrity(&self) -> bool {
+        true
+    }
+}
+
+/// Binds; a socket file that nobody answers at is left over from a killed process and is replaced.
+async fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            let text = "a file that is not a socket stands there";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            let text = "another process listens there";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Listener for Bound {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
+        Box::pin(async {
+            let (stream, _) = self.listener.accept().await?;
+            let peer = match stream.peer_cred() {
+                Ok(cred) => format!("unix:uid={},pid={}", cred.uid(), cred.pid().unwrap_or(0)),
+                Err(_) => "unix".to_owned(),
+            };
+            let stream = stream.into_std()?;
+            Ok(Incoming {
+                peer,
+                open: Box::new(move || {
+                    Box::pin(async move { UnixStream::from_std(stream).map(Stream::from) })
+                }),
+            })
+        })
+    }
+
+    fn local_address(&self) -> String {
+        self.path.display().to_string()
+    }
+}

@@ -1,0 +1,646 @@
+//! Clients and servers in one process: what users write, and what they get.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postroad::codec::{Codec, PacketCodec, Raw};
+use postroad::{
+    Bytes, CallError, Client, ClientConfig, Code, ConnectionState, Context, Error, Json, Metadata,
+    MsgPack, Packet, Request, Retry, Router, RunningServer, Server, ServerConfig, ServerState,
+    State, Trace,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+#[postroad::service]
+trait Stock {
+    /// How many there are.
+    async fn count(&self, item: String) -> Result<u32, Error>;
+    async fn reserve(&self, item: String, count: u32) -> Result<Reservation, Error>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Reservation {
+    item: String,
+    left: u32,
+}
+
+struct Shelf;
+
+impl Stock for Shelf {
+    async fn count(&self, item: String) -> Result<u32, Error> {
+        if item == "nothing" {
+            return Err(Error::new("INV-E-003", "the shelf is empty"));
+        }
+        Ok(item.len() as u32)
+    }
+
+    async fn reserve(&self, item: String, count: u32) -> Result<Reservation, Error> {
+        tokio::task::yield_now().await;
+        Ok(Reservation {
+            left: 10 - count,
+            item,
+        })
+    }
+}
+
+async fn serve<S: Clone + Send + Sync + 'static>(router: Router<S>, url: &str) -> RunningServer {
+    let endpoint = url.parse().expect("the test's own URL");
+    Server::new(router)
+        .listen(endpoint)
+        .start()
+        .await
+        .expect("the endpoint is free")
+}
+
+async fn connect(url: &str) -> Client {
+    Client::connect(url).await.expect("the server is there")
+}
+
+fn remote(error: CallError) -> Error {
+    match error {
+        CallError::Remote(error) => error,
+        other => panic!("expected the server's error, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_typed_service_is_called_in_json_and_messagepack_and_by_name() -> Tested {
+    let _server = serve(stock_routes(Shelf), "mem://typed").await;
+    for client in [
+        connect("mem://typed").await,
+        connect("mem://typed").await.with_msgpack(),
+    ] {
+        let stock = StockClient::new(client);
+        assert_eq!(stock.count("nails".into()).await?, 5);
+        let reserved = stock.reserve("nails".into(), 4).await?;
+        assert_eq!(
+            reserved,
+            Reservation {
+                item: "nails".into(),
+                left: 6
+            }
+        );
+    }
+    let client = connect("mem://typed").await;
+    let value = serde_json::json!({"item": "nails"});
+    assert_eq!(client.request("Stock.count").call_json(&value).await?, 5);
+    let routes: serde_json::Value = client.call("postroad/routes", &()).await?;
+    let count = &routes.as_array().ok_or("no list")?[0];
+    assert_eq!(count["route"], "Stock.count");
+    assert_eq!(
+        (&count["request"], &count["response"]),
+        (&"{item: String}".into(), &"u32".into())
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_codec_and_extractor_has_its_handler() -> Tested {
+    let router = Router::with_state(Arc::new(7_i64))
+        .route(
+            "json",
+            async |State(state): State<Arc<i64>>, Json(n): Json<i64>| Json(n * *state),
+        )
+        .route("msgpack", async |MsgPack(n): MsgPack<i64>| MsgPack(n + 1))
+        .route("packet", async |packet: Packet| packet)
+        .route("raw", async |bytes: Bytes| bytes)
+        .route("text", async |text: String| text.to_uppercase())
+        .route("metadata", async |Metadata(pairs): Metadata| {
+            Json(pairs.len())
+        })
+        .route("request", async |request: Request, context: Context| {
+            let is_soon = context
+                .time_left()
+                .is_some_and(|left| left < Duration::from_secs(2));
+            Json((
+                request.route.to_string(),
+                context.priority(),
+                is_soon,
+                request.attempt,
+            ))
+        });
+    let _server = serve(router, "mem://codecs").await;
+    let client = connect("mem://codecs").await;
+    assert_eq!(client.call::<i64, i64>("json", &6).await?, 42);
+    assert_eq!(
+        client
+            .clone()
+            .with_msgpack()
+            .call::<i64, i64>("msgpack", &1)
+            .await?,
+        2
+    );
+    let packet = Packet {
+        id: 1,
+        timestamp: 2,
+        payload: Bytes::from_static(b"x"),
+    };
+    let back: Packet = client
+        .request("packet")
+        .call_with(&PacketCodec, &packet)
+        .await?;
+    assert_eq!(back, packet);
+    let bytes = Bytes::from_static(b"\xff\0");
+    let back: Bytes = client.request("raw").call_with(&Raw, &bytes).await?;
+    assert_eq!(back, bytes);
+    assert_eq!(client.request("text").call_raw("grüße").await?, "GRÜSSE");
+    let pairs = client
+        .request("metadata")
+        .metadata("a", "1")
+        .metadata("b", "2")
+        .call(&())
+        .await;
+    assert_eq!(pairs.map_err(|error| error.to_string()), Ok(2));
+    let seen: (String, u8, bool, u8) = client
+        .request("request")
+        .priority(7)
+        .attempt(2)
+        .timeout(Duration::from_secs(1))
+        .call(&())
+        .await?;
+    assert_eq!(seen, ("request".into(), 7, true, 2));
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_are_not_what_a_route_takes_are_refused_with_the_place() -> Tested {
+    let _server = serve(stock_routes(Shelf), "mem://wrong").await;
+    let client = connect("mem://wrong").await;
+    let error = remote(client.call::<_, u32>("Stock.count", &17).await.unwrap_err());
+    assert_eq!(error.code(), Code::BAD_REQUEST);
+    assert!(error.message().contains("line 1 column 2"), "{error}");
+    let error = remote(
+        client
+            .request("Stock.count")
+            .call_raw("{\"item\":")
+            .await
+            .unwrap_err(),
+    );
+    assert_eq!(error.code(), Code::BAD_REQUEST);
+    let error = remote(client.request("no/such").call_raw("").await.unwrap_err());
+    assert_eq!(error.to_string(), "SRV-E-404 no route \"no/such\"");
+    assert!(
+        error.trace().is_some(),
+        "every failure can be found in the log"
+    );
+    let invalid: Result<String, _> = Codec::decode(&Json(()), &Bytes::from_static(b"\"\xff\""));
+    assert!(invalid.is_err());
+    Ok(())
+}
+
+/// Calls the stock and wraps its failure in an error of its own.
+fn order_routes(stock: Client) -> Router<StockClient> {
+    Router::with_state(StockClient::new(stock)).route(
+        "Order.place",
+        async |State(stock): State<StockClient>,
+               Json(item): Json<String>|
+               -> Result<Json<u32>, Error> {
+            let count = stock.count(item).await.map_err(|cause| {
+                Error::new("ORD-E-102", "the order cannot be filled").caused_by(cause)
+            })?;
+            Ok(Json(count))
+        },
+    )
+}
+
+#[tokio::test]
+async fn an_error_brings_its_chain_and_its_trace_across_services() -> Tested {
+    let _stock = serve(stock_routes(Shelf), "mem://chain-stock").await;
+    let orders = order_routes(connect("mem://chain-stock").await);
+    let _orders = serve(orders, "mem://chain-orders").await;
+    let client = connect("mem://chain-orders").await;
+    let trace = Trace {
+        id: [7; 16],
+        span: [1; 8],
+        flags: 1,
+    };
+    let call = client
+        .request("Order.place")
+        .trace(trace)
+        .call::<_, u32>("nothing");
+    let error = remote(call.await.unwrap_err());
+    let expected = "ORD-E-102 the order cannot be filled, caused by INV-E-003 the shelf is empty";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(error.causes().len(), 2);
+    assert_eq!(error.trace().map(|trace| trace.id), Some([7; 16]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handlers_own_calls_end_no_later_than_its_own_and_keep_its_priority() -> Tested {
+    let inner = Router::new().route("inner", async |context: Context| {
+        Json((
+            context.priority(),
+            context.time_left().map(|left| left.as_secs()),
+        ))
+    });
+    let _inner = serve(inner, "mem://inherit-inner").await;
+    let outer = Router::with_state(connect("mem://inherit-inner").await);
+    let outer = outer.route("outer", async |State(client): State<Client>| {
+        tokio::task::yield_now().await;
+        client
+            .request("inner")
+            .timeout(Duration::from_secs(60))
+            .call::<_, (u8, Option<u64>)>(&())
+            .await
+            .map(Json)
+    });
+    let _outer = serve(outer, "mem://inherit-outer").await;
+    let client = connect("mem://inherit-outer").await;
+    let call = client
+        .request("outer")
+        .priority(6)
+        .timeout(Duration::from_secs(4));
+    let (priority, left): (u8, Option<u64>) = call.call(&()).await?;
+    assert_eq!((priority, left), (6, Some(3)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn thousands_of_calls_share_one_connection_and_each_gets_its_own_answer() -> Tested {
+    let router = Router::new().route("twice", async |Json(n): Json<u64>| {
+        if n % 7 == 0 {
+            tokio::task::yield_now().await;
+        }
+        Json(n * 2)
+    });
+    let server = serve(router, "mem://many").await;
+    let client = connect("mem://many").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..50_u64 {
+        let client = client.clone();
+        tasks.spawn(async move {
+            for n in 0..100 {
+                let n = worker * 1000 + n;
+                assert_eq!(
+                    client
+                        .call::<u64, u64>("twice", &n)
+                        .await
+                        .expect("an answer"),
+                    n * 2
+                );
+            }
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result?;
+    }
+    assert_eq!(server.stats().started, 5000);
+    assert_eq!(server.stats().accepted, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_bodies_go_both_ways() -> Tested {
+    let _server = serve(Router::new(), "tcp://127.0.0.1:0").await;
+    let client = connect(&format!("tcp://{}", _server.addresses()[0])).await;
+    let body = Bytes::from(vec![42; 5 << 20]);
+    assert_eq!(
+        client
+            .request("postroad/echo")
+            .call_raw(body.clone())
+            .await?,
+        body
+    );
+    let too_large = vec![0; 17 << 20];
+    let error = client
+        .request("postroad/echo")
+        .call_raw(too_large)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Unsendable(_)), "{error}");
+    assert_eq!(error.retry(), Retry::Never);
+    Ok(())
+}
+
+struct OnDrop(Option<oneshot::Sender<()>>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.take().map(|dropped| dropped.send(()));
+    }
+}
+
+#[tokio::test]
+async fn dropping_a_call_stops_its_handler_at_the_server() -> Tested {
+    let (started, dropped) = (Arc::new(Notify::new()), oneshot::channel());
+    let slot = Arc::new(std::sync::Mutex::new(Some(dropped.0)));
+    let router = Router::with_state((Arc::clone(&started), slot)).route(
+        "forever",
+        async |State((started, slot)): State<(
+            Arc<Notify>,
+            Arc<std::sync::Mutex<Option<oneshot::Sender<()>>>>,
+        )>| {
+            let _guard = OnDrop(slot.lock().expect("no handler panicked").take());
+            started.notify_one();
+            std::future::pending::<()>().await;
+        },
+    );
+    let _server = serve(router, "mem://cancel").await;
+    let client = connect("mem://cancel").await;
+    let call = {
+        let client = client.clone();
+        tokio::spawn(async move { client.request("forever").call_raw("").await })
+    };
+    started.notified().await;
+    call.abort();
+    dropped.1.await?;
+    assert_eq!(
+        client
+            .request("postroad/echo")
+            .call_raw("still here")
+            .await?,
+        "still here"
+    );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_call_and_says_whether_it_may_have_run() -> Tested {
+    let router = Router::new().route("forever", async || std::future::pending::<()>().await);
+    let _server = serve(router, "mem://deadline").await;
+    let client = connect("mem://deadline").await;
+    let before = tokio::time::Instant::now();
+    let error = client
+        .request("forever")
+        .timeout(Duration::from_secs(2))
+        .call_raw("")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CallError::Deadline { sent: true, .. }),
+        "{error}"
+    );
+    assert_eq!(error.retry(), Retry::IfIdempotent);
+    let taken = before.elapsed();
+    assert!(
+        taken >= Duration::from_secs(2) && taken < Duration::from_millis(2010),
+        "{taken:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_its_call_and_nothing_else() -> Tested {
+    let router = Router::new()
+        .route("at/once", async || -> () { panic!("in place") })
+        .route("later", async || -> () {
+            tokio::task::yield_now().await;
+            panic!("in a task")
+        });
+    let server = serve(router, "mem://panic").await;
+    let client = connect("mem://panic").await;
+    for route in ["at/once", "later"] {
+        let error = remote(client.request(route).call_raw("").await.unwrap_err());
+        assert_eq!(
+            (error.code(), error.retry()),
+            (Code::INTERNAL, Retry::IfIdempotent)
+        );
+        assert!(
+            !error.to_string().contains("in place"),
+            "what exactly failed is not the caller's business"
+        );
+    }
+    assert_eq!(client.request("postroad/echo").call_raw("x").await?, "x");
+    assert_eq!((server.stats().panicked, server.stats().open), (2, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_table_of_routes_changes_while_the_server_runs() -> Tested {
+    let server = serve(Router::new(), "mem://table").await;
+    let client = connect("mem://table").await;
+    assert!(client.request("new").call_raw("").await.is_err());
+    server
+        .routes()
+        .add(Router::new().route("new", async || "here"));
+    assert_eq!(client.request("new").call_raw("").await?, "here");
+    assert!(server.routes().remove("new"));
+    assert!(client.request("new").call_raw("").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_way_messages_arrive_in_order() -> Tested {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1000);
+    let router = Router::with_state(sender).route(
+        "log",
+        async |State(sender): State<tokio::sync::mpsc::Sender<u32>>, Json(n): Json<u32>| {
+            sender.try_send(n).expect("there is room");
+        },
+    );
+    let _server = serve(router, "mem://oneway").await;
+    let client = connect("mem://oneway").await;
+    for n in 0..500 {
+        client.send("log", &n).await?;
+    }
+    for n in 0..500 {
+        assert_eq!(receiver.recv().await, Some(n));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_requests_than_the_server_takes_are_refused_with_a_hint() -> Tested {
+    let gate = Arc::new(Notify::new());
+    let router = Router::with_state(Arc::clone(&gate))
+        .route("wait", async |State(gate): State<Arc<Notify>>| {
+            gate.notified().await
+        });
+    let config = ServerConfig {
+        max_requests: 1,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(router)
+        .config(config)
+        .listen("mem://full".parse()?)
+        .start()
+        .await?;
+    let client = connect("mem://full").await;
+    let first = {
+        let client = client.clone();
+        tokio::spawn(async move { client.request("wait").call_raw("").await })
+    };
+    while server.stats().started == 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = remote(client.request("wait").call_raw("").await.unwrap_err());
+    assert_eq!(
+        (error.code(), error.retry()),
+        (Code::OVERLOADED, Retry::Here)
+    );
+    assert!(error.retry_after().is_some());
+    gate.notify_one();
+    first.await??;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_finishes_what_was_accepted_and_tells_its_states() -> Tested {
+    let running = Arc::new(AtomicUsize::new(0));
+    let router = Router::with_state(Arc::clone(&running)).route(
+        "slow",
+        async |State(running): State<Arc<AtomicUsize>>| {
+            running.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(3)).await; // tidy: paused clock
+            "done"
+        },
+    );
+    let server = serve(router, "mem://drain").await;
+    let client = connect("mem://drain").await;
+    let mut states = server.state();
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.request("slow").call_raw("").await })
+        })
+        .collect();
+    while running.load(Ordering::SeqCst) < 10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*states.borrow_and_update(), ServerState::Running);
+    server.shutdown().await;
+    assert_eq!(*states.borrow_and_update(), ServerState::Stopped);
+    for call in calls {
+        assert_eq!(call.await??, "done");
+    }
+    let error = client
+        .request("slow")
+        .timeout(Duration::from_secs(1))
+        .call_raw("")
+        .await
+        .unwrap_err();
+    assert!(error.retry().was_not_started(), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_comes_back_by_itself_and_goes_offline_when_attempts_are_used_up() -> Tested {
+    let server = serve(Router::new(), "mem://comeback").await;
+    let client = connect("mem://comeback").await;
+    let mut state = client.state();
+    drop(server);
+    state
+        .wait_for(|state| *state == ConnectionState::Error)
+        .await?;
+    let server = serve(Router::new(), "mem://comeback").await;
+    state
+        .wait_for(|state| *state == ConnectionState::Connected)
+        .await?;
+    assert_eq!(
+        client.request("postroad/echo").call_raw("again").await?,
+        "again"
+    );
+    drop(server);
+    state
+        .wait_for(|state| *state == ConnectionState::Offline)
+        .await?;
+    let error = client
+        .request("postroad/echo")
+        .call_raw("x")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("Offline"), "{error}");
+    let _server = serve(Router::new(), "mem://comeback").await;
+    client.try_now();
+    state
+        .wait_for(|state| *state == ConnectionState::Connected)
+        .await?;
+    assert_eq!(
+        client.request("postroad/echo").call_raw("back").await?,
+        "back"
+    );
+    client.close().await;
+    assert_eq!(*state.borrow_and_update(), ConnectionState::Closed);
+    assert!(client.request("postroad/echo").call_raw("x").await.is_err());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_wait_for_a_connection_in_bounded_number_and_time() -> Tested {
+    let config = ClientConfig {
+        max_pending: 2,
+        ..ClientConfig::default()
+    };
+    let client = Client::new("mem://nobody".parse()?, config)?;
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.request("x").call_raw("").await })
+        })
+        .collect();
+    let mut errors = Vec::new();
+    for call in calls {
+        errors.push(call.await?.unwrap_err());
+    }
+    let busy = errors
+        .iter()
+        .filter(|error| matches!(error, CallError::Busy(_)))
+        .count();
+    assert_eq!(busy, 1, "{errors:?}");
+    assert!(errors.iter().all(|error| error.retry() == Retry::Here));
+    Ok(())
+}
+
+#[tokio::test]
+async fn versions_that_do_not_meet_are_named_and_not_tried_again() -> Tested {
+    let _server = serve(Router::new(), "mem://versions").await;
+    let config = ClientConfig {
+        versions: (2, 3),
+        ..ClientConfig::default()
+    };
+    let error = Client::connect_with("mem://versions".parse()?, config)
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("the client speaks 2 to 3, the server 1 to 1"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_blocking_client_needs_no_runtime() -> Tested {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let server = runtime.block_on(serve(stock_routes(Shelf), "tcp://127.0.0.1:0"));
+    let client = postroad::BlockingClient::connect(&format!("tcp://{}", server.addresses()[0]))?;
+    let count: u32 = client.call("Stock.count", &serde_json::json!({"item": "nails"}))?;
+    assert_eq!(count, 5);
+    let loud = client.with("postroad/echo", |call| call.priority(7).call_raw("x"))?;
+    assert_eq!(loud, "x");
+    runtime.block_on(server.shutdown());
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_are_spread_over_reactors_of_their_own() -> Tested {
+    let config = ServerConfig {
+        workers: Some(2),
+        ..ServerConfig::default()
+    };
+    let names = Router::new().route("thread", async || {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    });
+    let server = Server::new(names)
+        .config(config)
+        .listen("tcp://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let client = connect(&url).await;
+        seen.insert(client.request("thread").call_raw("").await?);
+    }
+    assert_eq!(seen.len(), 2);
+    server.shutdown().await;
+    Ok(())
+}
