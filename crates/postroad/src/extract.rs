@@ -192,6 +192,11 @@ impl<S, T: DeserializeOwned> FromRequest<S> for Payload<T> {
             request.codec
         };
         let value = match codec {
+            // A person who calls a method without arguments sends nothing at all.
+            numbers::JSON if matches!(request.payload.as_ref(), b"" | b"null") => {
+                let null = json::read(&Bytes::from_static(b"null"));
+                null.or_else(|_| json::read(&Bytes::from_static(b"{}")))
+            }
             numbers::JSON => json::read(&request.payload),
             numbers::MSGPACK => msgpack::read(&request.payload),
             other => {

@@ -1,0 +1,99 @@
+//! `postroad call URL ROUTE [JSON | -]`.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use postroad::codec::numbers;
+use postroad::{Bytes, Client, ClientConfig, Endpoint, Protocol};
+
+use crate::args::Call;
+use crate::exit::Failed;
+use crate::signals::Signals;
+
+pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
+    let endpoint: Endpoint = call.url.parse()?;
+    let (codec, payload) = payload(call, &endpoint)?;
+    let metadata = call.metadata.iter().map(|pair| {
+        let pair = pair.split_once('=');
+        pair.ok_or_else(|| Failed::usage("--metadata takes KEY=VALUE"))
+    });
+    let metadata: Vec<_> = metadata.collect::<Result<_, _>>()?;
+    super::runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let work = async {
+            let config = ClientConfig {
+                timeout: call.timeout,
+                ..ClientConfig::default()
+            };
+            let client = Client::connect_with(endpoint, config).await?;
+            let mut request = client
+                .request(&call.route)
+                .timeout(call.timeout)
+                .priority(call.priority);
+            for (key, value) in metadata {
+                request = request.metadata(key, value.to_owned());
+            }
+            if call.one_way {
+                request.send_bytes(codec, payload).await?;
+                client.close().await;
+                return Ok(());
+            }
+            let (codec, answer) = request.call_bytes(codec, payload).await?;
+            print(codec, &answer)?;
+            client.close().await;
+            Ok::<(), Failed>(())
+        };
+        tokio::select! {
+            result = work => result.map(|()| ExitCode::SUCCESS),
+            code = signals.next() => Ok(code),
+        }
+    })
+}
+
+/// JSON for whoever speaks it; bytes as they are for dialects that say nothing about their payload.
+fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
+    let bytes = match call.payload.as_deref() {
+        Some("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            bytes
+        }
+        Some(text) => text.as_bytes().to_vec(),
+        None => Vec::new(),
+    };
+    let is_dialect = matches!(endpoint.protocol(), Protocol::Dialect(_));
+    if call.raw || is_dialect && endpoint.mapping().envelope.is_none() {
+        return Ok((numbers::RAW, bytes.into()));
+    }
+    if bytes.is_empty() {
+        return Ok((numbers::JSON, Bytes::from_static(b"null")));
+    }
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        let hint = "quote a string twice, as in '\"text\"', or send bytes with --raw";
+        return Err(Failed::usage(format!("the payload is not JSON: {error}")).hint(hint));
+    }
+    Ok((numbers::JSON, bytes.into()))
+}
+
+/// On a terminal JSON is laid out for reading; elsewhere the bytes are the data.
+fn print(codec: u8, answer: &Bytes) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    let is_terminal = out.is_terminal();
+    let value = serde_json::from_slice::<serde_json::Value>(answer);
+    match value {
+        Ok(value) if codec == numbers::JSON && is_terminal => {
+            writeln!(
+                out,
+                "{}",
+                serde_json::to_string_pretty(&value).unwrap_or_default()
+            )?;
+        }
+        _ => {
+            out.write_all(answer)?;
+            if std::str::from_utf8(answer).is_ok() && !answer.ends_with(b"\n") {
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `postroad serve`: a node.
+
+use std::process::ExitCode;
+
+use postroad::{Router, Server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::args::Serve;
+use crate::config::NodeConfig;
+use crate::exit::Failed;
+use crate::signals::Signals;
+
+pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
+    let config = serve.config.as_deref();
+    let config = NodeConfig::load(config, std::env::vars(), &serve.listen, serve.workers)?;
+    raise_open_files();
+    super::runtime()?.block_on(node(config))
+}
+
+/// A connection is an open file: as many as the system lets this user have.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "the limit on open files stays");
+    }
+}
+
+async fn node(config: NodeConfig) -> Result<ExitCode, Failed> {
+    let mut signals = Signals::listen()?;
+    let mut server = Server::new(Router::new()).config(config.server);
+    for endpoint in &config.listen {
+        server = server.listen(endpoint.clone());
+    }
+    let server = server.start().await?;
+    for (endpoint, address) in config.listen.iter().zip(server.addresses()) {
+        // Data for whoever started the node on port 0; people read the log.
+        println!("listening {endpoint} {address}");
+    }
+    signals.next().await;
+    tracing::info!("finishing what was accepted; a second signal ends at once");
+    tokio::select! {
+        () = server.shutdown() => Ok(ExitCode::SUCCESS),
+        code = signals.next() => Ok(code),
+    }
+}

@@ -1,0 +1,346 @@
+//! The configuration of a node: a TOML file, environment variables over it, flags over both.
+//!
+//! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are refused everywhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use postroad::proto::dialect::Envelope;
+use postroad::proto::session::Mapping;
+use postroad::{Endpoint, ServerConfig};
+use serde::{Deserialize, Deserializer};
+
+/// Where a node listens if nobody says.
+pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("{path}: {source}")]
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
+    /// The parser says line and column.
+    #[error("{path}: {source}")]
+    Parse {
+        path: String,
+        source: toml::de::Error,
+    },
+    #[error("environment variable {name}: {detail}")]
+    Variable { name: String, detail: String },
+    #[error("{0}")]
+    Wrong(String),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    server: ServerSection,
+    limits: LimitsSection,
+    listen: Vec<Listen>,
+}
+
+/// A time such as `250ms`.
+#[derive(Clone, Copy, Debug)]
+struct Time(Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = humantime::parse_duration(&text);
+        time.map(Self).map_err(|error| {
+            serde::de::Error::custom(format!(
+                "{text:?} is no time ({error}); write \"250ms\", \"5s\", \"2m\""
+            ))
+        })
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ServerSection {
+    workers: Option<usize>,
+    max_connections: Option<usize>,
+    max_requests: Option<usize>,
+    heartbeat: Option<Time>,
+    handshake: Option<Time>,
+    read_stall: Option<Time>,
+    write_stall: Option<Time>,
+    drain: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    max_frame: Option<usize>,
+    max_message: Option<usize>,
+    max_calls: Option<usize>,
+    max_routes: Option<usize>,
+    max_dialect_payload: Option<usize>,
+    outbox_pause: Option<usize>,
+    outbox_max: Option<usize>,
+    assembly_max: Option<usize>,
+    assemblies: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listen {
+    url: String,
+    route: Option<String>,
+    envelope: Option<String>,
+    #[serde(default)]
+    codes: BTreeMap<String, String>,
+}
+
+/// A configuration that was checked.
+#[derive(Debug)]
+pub(crate) struct NodeConfig {
+    pub(crate) server: ServerConfig,
+    pub(crate) listen: Vec<Endpoint>,
+}
+
+impl NodeConfig {
+    /// Reads the file, if there is one, and the environment; flags replace what they name.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        listen: &[String],
+        workers: Option<usize>,
+    ) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.display().to_string(),
+                source,
+            })?,
+        };
+        let path = file.map_or_else(
+            || "configuration".to_owned(),
+            |path| path.display().to_string(),
+        );
+        let parse = |source| ConfigError::Parse {
+            path: path.clone(),
+            source,
+        };
+        // The file alone first: only so an error has its line and column.
+        let mut parsed: File = toml::from_str(&text).map_err(parse)?;
+        let table: toml::Table = toml::from_str(&text).map_err(parse)?;
+        if let Some(merged) = with_variables(table, variables)? {
+            parsed = merged;
+        }
+        let mut listen_on = Vec::new();
+        if listen.is_empty() {
+            listen_on.extend(
+                parsed
+                    .listen
+                    .iter()
+                    .map(Listen::endpoint)
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
+        } else {
+            for url in listen {
+                listen_on.push(
+                    url.parse()
+                        .map_err(|error| ConfigError::Wrong(format!("--listen: {error}")))?,
+                );
+            }
+        }
+        if listen_on.is_empty() {
+            let default = DEFAULT_LISTEN.parse::<Endpoint>();
+            listen_on.push(default.map_err(|error| ConfigError::Wrong(error.to_string()))?);
+        }
+        parsed.server.workers = workers.or(parsed.server.workers);
+        let server = parsed.settings();
+        server
+            .check()
+            .map_err(|error| ConfigError::Wrong(format!("{path}: {error}")))?;
+        Ok(Self {
+            server,
+            listen: listen_on,
+        })
+    }
+}
+
+/// Lays `POSTROAD_SECTION__KEY` over the file; `None` if there is none.
+fn with_variables(
+    mut table: toml::Table,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Option<File>, ConfigError> {
+    let mut merged = None;
+    for (name, value) in variables {
+        let Some((section, key)) = name
+            .strip_prefix("POSTROAD_")
+            .and_then(|rest| rest.split_once("__"))
+        else {
+            continue;
+        };
+        let wrong = |detail: String| ConfigError::Variable {
+            name: name.clone(),
+            detail,
+        };
+        // Numbers are numbers, everything else is text.
+        let value = value
+            .parse::<i64>()
+            .map_or(toml::Value::String(value), toml::Value::Integer);
+        let section = table
+            .entry(section.to_lowercase())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let section = section
+            .as_table_mut()
+            .ok_or_else(|| wrong("no such section".to_owned()))?;
+        section.insert(key.to_lowercase(), value);
+        let file =
+            File::deserialize(table.clone()).map_err(|error| wrong(error.message().to_owned()))?;
+        merged = Some(file);
+    }
+    Ok(merged)
+}
+
+/// Replaces a default by what was said.
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+impl File {
+    fn settings(&self) -> ServerConfig {
+        let mut config = ServerConfig::default();
+        let Self { server, limits, .. } = self;
+        let time = |time: Option<Time>| time.map(|time| time.0);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        config.workers = Some(server.workers.unwrap_or(cores));
+        set(&mut config.max_connections, server.max_connections);
+        set(&mut config.max_requests, server.max_requests);
+        set(&mut config.heartbeat, time(server.heartbeat));
+        set(&mut config.handshake, time(server.handshake));
+        set(&mut config.read_stall, time(server.read_stall));
+        set(&mut config.write_stall, time(server.write_stall));
+        set(&mut config.drain, time(server.drain));
+        set(&mut config.limits.max_frame, limits.max_frame);
+        set(&mut config.limits.max_message, limits.max_message);
+        set(&mut config.limits.max_calls, limits.max_calls);
+        set(&mut config.limits.max_routes, limits.max_routes);
+        set(
+            &mut config.limits.max_dialect_payload,
+            limits.max_dialect_payload,
+        );
+        set(&mut config.limits.outbox_pause, limits.outbox_pause);
+        set(&mut config.limits.outbox_max, limits.outbox_max);
+        set(&mut config.limits.assembly_max, limits.assembly_max);
+        set(&mut config.limits.assemblies, limits.assemblies);
+        config
+    }
+}
+
+impl Listen {
+    fn endpoint(&self) -> Result<Endpoint, ConfigError> {
+        let wrong = |detail: String| ConfigError::Wrong(format!("listen {:?}: {detail}", self.url));
+        let endpoint: Endpoint = self
+            .url
+            .parse()
+            .map_err(|error| wrong(format!("{error}")))?;
+        let mut mapping = Mapping::clone(endpoint.mapping());
+        if let Some(name) = &self.envelope {
+            let envelope = Envelope::from_name(name);
+            let known = "json, msgpack, protobuf, packet";
+            let none = || wrong(format!("envelope = {name:?}: there are {known}"));
+            mapping.envelope = Some(envelope.ok_or_else(none)?);
+        }
+        if let Some(route) = &self.route {
+            mapping.fixed = Some(route.as_str().into());
+        }
+        for (code, route) in &self.codes {
+            let number = match code.strip_prefix("0x") {
+                Some(hex) => u8::from_str_radix(hex, 16),
+                None => code.parse(),
+            };
+            let number = number
+                .map_err(|_| wrong(format!("codes: {code:?} is not 0 to 255, 0x00 to 0xff")))?;
+            mapping.codes.insert(number, route.as_str().into());
+        }
+        Ok(endpoint.with_mapping(mapping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<NodeConfig, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        NodeConfig::load(Some(file.path()), variables, &[], None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_documented_default() {
+        let config = load("", &[]).unwrap();
+        assert_eq!(config.listen[0].to_string(), DEFAULT_LISTEN);
+        assert_eq!(config.server.max_connections, 65_536);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_column() {
+        let error = load("[server]\nworkers = 1\ndrian = \"5s\"\n", &[]).unwrap_err();
+        assert!(
+            error.contains("line 3, column 1") && error.contains("drian"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_place() {
+        let error = load("[server]\ndrain = \"soon\"\n", &[]).unwrap_err();
+        assert!(
+            error.contains("line 2, column 9") && error.contains("\"soon\" is no time"),
+            "{error}"
+        );
+        let error = load("[limits]\nmax_calls = 70000\n", &[]).unwrap_err();
+        assert!(
+            error.contains("max_calls = 70000") && error.contains("1 to 65536"),
+            "{error}"
+        );
+        let error = load("[[listen]]\nurl = \"tcp+morse://h:1\"\n", &[]).unwrap_err();
+        assert!(error.contains("morse"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_lies_over_the_file_and_is_checked_like_it() {
+        let variables = [
+            ("POSTROAD_SERVER__DRAIN", "7s"),
+            ("POSTROAD_LIMITS__MAX_CALLS", "5"),
+            ("HOME", "/"),
+        ];
+        let config = load("[server]\ndrain = \"1s\"\nmax_requests = 9\n", &variables).unwrap();
+        assert_eq!(config.server.drain, Duration::from_secs(7));
+        assert_eq!(
+            (config.server.limits.max_calls, config.server.max_requests),
+            (5, 9)
+        );
+        let error = load("", &[("POSTROAD_SERVER__DRIAN", "7s")]).unwrap_err();
+        assert!(
+            error.contains("POSTROAD_SERVER__DRIAN") && error.contains("unknown field"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn codes_and_envelopes_of_a_listener_become_its_mapping() {
+        let text = "[[listen]]\nurl = \"tcp+session://h:1\"\nenvelope = \"json\"\ncodes = { \"0x17\" = \"a\" }\n";
+        let config = load(text, &[]).unwrap();
+        assert_eq!(config.listen[0].mapping().codes[&0x17].as_ref(), "a");
+        let error = load(
+            "[[listen]]\nurl = \"tcp://h:1\"\ncodes = { \"300\" = \"a\" }\n",
+            &[],
+        )
+        .unwrap_err();
+        assert!(error.contains("300"), "{error}");
+    }
+}

@@ -1,0 +1,69 @@
+//! `postroad demo`: everything that the first version claims, seen to happen.
+
+pub(crate) mod node;
+mod process;
+mod story;
+
+use std::process::ExitCode;
+
+use crate::args::{Color, Demo};
+use crate::commands::runtime;
+use crate::exit::{self, Failed};
+use crate::signals::Signals;
+use crate::terminal::Style;
+use process::Node;
+use story::Story;
+
+pub(crate) fn run(demo: &Demo, color: Color) -> Result<ExitCode, Failed> {
+    let style = Style::new(color, &std::io::stdout());
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let told = tokio::select! {
+            told = tell(style) => told?,
+            code = signals.next() => return Ok(code),
+        };
+        let (node, is_as_claimed) = told;
+        if !demo.once {
+            stay(&node, style);
+            signals.next().await;
+        }
+        drop(node);
+        Ok(ExitCode::from(if is_as_claimed { 0 } else { exit::FAILED }))
+    })
+}
+
+async fn tell(style: Style) -> Result<(Node, bool), Failed> {
+    let mut story = Story::new(style);
+    println!(
+        "{}",
+        style.bold("1. A node with two services, and listeners for every dialect")
+    );
+    let mut node = Node::start().await?;
+    println!("   process {} listens on", node.id());
+    node.urls().iter().for_each(|url| println!("     {url}"));
+    story.services(&node).await;
+    story.dialects(&node).await;
+    story.deadlines(&node).await;
+    story.killed_under_load(&mut node).await?;
+    story.restarted_gracefully(&mut node).await?;
+    let is_as_claimed = story.end();
+    Ok((node, is_as_claimed))
+}
+
+/// What to try by hand.
+fn stay(node: &Node, style: Style) {
+    let native = node.url("native");
+    let line = node
+        .url("line")
+        .replace("tcp+line://", "")
+        .replace(':', " ");
+    println!(
+        "\n{}",
+        style.bold("The node stays until Ctrl-C. In another terminal:")
+    );
+    println!("   postroad ls {native}");
+    println!("   postroad call {native} Stock.count '{{\"item\": \"nails\"}}'");
+    println!("   postroad call {native} Orders.place '{{\"item\": \"unicorns\"}}'");
+    println!("   echo hello | nc -q1 {line}");
+    println!("   postroad bench {native}");
+}

@@ -1,0 +1,86 @@
+//! The process that the demonstration starts, kills and starts again: a node with two services.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use postroad::{Client, ClientConfig, Error, Router, Server, ServerConfig};
+
+use crate::args::DemoNode;
+use crate::commands::runtime;
+use crate::exit::Failed;
+use crate::signals::Signals;
+
+/// What is in store.
+#[postroad::service]
+pub(crate) trait Stock {
+    /// How many there are of an item.
+    async fn count(&self, item: String) -> Result<u32, Error>;
+    /// Counts slowly, to be cancelled.
+    async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error>;
+}
+
+/// Takes orders, and asks the stock.
+#[postroad::service]
+pub(crate) trait Orders {
+    /// Places an order for one item.
+    async fn place(&self, item: String) -> Result<String, Error>;
+}
+
+struct Shelves;
+
+impl Stock for Shelves {
+    async fn count(&self, item: String) -> Result<u32, Error> {
+        match item.as_str() {
+            "nails" => Ok(1000),
+            "hammers" => Ok(7),
+            other => Err(Error::new("INV-E-003", format!("there are no {other}"))),
+        }
+    }
+
+    async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error> {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        self.count(item).await
+    }
+}
+
+struct Desk {
+    stock: StockClient,
+}
+
+impl Orders for Desk {
+    async fn place(&self, item: String) -> Result<String, Error> {
+        let count = self.stock.count(item.clone()).await.map_err(|cause| {
+            Error::new("ORD-E-102", "the order cannot be filled").caused_by(cause)
+        })?;
+        Ok(format!("one of {count} {item} is yours"))
+    }
+}
+
+pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        // The services talk to each other as if they were on two machines.
+        let inside = Server::new(stock_routes(Shelves))
+            .listen("mem://stock".parse()?)
+            .start()
+            .await?;
+        let client = Client::connect_with("mem://stock".parse()?, ClientConfig::default()).await?;
+        let desk = Desk {
+            stock: StockClient::new(client),
+        };
+        let router: Router = stock_routes(Shelves).merge(orders_routes(desk));
+        let mut server = Server::new(router).config(ServerConfig::default());
+        for url in &node.listen {
+            server = server.listen(url.parse()?);
+        }
+        let server = server.start().await?;
+        for address in server.addresses() {
+            println!("{address}");
+        }
+        println!("ready");
+        signals.next().await;
+        server.shutdown().await;
+        drop(inside);
+        Ok(ExitCode::SUCCESS)
+    })
+}

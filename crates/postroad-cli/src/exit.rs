@@ -1,0 +1,135 @@
+//! Why the program ends, as an exit code and as words that say what to do next.
+
+use std::process::ExitCode;
+
+use postroad::{CallError, ConnectError, Error, StartError, TransportError};
+
+use crate::terminal::Style;
+
+/// Something failed.
+pub(crate) const FAILED: u8 = 1;
+/// Wrong usage; clap uses the same.
+pub(crate) const USAGE: u8 = 2;
+/// Nobody answers there.
+pub(crate) const UNAVAILABLE: u8 = 69;
+/// Wrong configuration.
+pub(crate) const CONFIG: u8 = 78;
+/// A threshold was missed.
+pub(crate) const THRESHOLD: u8 = 99;
+/// After Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// After SIGTERM, when it came twice.
+pub(crate) const TERMINATED: u8 = 143;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    code: u8,
+    lines: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Failed {
+    pub(crate) fn new(code: u8, what: impl ToString) -> Self {
+        Self {
+            code,
+            lines: vec![what.to_string()],
+            hint: None,
+        }
+    }
+
+    pub(crate) fn usage(what: impl ToString) -> Self {
+        Self::new(USAGE, what)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+
+    pub(crate) fn print(&self, style: Style) {
+        let mut lines = self.lines.iter();
+        if let Some(first) = lines.next() {
+            eprintln!("{} {first}", style.red("error:"));
+        }
+        lines.for_each(|line| eprintln!("  {line}"));
+        if let Some(hint) = &self.hint {
+            eprintln!("{} {hint}", style.bold("hint:"));
+        }
+    }
+}
+
+fn chain(error: &Error) -> Vec<String> {
+    let mut lines: Vec<String> = error.causes().iter().map(ToString::to_string).collect();
+    lines
+        .iter_mut()
+        .skip(1)
+        .for_each(|line| line.insert_str(0, "caused by "));
+    if let Some(trace) = error.trace() {
+        lines.push(format!("trace {trace}"));
+    }
+    lines
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        let code = match &error {
+            CallError::NotConnected { .. } => UNAVAILABLE,
+            _ => FAILED,
+        };
+        let lines = match &error {
+            CallError::Remote(remote) => chain(remote),
+            other => vec![other.to_string()],
+        };
+        let hint = match &error {
+            CallError::Remote(remote) if remote.code().as_str() == "SRV-E-404" => {
+                Some("`postroad ls URL` lists the routes".to_owned())
+            }
+            CallError::NotConnected { .. } => {
+                Some("is the server running, and does it speak what the URL says?".to_owned())
+            }
+            _ => None,
+        };
+        Self { code, lines, hint }
+    }
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) => error.into(),
+            ConnectError::Transport(error) => error.into(),
+            other => Self::new(CONFIG, other),
+        }
+    }
+}
+
+impl From<TransportError> for Failed {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Io { .. } => Self::new(UNAVAILABLE, error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Transport(TransportError::Io { .. }) => Self::new(FAILED, error)
+                .hint("is another process listening there? `--listen URL` takes another endpoint"),
+            StartError::Transport(_) | StartError::Config(_) => Self::new(CONFIG, error),
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(FAILED, error)
+    }
+}

@@ -1,0 +1,49 @@
+//! The program `postroad`: data on stdout, everything else on stderr, one table of exit codes.
+
+mod args;
+mod bench;
+mod commands;
+mod config;
+mod demo;
+mod exit;
+mod logging;
+mod signals;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+use exit::Failed;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let style = terminal::Style::new(arguments.color, &std::io::stderr());
+    logging::start(&arguments, style);
+    match run(arguments) {
+        Ok(code) => code,
+        Err(failed) => {
+            failed.print(style);
+            failed.code()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
+    let color = arguments.color;
+    match arguments.command {
+        Command::Serve(serve) => commands::serve::run(&serve),
+        Command::Call(call) => commands::call::run(&call),
+        Command::Ls(ls) => commands::ls::run(&ls),
+        Command::Decode(decode) => commands::decode::run(&decode, color),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Demo(demo) => demo::run(&demo, color),
+        Command::DemoNode(node) => demo::node::run(&node),
+        Command::Config(config) => commands::config::run(&config),
+        Command::Completions { shell } => {
+            commands::completions::run(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
