@@ -263,6 +263,11 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Hands out what has happened without bytes: a dialect is open from the start.
+    pub(super) fn hand_out_events(&self) {
+        self.take_events(self.lock(), &mut Vec::new());
+    }
+
     pub(super) fn handle_bytes(&self, now: Time, buf: &mut BytesMut, arrived: &mut Vec<Arrived>) {
         let mut inner = self.lock();
         inner.session.handle_bytes(now, buf);

@@ -37,6 +37,8 @@ const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Not polled yet: what the session has to say from the start is still to be handed out.
+    Starting,
     Running,
     /// The session is over; its last bytes are being written.
     Flushing,
@@ -86,7 +88,7 @@ impl ConnectionDriver {
             read_size: READ_MIN,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: Time::NEVER,
-            stage: Stage::Running,
+            stage: Stage::Starting,
             service,
             arrived: Vec::new(),
         };
@@ -247,6 +249,10 @@ impl Future for ConnectionDriver {
         let this = self.get_mut();
         loop {
             match this.stage {
+                Stage::Starting => {
+                    this.connection.hand_out_events();
+                    this.stage = Stage::Running;
+                }
                 Stage::Running => {
                     ready!(this.poll_running(cx));
                     this.stage = Stage::Flushing;
