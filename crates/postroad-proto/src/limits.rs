@@ -110,7 +110,7 @@ pub struct Limits {
     pub max_dialect_payload: usize,
     /// Unsent bytes over which no more requests are read from this connection.
     pub outbox_pause: usize,
-    /// Unsent bytes over which the connection is given up: the peer does not read its answers.
+    /// Unsent bytes over which answers are replaced by errors: the peer does not read them.
     pub outbox_max: usize,
     /// Bytes of incomplete messages, all together.
     pub assembly_max: usize,

@@ -142,10 +142,7 @@ impl DialectSession {
     fn receive(&mut self, now: Time, frame: DialectFrame) -> Result<(), WireError> {
         match (frame.kind, self.codec.reader) {
             (FrameKind::Ping, _) => {
-                self.put(&DialectFrame {
-                    kind: FrameKind::Pong,
-                    ..frame
-                });
+                self.receive_ping(frame);
                 Ok(())
             }
             (FrameKind::Pong, _) => {
@@ -168,6 +165,29 @@ impl DialectSession {
                 Ok(())
             }
         }
+    }
+
+    /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
+    fn receive_ping(&mut self, ping: DialectFrame) {
+        let pong = DialectFrame {
+            kind: FrameKind::Pong,
+            ..ping
+        };
+        if self.codec.dialect.correlation() == Correlation::Id || self.pending.is_empty() {
+            return self.put(&pong);
+        }
+        let id = CallId(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.held += pong.payload.len();
+        let reply = ReplyFrame::Bare;
+        self.pending.push_back(Pending {
+            id,
+            wire_id: 0,
+            code: 0,
+            priority: 0,
+            reply,
+            answer: Some(pong),
+        });
     }
 
     fn receive_request(&mut self, frame: DialectFrame) -> Result<(), WireError> {
@@ -276,6 +296,8 @@ impl DialectSession {
         if pending.answer.is_some() {
             return false;
         }
+        let queued = self.out.len() + self.held;
+        let answer = super::bounded(answer, queued, self.config.limits.outbox_max);
         let (kind, payload) = match answer {
             Ok(reply) => (FrameKind::Response, pending.reply.wrap(reply.payload)),
             Err(error) => (FrameKind::Error, error_text(&error)),
@@ -472,9 +494,6 @@ impl DialectSession {
     ) -> bool {
         if self.closed || !self.answer(id, answer) {
             return false;
-        }
-        if self.out.len() + self.held > self.config.limits.outbox_max {
-            self.close(now, CloseReason::OutboxFull(self.out.len() + self.held));
         }
         self.finish_drain(now);
         true

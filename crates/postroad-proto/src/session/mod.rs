@@ -32,7 +32,7 @@ pub use native::Native;
 
 use crate::Time;
 use crate::dialect::{Codec, Envelope};
-use crate::error::{ErrorBody, Fault, Retry, Trace, WireError};
+use crate::error::{Code, ErrorBody, Fault, Retry, Trace, WireError};
 use crate::frame::Refuse;
 use crate::limits::Limits;
 
@@ -309,9 +309,6 @@ pub enum CloseReason {
     /// The other end does not read.
     #[error("the peer took no bytes for {0:?}")]
     WriteStall(Duration),
-    /// The other end does not read, and too many answers wait for it.
-    #[error("{0} unread bytes wait for the peer, over the bound")]
-    OutboxFull(usize),
     /// The transport failed.
     #[error("{0}")]
     Transport(String),
@@ -367,7 +364,6 @@ impl CloseReason {
             Self::HeartbeatTimeout(_) => "heartbeat timeout",
             Self::ReadStall(_) => "read stall",
             Self::WriteStall(_) => "write stall",
-            Self::OutboxFull(_) => "outbox full",
             Self::Transport(_) => "transport",
         }
     }
@@ -631,6 +627,21 @@ impl Session {
             Self::Dialect(session) => session.memory(),
             Self::Detect(_) => 0,
         }
+    }
+}
+
+/// An answer, or the error that there is no room for it: what a peer asks for and does not read is bounded.
+fn bounded(
+    answer: Result<Reply, ErrorBody>,
+    queued: usize,
+    max: usize,
+) -> Result<Reply, ErrorBody> {
+    match answer {
+        Ok(reply) if queued + reply.payload.len() > max => {
+            let text = format!("{queued} bytes of answers wait to be read already");
+            Err(ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::IfIdempotent))
+        }
+        answer => answer,
     }
 }
 

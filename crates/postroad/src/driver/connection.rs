@@ -1,6 +1,6 @@
 //! What callers, handlers and the driver of one connection share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -171,7 +171,7 @@ impl Connection {
             .then(|| inner.driver.clone())
             .flatten();
         if is_lone {
-            let inner = self.flush(inner, now);
+            let inner = self.flush(inner, now, None);
             if inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
                 driver.clone_from(&inner.driver);
             }
@@ -181,23 +181,31 @@ impl Connection {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Writes what there is, unless somebody else does already or the transport takes nothing.
-    fn flush<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, now: Time) -> MutexGuard<'a, Inner> {
-        if inner.writing || inner.blocked || inner.write_error.is_some() {
+    /// Writes what there is, unless somebody else does already or the transport takes nothing. The driver has a
+    /// context and is woken when the transport takes bytes again; for anybody else it has to be.
+    fn flush<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        now: Time,
+        mut cx: Option<&mut Context<'_>>,
+    ) -> MutexGuard<'a, Inner> {
+        if inner.writing || inner.write_error.is_some() || inner.blocked && cx.is_none() {
             return inner;
         }
         inner.writing = true;
+        let was_blocked = std::mem::take(&mut inner.blocked);
         let mut out = std::mem::take(&mut inner.out);
+        let mut written_any = false;
         while !out.is_empty() || inner.session.poll_transmit(&mut out) {
             drop(inner);
-            let result = self.writer.try_write(&out);
+            let result = self.writer.write(cx.as_deref_mut(), &out);
             inner = self.lock();
+            written_any |= result.is_ok();
             match result {
                 Ok(written) if written == out.len() => out.clear(),
                 Ok(written) => out.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
-                    inner.session.handle_written(now, true);
                     break;
                 }
                 Err(error) => {
@@ -207,40 +215,36 @@ impl Connection {
                 }
             }
         }
-        if !inner.blocked {
+        // A transport that took something is not stalled, though it is full again.
+        if written_any && was_blocked {
             inner.session.handle_written(now, false);
+        }
+        if inner.blocked || was_blocked {
+            let is_blocked = inner.blocked;
+            inner.session.handle_written(now, is_blocked);
         }
         inner.out = out;
         inner.writing = false;
         inner
     }
 
-    /// As the driver: tries again where the transport was full, and ends the session where it failed.
+    /// As the driver: goes on where the transport was full, and ends the session where it failed.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) {
         let now = clock::now();
-        let mut inner = self.lock();
-        loop {
-            if inner.blocked || self.writer.buffers() {
-                drop(inner);
-                let writable = self.writer.poll_writable(cx);
-                inner = self.lock();
-                match writable {
-                    Poll::Ready(Ok(())) => inner.blocked = false,
-                    Poll::Ready(Err(error)) => inner.write_error = Some(error.to_string()),
-                    Poll::Pending if inner.blocked => return,
-                    Poll::Pending => {}
-                }
-            }
-            inner = self.flush(inner, now);
-            if !inner.blocked {
-                break;
+        let mut inner = self.flush(self.lock(), now, Some(cx));
+        if self.writer.buffers() && !inner.blocked {
+            drop(inner);
+            let flushed = self.writer.poll_flush(cx);
+            inner = self.lock();
+            if let Poll::Ready(Err(error)) = flushed {
+                inner.write_error = Some(error.to_string());
             }
         }
         if let Some(error) = inner.write_error.clone()
             && !inner.session.is_closed()
         {
             inner.session.close(now, CloseReason::Transport(error));
-            self.take_events(inner, &mut Vec::new());
+            self.take_events(inner, &mut VecDeque::new());
         }
     }
 
@@ -255,7 +259,7 @@ impl Connection {
             return Poll::Pending;
         }
         drop(inner);
-        self.writer.poll_writable(cx)
+        self.writer.poll_flush(cx)
     }
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,10 +269,15 @@ impl Connection {
 
     /// Hands out what has happened without bytes: a dialect is open from the start.
     pub(super) fn hand_out_events(&self) {
-        self.take_events(self.lock(), &mut Vec::new());
+        self.take_events(self.lock(), &mut VecDeque::new());
     }
 
-    pub(super) fn handle_bytes(&self, now: Time, buf: &mut BytesMut, arrived: &mut Vec<Arrived>) {
+    pub(super) fn handle_bytes(
+        &self,
+        now: Time,
+        buf: &mut BytesMut,
+        arrived: &mut VecDeque<Arrived>,
+    ) {
         let mut inner = self.lock();
         inner.session.handle_bytes(now, buf);
         self.take_events(inner, arrived);
@@ -277,13 +286,13 @@ impl Connection {
     pub(super) fn handle_end(&self, now: Time, buf: &BytesMut, error: Option<String>) {
         let mut inner = self.lock();
         inner.session.handle_end(now, buf, error);
-        self.take_events(inner, &mut Vec::new());
+        self.take_events(inner, &mut VecDeque::new());
     }
 
     pub(super) fn handle_timeout(&self, now: Time) {
         let mut inner = self.lock();
         inner.session.handle_timeout(now);
-        self.take_events(inner, &mut Vec::new());
+        self.take_events(inner, &mut VecDeque::new());
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
@@ -307,7 +316,7 @@ impl Connection {
     }
 
     /// Hands out what has happened: answers to their callers, requests into `arrived`.
-    fn take_events(&self, mut inner: MutexGuard<'_, Inner>, arrived: &mut Vec<Arrived>) {
+    fn take_events(&self, mut inner: MutexGuard<'_, Inner>, arrived: &mut VecDeque<Arrived>) {
         let mut link = None;
         while let Some(event) = inner.session.poll_event() {
             match event {
@@ -321,7 +330,7 @@ impl Connection {
                         RouteRef::Name(name) => Some(Arc::clone(name)),
                         RouteRef::Code(_) | RouteRef::Unsaid => None,
                     };
-                    arrived.push(Arrived { request, route });
+                    arrived.push_back(Arrived { request, route });
                 }
                 Event::Cancelled(id, _) => {
                     arrived.retain(|arrived| arrived.request.id != Some(id));
@@ -366,7 +375,7 @@ impl Connection {
         for (id, answer) in answers {
             inner.session.respond(now, id, answer);
         }
-        self.take_events(inner, &mut Vec::new());
+        self.take_events(inner, &mut VecDeque::new());
     }
 
     /// Runs a handler that was not done at once; it is aborted when its call is called off.
@@ -399,7 +408,7 @@ impl Connection {
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
         self.push_out(inner, now, is_lone);
         if must_look {
-            self.take_events(self.lock(), &mut Vec::new());
+            self.take_events(self.lock(), &mut VecDeque::new());
         }
     }
 
@@ -415,13 +424,13 @@ impl Connection {
         let mut inner = self.lock();
         inner.session.close(clock::now(), reason);
         let driver = inner.driver.clone();
-        self.take_events(inner, &mut Vec::new());
+        self.take_events(inner, &mut VecDeque::new());
         driver.into_iter().for_each(Waker::wake);
     }
 
     fn wake_driver(&self, inner: MutexGuard<'_, Inner>) {
         let driver = inner.driver.clone();
-        self.take_events(inner, &mut Vec::new());
+        self.take_events(inner, &mut VecDeque::new());
         driver.into_iter().for_each(Waker::wake);
     }
 

@@ -7,6 +7,7 @@
 mod connection;
 mod waiters;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -30,6 +31,8 @@ pub(crate) use waiters::WaiterKey;
 const READ_MIN: usize = 8 * 1024;
 /// Bytes of the largest read.
 const READ_MAX: usize = 256 * 1024;
+/// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find room.
+const ANSWERS_AT_ONCE: usize = 256 * 1024;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
 /// How long a closed connection is read on, so that its last words are not lost to a reset.
@@ -68,7 +71,8 @@ pub(crate) struct ConnectionDriver {
     armed: Time,
     stage: Stage,
     service: Option<Arc<dyn Service>>,
-    arrived: Vec<Arrived>,
+    /// Requests whose handlers were not started yet, because answers wait to be read.
+    arrived: VecDeque<Arrived>,
 }
 
 impl ConnectionDriver {
@@ -90,7 +94,7 @@ impl ConnectionDriver {
             armed: Time::NEVER,
             stage: Stage::Starting,
             service,
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
         };
         (driver, link)
     }
@@ -103,6 +107,10 @@ impl ConnectionDriver {
     fn read(&mut self, cx: &mut Context<'_>) -> Progress {
         if !self.connection.wants_read() {
             return Progress::Paused;
+        }
+        if !self.arrived.is_empty() {
+            self.start_arrived();
+            return Progress::Read;
         }
         if !self.buf.is_empty() && self.connection.was_paused() {
             // What was left in the buffer while reading was paused comes before anything new.
@@ -147,23 +155,33 @@ impl ConnectionDriver {
         }
     }
 
-    /// Lets the session take what was read, starts handlers, and answers with those that were done at once.
+    /// Lets the session take what was read, and starts handlers.
     fn handle(&mut self, now: Time) {
         self.connection
             .handle_bytes(now, &mut self.buf, &mut self.arrived);
-        if self.arrived.is_empty() {
-            return;
-        }
+        self.start_arrived();
+    }
+
+    /// Starts handlers in the order of arrival, as long as their answers find room, and answers with those that were
+    /// done at once.
+    fn start_arrived(&mut self) {
         let Some(service) = &self.service else {
             return self.arrived.clear();
         };
-        let mut answers = Vec::new();
-        for arrived in self.arrived.drain(..) {
-            let id = arrived.request.id;
-            let answer = service.start(&self.connection, arrived);
-            answers.extend(id.zip(answer));
+        while !self.arrived.is_empty() && self.connection.wants_read() {
+            let (mut answers, mut bytes) = (Vec::new(), 0);
+            while bytes < ANSWERS_AT_ONCE
+                && let Some(arrived) = self.arrived.pop_front()
+            {
+                let id = arrived.request.id;
+                let answer = service.start(&self.connection, arrived);
+                if let Some((id, answer)) = id.zip(answer) {
+                    bytes += answer.as_ref().map_or(0, |reply| reply.payload.len());
+                    answers.push((id, answer));
+                }
+            }
+            self.connection.respond_all(clock::now(), answers);
         }
-        self.connection.respond_all(clock::now(), answers);
     }
 
     /// Runs the session's timers and arms the one wakeup for all of them.

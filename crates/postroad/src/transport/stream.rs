@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -120,16 +120,24 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    /// Writes without waiting; `WouldBlock` if nothing is taken now.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes without waiting; `WouldBlock` if nothing is taken now. With a context, its task is woken when that
+    /// changes; without one nobody is, and the driver has to come back.
+    pub(crate) fn write(&self, cx: Option<&mut Context<'_>>, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(writer) => writer.try_write(bytes),
+            Self::Tcp(writer) => {
+                let ready = |cx: &mut Context<'_>| writer.as_ref().poll_write_ready(cx);
+                write_ready(|| writer.try_write(bytes), ready, cx)
+            }
             #[cfg(unix)]
-            Self::Unix(writer) => writer.try_write(bytes),
-            Self::Other(_) => {
-                // Nobody is woken by this context: on `WouldBlock` the driver polls again with its own.
-                let mut cx = Context::from_waker(Waker::noop());
-                match self.poll_other(&mut cx, bytes) {
+            Self::Unix(writer) => {
+                let ready = |cx: &mut Context<'_>| writer.as_ref().poll_write_ready(cx);
+                write_ready(|| writer.try_write(bytes), ready, cx)
+            }
+            Self::Other(writer) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut nobody = Context::from_waker(Waker::noop());
+                let cx = cx.unwrap_or(&mut nobody);
+                match Pin::new(&mut *writer).poll_write(cx, bytes) {
                     Poll::Ready(result) => result,
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
                 }
@@ -137,33 +145,18 @@ impl Writer {
         }
     }
 
-    fn poll_other(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self::Other(writer) = self else {
-            return Poll::Ready(Ok(0));
-        };
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.is_empty() {
-            return Pin::new(&mut *writer).poll_flush(cx).map_ok(|()| 0);
-        }
-        let written = ready!(Pin::new(&mut *writer).poll_write(cx, bytes))?;
-        // What is behind (TLS records) leaves at once if it can; if not, the driver comes back to flush.
-        if let Poll::Ready(Err(error)) = Pin::new(&mut *writer).poll_flush(cx) {
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    /// Ready when bytes may be taken again; registers the driver.
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when nothing that was taken sits in a buffer of the stream (TLS records).
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(writer) => writer.as_ref().poll_write_ready(cx),
-            #[cfg(unix)]
-            Self::Unix(writer) => writer.as_ref().poll_write_ready(cx),
-            Self::Other(_) => self.poll_other(cx, &[]).map_ok(drop),
+            Self::Other(writer) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                Pin::new(&mut *writer).poll_flush(cx)
+            }
+            _ => Poll::Ready(Ok(())),
         }
     }
 
-    /// Whether taken bytes may still sit in a buffer of the stream, so that [`Self::poll_writable`] has to be polled.
+    /// Whether taken bytes may still sit in a buffer of the stream, so that [`Self::poll_flush`] has to be polled.
     pub(crate) fn buffers(&self) -> bool {
         matches!(self, Self::Other(_))
     }
@@ -182,6 +175,26 @@ impl Writer {
                 let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 Pin::new(&mut *writer).poll_shutdown(cx)
             }
+        }
+    }
+}
+
+/// Writes to a socket; where it is full, asks for the wake-up, if there is somebody to wake.
+fn write_ready(
+    write: impl Fn() -> io::Result<usize>,
+    ready: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
+    cx: Option<&mut Context<'_>>,
+) -> io::Result<usize> {
+    let blocked = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let Some(cx) = cx else { return write() };
+    loop {
+        match write() {
+            Err(error) if blocked(&error) => match ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Err(error),
+            },
+            result => return result,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CancelReason, CloseReason, Drain, Event, Native, Phase, Role};
+use super::{CancelReason, Drain, Event, Native, Phase, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{FRAGMENT_BYTES, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
 use crate::session::slots::Outgoing;
-use crate::session::{Call, CallId, Failure, Reply};
+use crate::session::{Call, CallId, Failure, Reply, bounded};
 
 /// Bytes that the metadata and other parts of one call may take.
 const CALL_PARTS_MAX: usize = 7 * 1024;
@@ -178,7 +178,8 @@ impl Native {
         let Some(call) = self.callee.finish(id) else {
             return false;
         };
-        match answer {
+        let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
+        match bounded(answer, queued, max) {
             Ok(reply) if reply.payload.len() <= self.peer.max_message => {
                 let spent = now.since(call.since).as_micros();
                 let head = Head {
@@ -197,9 +198,7 @@ impl Native {
             }
             Err(error) => self.send_error(id.0, call.priority, &error),
         }
-        if self.outbox.len() > self.config.limits.outbox_max {
-            self.close(now, CloseReason::OutboxFull(self.outbox.len()));
-        } else if self.drain != Drain::No {
+        if self.drain != Drain::No {
             self.continue_drain(now);
         }
         true

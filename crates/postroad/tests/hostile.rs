@@ -1,0 +1,285 @@
+//! Peers that are broken, slow, silent or hostile: each costs its own connection and changes nothing for others.
+
+use std::time::Duration;
+
+use postroad::{Client, Router, RunningServer, Server, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+/// Short times, so that giving up can be waited for.
+fn impatient() -> ServerConfig {
+    let short = Duration::from_millis(150);
+    let config = ServerConfig::default();
+    ServerConfig {
+        handshake: short,
+        read_stall: short,
+        write_stall: short,
+        ..config
+    }
+}
+
+async fn serve(url: &str) -> Result<RunningServer, Box<dyn std::error::Error>> {
+    let router = Router::new().route("big", async || {
+        vec![b'x'; 1 << 20]
+            .into_iter()
+            .map(char::from)
+            .collect::<String>()
+    });
+    Ok(Server::new(router)
+        .config(impatient())
+        .listen(url.parse()?)
+        .start()
+        .await?)
+}
+
+/// Reads to the end; an end by reset counts as one.
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut all))
+        .await
+        .expect("the server ends the connection");
+    all
+}
+
+async fn still_serves(server: &RunningServer) -> Tested {
+    let client = Client::connect(&format!("tcp://{}", server.addresses()[0])).await?;
+    assert_eq!(
+        client.request("postroad/echo").call_raw("fine").await?,
+        "fine"
+    );
+    Ok(())
+}
+
+/// Connections that ended for this reason.
+fn ended(server: &RunningServer, reason: &str) -> u64 {
+    let closed = server.stats().closed;
+    closed
+        .iter()
+        .filter(|((_, word), _)| *word == reason)
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// Waits until a connection has been counted as ended for this reason.
+async fn wait_for(server: &RunningServer, reason: &str) {
+    let counted = async {
+        while ended(server, reason) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let result = tokio::time::timeout(Duration::from_secs(10), counted).await;
+    assert!(
+        result.is_ok(),
+        "no end by {reason:?}: {:?}",
+        server.stats().closed
+    );
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = postroad::proto::policy::Random::new(seed);
+    (0..len).map(|_| random.bits() as u8).collect()
+}
+
+#[tokio::test]
+async fn random_bytes_cost_their_connection_on_every_listener() -> Tested {
+    for dialect in [
+        "native", "auto", "session", "sequence", "opcode", "priority", "compact", "line",
+    ] {
+        let server = serve(&format!("tcp+{dialect}://127.0.0.1:0")).await?;
+        for seed in 0..40 {
+            let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+            let _ = stream.write_all(&noise(seed, 2000)).await;
+            let _ = stream.shutdown().await;
+            rest(&mut stream).await;
+        }
+        let server_stats = server.stats();
+        assert_eq!(server_stats.panicked, 0, "{dialect}");
+        if matches!(dialect, "native" | "auto") {
+            still_serves(&server).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_is_closed_when_the_opening_is_due() -> Tested {
+    for dialect in ["native", "auto"] {
+        let server = serve(&format!("tcp+{dialect}://127.0.0.1:0")).await?;
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(TcpStream::connect(&server.addresses()[0]).await?);
+        }
+        still_serves(&server).await?;
+        for stream in &mut silent {
+            assert!(rest(stream).await.is_empty());
+        }
+        wait_for(&server, "handshake timeout").await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dialects_frame_that_does_not_end_is_given_up_with_words() -> Tested {
+    let server = serve("tcp+sequence://127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    stream
+        .write_all(b"\xab\xcd\x01\x01\0\0\0\x05\0\0\0\x01ab")
+        .await?;
+    rest(&mut stream).await;
+    wait_for(&server, "read stall").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_length_of_four_gigabytes_is_answered_with_an_error_that_says_so() -> Tested {
+    let server = serve("tcp+sequence://127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    stream
+        .write_all(b"\xab\xcd\x01\x01\xff\xff\xff\xff\0\0\0\x07")
+        .await?;
+    let answer = rest(&mut stream).await;
+    assert_eq!(answer[..4], [0xab, 0xcd, 1, 5]);
+    assert_eq!(answer[8..12], [0, 0, 0, 7], "the id that could be read");
+    let text = String::from_utf8_lossy(&answer[12..]);
+    assert!(text.starts_with("NET-E-400 length at byte 4"), "{text}");
+    wait_for(&server, "length").await;
+    assert_eq!(ended(&server, "length"), 1, "counted once");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frame_cut_off_by_the_end_is_a_fault() -> Tested {
+    let server = serve("tcp+line://127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    stream.write_all(b"whole\ncut").await?;
+    stream.shutdown().await?;
+    let answer = String::from_utf8(rest(&mut stream).await)?;
+    assert!(
+        answer.starts_with("ACK: whole\nERR: NET-E-400 truncated"),
+        "{answer}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_half_closed_peer_still_gets_its_answers() -> Tested {
+    let server = serve("tcp+line://127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    stream.write_all(b"one\ntwo\nPING\n").await?;
+    stream.shutdown().await?;
+    assert_eq!(rest(&mut stream).await, b"ACK: one\nACK: two\nPONG\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_is_dropped_and_others_do_not_notice() -> Tested {
+    let server = serve("tcp://127.0.0.1:0").await?;
+    let address = &server.addresses()[0];
+    let greedy = Client::connect(&format!("tcp://{address}")).await?;
+    // What the client's end would read is never read: its runtime is this one, and it is not polled.
+    let mut raw = TcpStream::connect(address).await?;
+    let mut hello = bytes_of_hello();
+    raw.write_all(&hello).await?;
+    hello.clear();
+    let mut welcome = [0; 8];
+    raw.read_exact(&mut welcome).await?;
+    let mut requests = Vec::new();
+    for id in 0..200_u32 {
+        requests.extend_from_slice(&request(id, "big"));
+    }
+    let _ = raw.write_all(&requests).await;
+    wait_for(&server, "write stall").await;
+    drop(raw);
+    assert_eq!(
+        greedy.request("postroad/echo").call_raw("fine").await?,
+        "fine"
+    );
+    Ok(())
+}
+
+/// HELLO without checksum, made by hand.
+fn bytes_of_hello() -> Vec<u8> {
+    use postroad::proto::frame::{Hello, Opening};
+    let hello = Opening::Hello(Hello {
+        version_min: 1,
+        version_max: 1,
+        offered: 0,
+        required: 0,
+        max_frame: 65_536,
+        max_message: 16 << 20,
+        max_calls: 0,
+        heartbeat_ms: 30_000,
+        max_routes: 10,
+        parts: Vec::new(),
+    });
+    let mut out = Default::default();
+    hello.encode(&mut out);
+    out.to_vec()
+}
+
+/// A request that names its route.
+fn request(id: u32, route: &str) -> Vec<u8> {
+    use postroad::proto::frame::{Head, Kind, PartTag, put_frame, put_part};
+    let (mut parts, mut out) = (Default::default(), Default::default());
+    put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
+    let head = Head {
+        id,
+        arg: u32::MAX,
+        ..Head::new(Kind::Request)
+    };
+    put_frame(&mut out, head, &parts, b"", false);
+    out.to_vec()
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_in_the_middle_of_a_call_frees_its_handler() -> Tested {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<()>(1);
+    let router = Router::with_state(sender).route(
+        "forever",
+        async |postroad::State(alive): postroad::State<tokio::sync::mpsc::Sender<()>>| {
+            let _ = alive.send(()).await;
+            std::future::pending::<()>().await;
+        },
+    );
+    let server = Server::new(router)
+        .listen("tcp://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    let mut raw = TcpStream::connect(&server.addresses()[0]).await?;
+    raw.write_all(&bytes_of_hello()).await?;
+    raw.write_all(&request(0, "forever")).await?;
+    receiver.recv().await.ok_or("the handler did not start")?;
+    drop(raw);
+    let gone = async {
+        while server.stats().open > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_turned_away_and_counted() -> Tested {
+    let config = ServerConfig {
+        max_connections: 2,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(Router::new())
+        .config(config)
+        .listen("tcp://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let first = Client::connect(&url).await?;
+    let _second = Client::connect(&url).await?;
+    assert!(Client::connect(&url).await.is_err());
+    assert_eq!(server.stats().turned_away, 1);
+    assert_eq!(
+        first.request("postroad/echo").call_raw("fine").await?,
+        "fine"
+    );
+    Ok(())
+}
