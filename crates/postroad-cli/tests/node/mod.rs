@@ -1,0 +1,161 @@
+//! The real program as a process, and real peers beside it.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test uses the part that it needs"
+)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub fn postroad() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postroad"));
+    command.stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    postroad()
+        .args(arguments)
+        .output()
+        .expect("the program was built")
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A node; killed when it is dropped.
+pub struct Node {
+    pub child: Child,
+    pub addresses: Vec<String>,
+}
+
+impl Node {
+    pub fn start(urls: &[&str]) -> Self {
+        let listen = urls.iter().flat_map(|url| ["--listen", url]);
+        Self::with(listen.collect::<Vec<_>>().as_slice(), urls.len())
+    }
+
+    pub fn with(arguments: &[&str], listeners: usize) -> Self {
+        let mut command = postroad();
+        command.args(["--log", "off", "serve"]).args(arguments);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program was built");
+        let out = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let addresses = out.lines().take(listeners).map(|line| {
+            let line = line.expect("the node says where it listens");
+            line.rsplit(' ').next().expect("an address").to_owned()
+        });
+        let addresses = addresses.collect();
+        Self { child, addresses }
+    }
+
+    pub fn tcp(&self) -> String {
+        format!("tcp://{}", self.addresses[0])
+    }
+
+    pub fn port(&self) -> &str {
+        self.addresses[0].rsplit(':').next().expect("a port")
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// Waits for the end, within ten seconds.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// Resident memory, KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the node runs");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("VmRSS");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("a number")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().expect("the process can be waited for") {
+            return status;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the process did not end within ten seconds");
+}
+
+/// Whether a peer is there. `POSTROAD_TEST_PEERS=require` makes a missing one a failure, which is what CI does.
+pub fn has_peer(name: &str, package: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {name}")])
+        .output();
+    let is_there = found.is_ok_and(|output| output.status.success());
+    if !is_there {
+        let wants = std::env::var("POSTROAD_TEST_PEERS").unwrap_or_default();
+        assert_ne!(
+            wants, "require",
+            "{name} is missing: apt-get install {package}"
+        );
+        eprintln!("NOT RUN: {name} is missing; apt-get install {package}");
+    }
+    is_there
+}
+
+/// Runs a peer, which must succeed within two minutes; what it said.
+pub fn peer(command: &mut Command) -> String {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it is there");
+    let (mut out, mut err) = (String::new(), String::new());
+    child
+        .stdout
+        .take()
+        .expect("piped")
+        .read_to_string(&mut out)
+        .expect("text");
+    child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut err)
+        .expect("text");
+    let status = child.wait().expect("it ends");
+    assert!(status.success(), "{command:?} failed: {out}\n{err}");
+    out
+}
