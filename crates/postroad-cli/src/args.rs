@@ -6,17 +6,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Carries messages between services and devices fast, in order of importance, and without losing any.
+/// Carries messages between services and devices fast, in order of importance, and without losing
+/// any.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 99 a threshold was
-/// missed, 130 and 143 after Ctrl-C and SIGTERM.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 99
+/// a threshold was missed, 130 and 143 after Ctrl-C and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "postroad", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     /// When to use colours.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as postroad::call=debug.
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
+    /// postroad::call=debug.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// How to log.
@@ -58,7 +60,8 @@ pub(crate) enum Command {
     Decode(Decode),
     /// Load a server and say how it takes it.
     Bench(Bench),
-    /// See it all at work: a node, two services, clients of every dialect, a server killed under load.
+    /// See it all at work: a node, two services, clients of every dialect, a server killed under
+    /// load.
     Demo(Demo),
     #[command(hide = true)]
     DemoNode(DemoNode),
@@ -92,7 +95,8 @@ pub(crate) struct Call {
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
-    /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it as it is.
+    /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it
+    /// as it is.
     pub(crate) payload: Option<String>,
     /// Deadline of the call.
     #[arg(long, value_parser = duration, default_value = "5s")]
@@ -122,7 +126,8 @@ pub(crate) struct Ls {
 
 #[derive(Debug, Args)]
 pub(crate) struct Decode {
-    /// What to read it as: native, session, sequence, opcode, priority, compact, line; by default as its magic says.
+    /// What to read it as: native, session, sequence, opcode, priority, compact, line; by default
+    /// as its magic says.
     #[arg(long)]
     pub(crate) dialect: Option<String>,
     /// Checksum of the session dialect.
@@ -154,7 +159,8 @@ pub(crate) struct Bench {
     /// Closed loop: callers, each with one call in flight.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) callers: u32,
-    /// Open loop: calls a second, due at fixed moments whatever the answers do; latency counts from when a call was due.
+    /// Open loop: calls a second, due at fixed moments whatever the answers do; latency counts from
+    /// when a call was due.
     #[arg(long, conflicts_with = "callers")]
     pub(crate) rate: Option<u32>,
     /// Connections that the calls are spread over.

@@ -1,6 +1,7 @@
 //! The configuration of a node: a TOML file, environment variables over it, flags over both.
 //!
-//! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are refused everywhere.
+//! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
+//! refused everywhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -5,7 +5,8 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Arguments, Command, LogFormat};
 use crate::terminal::Style;
 
-/// Installs the log. A node says what it does; tools only what goes wrong, which they report themselves.
+/// Installs the log. A node says what it does; tools only what goes wrong, which they report
+/// themselves.
 pub(crate) fn start(arguments: &Arguments, style: Style) {
     let default = match arguments.command {
         Command::Serve(_) => "info",

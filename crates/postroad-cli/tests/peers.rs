@@ -139,13 +139,13 @@ fn openssl_talks_to_a_tls_listener() {
         .stderr(Stdio::null())
         .spawn()
         .expect("openssl is there");
-    let mut input = client.stdin.take().expect("piped");
+    let mut input = client.stdin.take().expect("it is piped");
     input.write_all(b"hello\n").expect("it reads");
     let mut answer = [0; 11];
     client
         .stdout
         .take()
-        .expect("piped")
+        .expect("it is piped")
         .read_exact(&mut answer)
         .expect("an answer");
     assert_eq!(&answer, b"ACK: hello\n");
@@ -159,8 +159,10 @@ fn a_person_with_netcat_gets_an_answer_a_line() {
     let node = Node::start(&["tcp+line://127.0.0.1:0"]);
     let mut stream = TcpStream::connect(&node.addresses[0]).expect("the node listens");
     stream.write_all(b"hello\r\nPING\n").expect("it reads");
-    stream.shutdown(std::net::Shutdown::Write).expect("open");
+    stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("it is open");
     let mut answers = String::new();
-    stream.read_to_string(&mut answers).expect("text");
+    stream.read_to_string(&mut answers).expect("it is text");
     assert_eq!(answers, "ACK: hello\nPONG\n");
 }

@@ -50,7 +50,7 @@ fn a_payload_comes_from_stdin_and_is_checked() {
     let mut call = call.spawn().expect("the program was built");
     call.stdin
         .take()
-        .expect("piped")
+        .expect("it is piped")
         .write_all(b"[1, 2]")
         .expect("it reads");
     let output = call.wait_with_output().expect("it ends");
@@ -92,7 +92,7 @@ fn every_exit_code_of_the_table_is_used() {
 #[test]
 fn a_wrong_configuration_names_file_line_and_column() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), "[server]\nwrokers = 2\n").expect("written");
+    std::fs::write(file.path(), "[server]\nwrokers = 2\n").expect("it is written");
     let path = file.path().display().to_string();
     for command in [
         &["config", "check", &path][..],
@@ -110,7 +110,7 @@ fn a_wrong_configuration_names_file_line_and_column() {
         file.path(),
         "[[listen]]\nurl = \"tcp+line://127.0.0.1:0\"\n",
     )
-    .expect("written");
+    .expect("it is written");
     assert_eq!(run(&["config", "check", &path]).status.code(), Some(0));
 }
 
@@ -118,7 +118,7 @@ fn a_wrong_configuration_names_file_line_and_column() {
 fn a_configured_table_routes_commands_and_refuses_unknown_ones() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let config = "[[listen]]\nurl = \"tcp+session://127.0.0.1:0\"\ncodes = { \"0x17\" = \"postroad/echo\", \"0x18\" = \"missing\" }\n";
-    std::fs::write(file.path(), config).expect("written");
+    std::fs::write(file.path(), config).expect("it is written");
     let node = Node::with(&["--config", &file.path().display().to_string()], 1);
     let url = format!("tcp+session://{}", node.addresses[0]);
     assert_eq!(
@@ -152,7 +152,7 @@ fn frames_are_explained_to_the_byte_that_is_wrong() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("wrong: checksum at byte 12"), "{said}");
     let output = run(&["decode", "--output", "json", "abcd0109000000010000000178"]);
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     assert_eq!(
         (&said[0]["error"]["fault"], &said[0]["error"]["at"]),
         (&"type".into(), &3.into())
@@ -268,7 +268,7 @@ fn kill_nine_under_load_ends_every_call_clearly_and_the_client_goes_on() {
             "all callers are at work"
         );
     }
-    node.child.kill().expect("killed");
+    node.child.kill().expect("it is killed");
     for _ in 0..32 {
         let (_, error) = receiver
             .recv_timeout(Duration::from_secs(5))
@@ -320,9 +320,10 @@ fn ten_thousand_silent_connections_cost_little_and_others_are_served() {
     );
     let node = Node::start(&["tcp+auto://127.0.0.1:0", "tcp+line://127.0.0.1:0"]);
     let before = node.memory();
-    // Of a dialect: these may stay. The opening's deadline is for those that have not said what they speak.
+    // Of a dialect: these may stay. The opening's deadline is for those that have not said what
+    // they speak.
     let silent: Vec<_> = (0..CONNECTIONS)
-        .map(|_| TcpStream::connect(&node.addresses[1]).expect("accepted"))
+        .map(|_| TcpStream::connect(&node.addresses[1]).expect("it is accepted"))
         .collect();
     assert_eq!(
         text(&run(&["call", &node.tcp(), "postroad/echo", "1"]).stdout),

@@ -1,4 +1,5 @@
-//! `#[postroad::service]`: a trait is the schema of a service; its client and its routes are written from it.
+//! `#[postroad::service]`: a trait is the schema of a service; its client and its routes are
+//! written from it.
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
@@ -18,12 +19,13 @@ use syn::{
 ///
 /// gives, beside the trait, whose methods become futures that are `Send`:
 ///
-/// - `GreeterClient::new(client)` with `hello(name)` that returns `Result<String, postroad::CallError>`;
+/// - `GreeterClient::new(client)` with `hello(name)` that returns `Result<String,
+///   postroad::CallError>`;
 /// - `greeter_routes(service)`, a `Router` with the route `Greeter.hello`.
 ///
-/// Arguments travel as one object with a field for each, so `postroad call URL Greeter.hello '{"name": "Ada"}'` works
-/// too, in JSON or MessagePack. Every method is `async`, takes `&self` and owned values, and returns a `Result` whose
-/// error converts into `postroad::Error`.
+/// Arguments travel as one object with a field for each, so `postroad call URL Greeter.hello
+/// '{"name": "Ada"}'` works too, in JSON or MessagePack. Every method is `async`, takes `&self` and
+/// owned values, and returns a `Result` whose error converts into `postroad::Error`.
 #[proc_macro_attribute]
 pub fn service(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemTrait);
@@ -57,7 +59,8 @@ impl<'a> Method<'a> {
             return fail("methods of a service have no generics and no body: they are its schema");
         }
         let mut inputs = signature.inputs.iter();
-        let takes_self = matches!(inputs.next(), Some(FnArg::Receiver(me)) if me.reference.is_some() && me.mutability.is_none());
+        let is_shared = |me: &syn::Receiver| me.reference.is_some() && me.mutability.is_none();
+        let takes_self = matches!(inputs.next(), Some(FnArg::Receiver(me)) if is_shared(me));
         if !takes_self {
             return fail("methods of a service take &self: one service handles many calls at once");
         }
@@ -263,7 +266,8 @@ fn routes(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
                     async move {
                         let reply = payload.reply(());
                         let #arguments { #(#names),* } = payload.value;
-                        let value = service.#name(#(#names),*).await.map_err(::postroad::Error::from)?;
+                        let value = service.#name(#(#names),*).await;
+                        let value = value.map_err(::postroad::Error::from)?;
                         ::core::result::Result::<_, ::postroad::Error>::Ok(reply.reply(value))
                     }
                 },

@@ -388,7 +388,8 @@ impl WireFault {
 pub struct WireError {
     /// What was wrong.
     pub fault: WireFault,
-    /// The byte where it shows. Codecs count from the frame's first byte, sessions from the connection's.
+    /// The byte where it shows. Codecs count from the frame's first byte, sessions from the
+    /// connection's.
     pub at: u64,
     /// Found and expected, for a person.
     pub detail: String,

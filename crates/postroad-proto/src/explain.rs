@@ -168,8 +168,8 @@ fn dialect_fields(to: &mut Explanation, codec: &Codec, bytes: &[u8]) -> usize {
 
 /// Explains the opening or frame of the native protocol at the beginning of `bytes`.
 ///
-/// Whether frames end with a checksum was agreed in the opening; with `None` it is guessed: a checksum that is right
-/// is one.
+/// Whether frames end with a checksum was agreed in the opening; with `None` it is guessed: a
+/// checksum that is right is one.
 #[must_use]
 pub fn explain_native(bytes: &[u8], checksum: Option<bool>) -> Explanation {
     let shared = bytes

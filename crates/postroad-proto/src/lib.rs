@@ -1,7 +1,7 @@
 //! The protocol core of Postroad: bytes in, events and bytes out, and time as an argument.
 //!
-//! This crate decides and never does: it opens no socket, reads no clock, draws no random number, logs nothing
-//! and grows nothing without a bound. `postroad` joins it to a runtime.
+//! This crate decides and never does: it opens no socket, reads no clock, draws no random number,
+//! logs nothing and grows nothing without a bound. `postroad` joins it to a runtime.
 //!
 //! - [`frame`]: native frames, `docs/protocol.md`.
 //! - [`dialect`]: the six dialects, `docs/dialects.md`.

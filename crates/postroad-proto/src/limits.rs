@@ -30,7 +30,8 @@ pub const CALLS_MAX: usize = 1 << 16;
 
 /// Payload of one fragment, bytes: what an urgent message may have to wait for.
 pub const FRAGMENT_BYTES: usize = 16 * 1024;
-/// Bytes handed to the transport at a time. One fragment, so that an urgent message never waits for more (M-026).
+/// Bytes handed to the transport at a time. One fragment, so that an urgent message never waits for
+/// more (M-026).
 pub const TRANSMIT_BYTES: usize = FRAGMENT_BYTES + 4096;
 /// Transmits in which a class with work may be passed over before it gets one fragment.
 pub const STARVATION_TURNS: u32 = 16;
@@ -97,7 +98,8 @@ const _: () = assert!(
 /// The constants of this module of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest frame body accepted, bytes. At least 24 KiB (a fragment and its parts), at most 16 MiB - 1.
+    /// Largest frame body accepted, bytes. At least 24 KiB (a fragment and its parts), at most 16
+    /// MiB - 1.
     pub max_frame: usize,
     /// Largest message accepted, bytes, in as many fragments as it takes.
     pub max_message: usize,
@@ -207,12 +209,12 @@ impl Limits {
     #[must_use]
     pub fn memory_max(&self) -> usize {
         let frame = self.max_frame.max(self.max_dialect_payload) + HEAD_BYTES + CHECKSUM_BYTES;
-        frame                                   // one incomplete frame
-            + self.outbox_max + frame           // answers not yet written, and the one that met the bound
-            + self.assembly_max                 // messages whose fragments are missing
-            + self.max_calls * 160              // slots of both directions and their dialect bookkeeping
+        frame // one incomplete frame
+            + self.outbox_max + frame // answers not yet written, and the one that met the bound
+            + self.assembly_max // messages whose fragments are missing
+            + self.max_calls * 160 // slots of both directions and their dialect bookkeeping
             + self.max_routes * (ROUTE_NAME_MAX + 64) // names of routes
-            + self.max_calls * 256              // events not yet taken
+            + self.max_calls * 256 // events not yet taken
             + 16 * 1024 // the fixed parts
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Add;
 use std::time::Duration;
 
-/// A moment, in nanoseconds since an arbitrary start that is the same for one process or simulation.
+/// A moment, in nanoseconds since an arbitrary start that is the same for one process or
+/// simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 

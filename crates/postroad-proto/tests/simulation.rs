@@ -1,10 +1,10 @@
-//! Thousands of seeded conversations over bad wires. A seed decides latency, jitter, the size of pieces, cuts at any
-//! byte, silence, flipped bits, peers that do not read, whole connections delivered twice and in another order, and
-//! what handlers do. The seed that failed is printed; `POSTROAD_SIM_SEED=N` runs it alone,
-//! `POSTROAD_SIM_SEEDS=N` runs more of them.
+//! Thousands of seeded conversations over bad wires. A seed decides latency, jitter, the size of
+//! pieces, cuts at any byte, silence, flipped bits, peers that do not read, whole connections
+//! delivered twice and in another order, and what handlers do. The seed that failed is printed;
+//! `POSTROAD_SIM_SEED=N` runs it alone, `POSTROAD_SIM_SEEDS=N` runs more of them.
 //!
-//! Invariants: no reply reaches the wrong call, every call ends exactly once, no request starts past its deadline,
-//! memory stays under the written bound.
+//! Invariants: no reply reaches the wrong call, every call ends exactly once, no request starts
+//! past its deadline, memory stays under the written bound.
 
 mod harness;
 
@@ -25,7 +25,8 @@ use postroad_proto::session::{
 
 const SEEDS: u64 = 4000;
 
-/// Calls that ended, and those of them that had their reply: a simulation in which nothing happens proves nothing.
+/// Calls that ended, and those of them that had their reply: a simulation in which nothing happens
+/// proves nothing.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
 

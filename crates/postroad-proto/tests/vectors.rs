@@ -229,6 +229,49 @@ fn every_native_opening_vector_decodes_and_encodes_back_m_001_m_009() {
     }
 }
 
+/// The head's fields as the vector has them.
+fn check_head(name: &str, head: &Head, fields: &Value) {
+    let is = |key: &str| fields[key].as_bool().unwrap_or_default();
+    assert_eq!(
+        (head.has_more(), head.has_parts()),
+        (is("more"), is("has_parts")),
+        "{name}"
+    );
+    let found = [
+        head.kind,
+        head.priority(),
+        head.qos(),
+        head.codec(),
+        head.attempt(),
+    ];
+    let keys = ["kind", "priority", "qos", "codec", "attempt"];
+    assert_eq!(
+        found.map(u64::from),
+        keys.map(|key| number(fields, key)),
+        "{name}"
+    );
+    let found = [u64::from(head.route), head.id.into(), head.arg.into()];
+    assert_eq!(
+        found,
+        ["route", "id", "arg"].map(|key| number(fields, key)),
+        "{name}"
+    );
+}
+
+fn check_error(name: &str, payload: &Bytes, fields: &Value) {
+    if let Some(error) = fields["error_body"].as_object() {
+        let body = ErrorBody::decode(payload.clone()).expect(name);
+        assert_eq!(
+            body.causes.len(),
+            error["causes"].as_array().expect(name).len()
+        );
+        assert_eq!(
+            u64::from(body.retry.to_wire()),
+            error["retry"].as_u64().expect(name)
+        );
+    }
+}
+
 #[test]
 fn every_native_frame_vector_decodes_and_encodes_back() {
     for vector in load(include_str!("../../../docs/vectors/native.json")) {
@@ -250,56 +293,23 @@ fn every_native_frame_vector_decodes_and_encodes_back() {
             .expect(name)
             .expect(name);
         let head: Head = frame.head;
-        let is = |key: &str| fields[key].as_bool().unwrap_or_default();
-        assert_eq!(
-            (head.has_more(), head.has_parts()),
-            (is("more"), is("has_parts")),
-            "{name}"
-        );
-        let found = [
-            head.kind,
-            head.priority(),
-            head.qos(),
-            head.codec(),
-            head.attempt(),
-        ]
-        .map(u64::from);
-        let keys = ["kind", "priority", "qos", "codec", "attempt"];
-        assert_eq!(found, keys.map(|key| number(fields, key)), "{name}");
-        let found = [u64::from(head.route), head.id.into(), head.arg.into()];
-        assert_eq!(
-            found,
-            ["route", "id", "arg"].map(|key| number(fields, key)),
-            "{name}"
-        );
+        check_head(name, &head, fields);
         let (parts, end) = match head.has_parts() {
             true => Parts::split(&frame.body).expect(name),
             false => (Parts::new(&[]), 0),
         };
-        let parts: Vec<_> = parts.map(|part| part.expect(name)).collect();
-        let expected = parts_of(fields);
+        let parts = parts.map(|part| part.expect(name));
         let pairs: Vec<_> = parts
-            .iter()
             .map(|part| (part.tag, Bytes::copy_from_slice(part.value)))
             .collect();
-        assert_eq!(pairs, expected, "{name}");
+        assert_eq!(pairs, parts_of(fields), "{name}");
         let payload = frame.body.slice(end..);
         assert_eq!(
             to_hex(&payload),
             fields["payload"].as_str().unwrap_or_default(),
             "{name}"
         );
-        if let Some(error) = fields["error_body"].as_object() {
-            let body = ErrorBody::decode(payload.clone()).expect(name);
-            assert_eq!(
-                body.causes.len(),
-                error["causes"].as_array().expect(name).len()
-            );
-            assert_eq!(
-                u64::from(body.retry.to_wire()),
-                error["retry"].as_u64().expect(name)
-            );
-        }
+        check_error(name, &payload, fields);
         let mut out = BytesMut::new();
         put_frame(
             &mut out,

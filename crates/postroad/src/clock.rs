@@ -6,7 +6,8 @@ use std::time::Duration;
 use postroad_proto::Time;
 use tokio::time::Instant;
 
-/// The moment that [`Time`] counts from. Taken from the real clock, so that every paused one is later.
+/// The moment that [`Time`] counts from. Taken from the real clock, so that every paused one is
+/// later.
 fn start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     *START.get_or_init(|| Instant::from_std(std::time::Instant::now()))

@@ -13,8 +13,9 @@ use crate::clock;
 
 /// The circumstances of the request that is being handled.
 ///
-/// A handler's own calls inherit them: they end no later, belong to the same trace and have the same priority, unless
-/// the call says otherwise. Work that outlives the handler in a task of its own does not inherit them.
+/// A handler's own calls inherit them: they end no later, belong to the same trace and have the
+/// same priority, unless the call says otherwise. Work that outlives the handler in a task of its
+/// own does not inherit them.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     pub(crate) deadline: Time,

@@ -8,7 +8,8 @@ use postroad_proto::error::{Cause, Code, ErrorBody, Fault, Retry, Trace};
 use postroad_proto::policy::ConnectionState;
 use postroad_proto::session::{CloseReason, Failure};
 
-/// What a handler answers with when it fails: a code, a message, and the chain of causes across services.
+/// What a handler answers with when it fails: a code, a message, and the chain of causes across
+/// services.
 ///
 /// ```
 /// use postroad::Error;
@@ -24,7 +25,8 @@ use postroad_proto::session::{CloseReason, Failure};
 pub struct Error(Box<ErrorBody>);
 
 impl Error {
-    /// An error with a code of the form `SRV-E-404`; anything else becomes `SRV-E-500` and is quoted.
+    /// An error with a code of the form `SRV-E-404`; anything else becomes `SRV-E-500` and is
+    /// quoted.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         match Code::parse(code) {
@@ -61,7 +63,8 @@ impl Error {
         self
     }
 
-    /// Says whether the call may be sent again. The promise of *here* and *elsewhere* is that nothing was done.
+    /// Says whether the call may be sent again. The promise of *here* and *elsewhere* is that
+    /// nothing was done.
     #[must_use]
     pub fn with_retry(mut self, retry: Retry, after: Duration) -> Self {
         self.0.retry = retry;
@@ -231,7 +234,8 @@ impl CallError {
         }
     }
 
-    /// Whether the call may be sent again: *here* and *elsewhere* mean that it was certainly not started.
+    /// Whether the call may be sent again: *here* and *elsewhere* mean that it was certainly not
+    /// started.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {

@@ -90,7 +90,8 @@ pub trait IntoReply {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct State<S>(pub S);
 
-/// A value in whichever codec the request has: JSON, MessagePack, or JSON where a dialect does not say.
+/// A value in whichever codec the request has: JSON, MessagePack, or JSON where a dialect does not
+/// say.
 ///
 /// As an answer it needs the request's codec: [`Payload::reply`].
 #[derive(Clone, Debug)]

@@ -36,7 +36,7 @@ macro_rules! handlers {
             Out: IntoReply + 'static,
             $($argument: FromRequest<S> + Send + 'static,)*
         {
-            #[allow(non_snake_case, unused_mut, unused_variables, reason = "one macro for every arity")]
+            #[allow(non_snake_case, unused_mut, unused_variables, reason = "for every arity")]
             async fn handle(self, mut request: Request, state: S) -> Result<Reply, ErrorBody> {
                 $(let $argument = $argument::from_request(&mut request, &state)?;)*
                 // The request's own memory is free while the handler runs.

@@ -1,4 +1,5 @@
-//! Postroad carries messages between services and devices fast, in order of importance, and without losing any.
+//! Postroad carries messages between services and devices fast, in order of importance, and without
+//! losing any.
 //!
 //! A service and its client:
 //!
@@ -20,7 +21,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let server = Server::new(greeter_routes(Polite)).listen("mem://greeter".parse()?).start().await?;
+//! let server = Server::new(greeter_routes(Polite));
+//! let server = server.listen("mem://greeter".parse()?).start().await?;
 //! let greeter = GreeterClient::new(Client::connect("mem://greeter").await?);
 //! assert_eq!(greeter.hello("Ada".to_owned()).await?, "Good day, Ada");
 //! server.shutdown().await;
@@ -28,8 +30,9 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where, [`codec`] says how values
-//! become bytes, [`transport`](Transports) carries them. What is decided, not done, is in `postroad-proto`.
+//! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where,
+//! [`codec`] says how values become bytes, [`transport`](Transports) carries them. What is decided,
+//! not done, is in `postroad-proto`.
 
 mod client;
 mod clock;

@@ -50,7 +50,8 @@ impl Table {
         self.routes.get(name)
     }
 
-    /// Whether any route is named after a code of this kind: then one that is not there is unknown, not echoed.
+    /// Whether any route is named after a code of this kind: then one that is not there is unknown,
+    /// not echoed.
     pub(crate) fn has_codes(&self, kind: &str) -> bool {
         self.routes.keys().any(|name| name.starts_with(kind))
     }
@@ -107,7 +108,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         }
     }
 
-    /// Adds a route by its name: a method (`Service.method`) or a topic (`user/login`). The last of a name wins.
+    /// Adds a route by its name: a method (`Service.method`) or a topic (`user/login`). The last of
+    /// a name wins.
     #[must_use]
     pub fn route<A: 'static, H: Handler<A, S>>(self, name: &str, handler: H) -> Self {
         let types = (H::request_type(), H::response_type());
@@ -126,7 +128,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.route(&format!("opcode/0x{opcode:02x}"), handler)
     }
 
-    /// Adds a route whose types are known by other names than Rust's; used by `#[postroad::service]`.
+    /// Adds a route whose types are known by other names than Rust's; used by
+    /// `#[postroad::service]`.
     #[must_use]
     pub fn described<A: 'static, H: Handler<A, S>>(
         mut self,

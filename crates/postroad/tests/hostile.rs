@@ -1,4 +1,5 @@
-//! Peers that are broken, slow, silent or hostile: each costs its own connection and changes nothing for others.
+//! Peers that are broken, slow, silent or hostile: each costs its own connection and changes
+//! nothing for others.
 
 use std::time::Duration;
 
@@ -178,7 +179,8 @@ async fn a_peer_that_never_reads_is_dropped_and_others_do_not_notice() -> Tested
     let server = serve("tcp://127.0.0.1:0").await?;
     let address = &server.addresses()[0];
     let greedy = Client::connect(&format!("tcp://{address}")).await?;
-    // What the client's end would read is never read: its runtime is this one, and it is not polled.
+    // What the client's end would read is never read: its runtime is this one, and it is not
+    // polled.
     let mut raw = TcpStream::connect(address).await?;
     let mut hello = bytes_of_hello();
     raw.write_all(&hello).await?;

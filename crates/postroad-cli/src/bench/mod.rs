@@ -125,7 +125,8 @@ async fn closed_loop(load: &Rc<Load>, callers: usize) {
                     result,
                     Err(CallError::NotConnected { .. } | CallError::Busy(_))
                 ) {
-                    // Nothing was waited for: without a pause the loop would only count its own failures.
+                    // Nothing was waited for: without a pause the loop would only count its own
+                    // failures.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }

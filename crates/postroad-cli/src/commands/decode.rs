@@ -107,7 +107,8 @@ fn reading(decode: &Decode, bytes: &[u8]) -> Result<As, Failed> {
             Ok(Some(dialect)) => codec(dialect),
             _ => {
                 let what = "the first bytes are no magic: name the dialect";
-                let hint = "--dialect native, session, priority or line; frames after a native opening have no magic";
+                let hint =
+                    "--dialect native, session, priority or line: what they send has no magic";
                 Err(Failed::usage(what).hint(hint))
             }
         },
@@ -154,7 +155,8 @@ fn print(explanation: &Explanation, bytes: &[u8], base: usize, style: Style) {
 fn json(explanation: &Explanation, base: usize) -> serde_json::Value {
     let fields = explanation.fields.iter().map(|field| {
         let offset = base + field.offset;
-        serde_json::json!({ "offset": offset, "len": field.len, "name": field.name, "value": field.value })
+        let (name, value) = (&field.name, &field.value);
+        serde_json::json!({ "offset": offset, "len": field.len, "name": name, "value": value })
     });
     let error = explanation.error.as_ref().map(|error| {
         serde_json::json!({

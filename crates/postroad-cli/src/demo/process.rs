@@ -89,7 +89,8 @@ impl Drop for Node {
     }
 }
 
-/// Starts the process and waits until it says that it is ready; its endpoints with the ports that it got.
+/// Starts the process and waits until it says that it is ready; its endpoints with the ports that
+/// it got.
 async fn spawn(urls: Vec<String>) -> Result<(Child, Vec<String>), Failed> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("demo-node");

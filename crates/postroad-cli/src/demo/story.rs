@@ -175,7 +175,7 @@ impl Story {
                 right += usize::from(call.await.unwrap_or(false));
             }
             let what = format!(
-                "{name:<9} {right} of {REQUESTS} requests in flight at once, each with its own answer"
+                "{name:<9} {right} of {REQUESTS} requests in flight, each with its own answer"
             );
             self.claim(right == REQUESTS, what);
         }

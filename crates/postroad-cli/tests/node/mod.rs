@@ -91,7 +91,7 @@ impl Node {
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS");
+            .expect("VmRSS is there");
         line.split_whitespace()
             .nth(1)
             .and_then(|number| number.parse().ok())
@@ -117,7 +117,8 @@ pub fn wait(child: &mut Child) -> ExitStatus {
     panic!("the process did not end within ten seconds");
 }
 
-/// Whether a peer is there. `POSTROAD_TEST_PEERS=require` makes a missing one a failure, which is what CI does.
+/// Whether a peer is there. `POSTROAD_TEST_PEERS=require` makes a missing one a failure, which is
+/// what CI does.
 pub fn has_peer(name: &str, package: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {name}")])
@@ -146,15 +147,15 @@ pub fn peer(command: &mut Command) -> String {
     child
         .stdout
         .take()
-        .expect("piped")
+        .expect("it is piped")
         .read_to_string(&mut out)
-        .expect("text");
+        .expect("it is text");
     child
         .stderr
         .take()
-        .expect("piped")
+        .expect("it is piped")
         .read_to_string(&mut err)
-        .expect("text");
+        .expect("it is text");
     let status = child.wait().expect("it ends");
     assert!(status.success(), "{command:?} failed: {out}\n{err}");
     out

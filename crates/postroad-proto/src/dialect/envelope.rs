@@ -43,7 +43,8 @@ pub enum Target {
     Unsaid,
 }
 
-/// How an answer is wrapped: the envelopes describe questions, and only `packet` frames its answers too.
+/// How an answer is wrapped: the envelopes describe questions, and only `packet` frames its answers
+/// too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyFrame {
     /// The handler's payload as it is.

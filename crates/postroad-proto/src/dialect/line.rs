@@ -89,7 +89,8 @@ pub(super) fn encode(_codec: &Codec, frame: &DialectFrame, out: &mut BytesMut) -
     if text.contains(&b'\n') || std::str::from_utf8(text).is_err() {
         return None;
     }
-    // As a question, the text of a heartbeat or a trailing carriage return would not arrive as it was meant.
+    // As a question, the text of a heartbeat or a trailing carriage return would not arrive as it
+    // was meant.
     if prefix.is_empty() && (text == PING || text.last() == Some(&b'\r')) {
         return None;
     }

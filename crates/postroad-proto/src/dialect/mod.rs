@@ -1,7 +1,8 @@
 //! The six dialects as pure codecs: bytes in, frames out. Layouts: `docs/dialects.md`.
 //!
-//! Multi-byte integers are big-endian. Any split of the input into chunks decodes the same: magic and version
-//! are judged at their first wrong byte, everything else when the whole header is there.
+//! Multi-byte integers are big-endian. Any split of the input into chunks decodes the same: magic
+//! and version are judged at their first wrong byte, everything else when the whole header is
+//! there.
 
 mod compact;
 mod envelope;

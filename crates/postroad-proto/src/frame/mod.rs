@@ -1,4 +1,5 @@
-//! Native frames: the 16-byte head, its body and its checksum. Layouts: `docs/protocol.md`, section 2.
+//! Native frames: the 16-byte head, its body and its checksum. Layouts: `docs/protocol.md`, section
+//! 2.
 
 mod opening;
 mod parts;
@@ -325,7 +326,8 @@ fn check_sum(frame: &[u8], end: usize) -> Result<(), WireError> {
 
 /// Appends one frame whose body is `parts` followed by `payload`.
 ///
-/// `head.len` and the PARTS bit are filled in here. The caller keeps the body within the peer's limit (M-009).
+/// `head.len` and the PARTS bit are filled in here. The caller keeps the body within the peer's
+/// limit (M-009).
 #[inline]
 pub fn put_frame(out: &mut BytesMut, mut head: Head, parts: &[u8], payload: &[u8], checksum: bool) {
     let parts_bytes = if parts.is_empty() { 0 } else { 2 + parts.len() };

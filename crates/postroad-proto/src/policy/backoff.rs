@@ -1,7 +1,8 @@
 //! When to dial again: exponential backoff with full jitter.
 //!
-//! Full jitter draws the wait uniformly between nothing and the exponential bound, so that many clients of one
-//! restarted server do not come back in step (AWS Architecture Blog, "Exponential Backoff and Jitter", 2015).
+//! Full jitter draws the wait uniformly between nothing and the exponential bound, so that many
+//! clients of one restarted server do not come back in step (AWS Architecture Blog, "Exponential
+//! Backoff and Jitter", 2015).
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The session of a dialect: frames of one codec, answers matched by id or by turn. `docs/dialects.md`.
+//! The session of a dialect: frames of one codec, answers matched by id or by turn.
+//! `docs/dialects.md`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ pub struct DialectSession {
     turns: VecDeque<CallId>,
     heartbeat: Heartbeat,
     ping_sent: Option<Time>,
-    /// Server: requests in flight, in the order in which they came. Answers of FIFO dialects leave in this order.
+    /// Server: requests in flight, in the order in which they came. Answers of FIFO dialects leave
+    /// in this order.
     pending: VecDeque<Pending>,
     /// Server: the next request's id.
     next: u32,

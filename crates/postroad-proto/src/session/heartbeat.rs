@@ -1,8 +1,8 @@
 //! Signs of life, and what they measure.
 //!
-//! Any received frame counts. After an interval of silence a PING is sent; after three without any frame the
-//! connection is dead (M-022). The interval shortens when a ping is missed or round trips jitter, and lengthens back
-//! when they are calm. Round trips are smoothed as in RFC 6298.
+//! Any received frame counts. After an interval of silence a PING is sent; after three without any
+//! frame the connection is dead (M-022). The interval shortens when a ping is missed or round trips
+//! jitter, and lengthens back when they are calm. Round trips are smoothed as in RFC 6298.
 
 use std::time::Duration;
 

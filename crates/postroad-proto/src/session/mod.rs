@@ -1,6 +1,7 @@
 //! The state machine of one connection, of either end, in any protocol.
 //!
-//! Bytes go in by [`Session::handle_bytes`], time by [`Session::handle_timeout`], commands by [`Session::call`],
+//! Bytes go in by [`Session::handle_bytes`], time by [`Session::handle_timeout`], commands by
+//! [`Session::call`],
 //! [`Session::respond`] and their like. After any of them, in this order:
 //!
 //! 1. [`Session::poll_event`] until `None`: what has happened;
@@ -8,8 +9,8 @@
 //! 3. [`Session::poll_timeout`]: when to call [`Session::handle_timeout`];
 //! 4. [`Session::is_closed`]: whether to close the transport once everything is written.
 //!
-//! The driver also says when the transport ended ([`Session::handle_end`]) and whether it takes bytes
-//! ([`Session::handle_written`]).
+//! The driver also says when the transport ended ([`Session::handle_end`]) and whether it takes
+//! bytes ([`Session::handle_written`]).
 
 mod assembly;
 mod detect;
@@ -73,20 +74,23 @@ pub mod features {
 /// Settings of one end's sessions.
 ///
 /// # Defaults
-/// Version 1; a checksum offered; heartbeat 30 s; opening 5 s; 30 s for a frame that has begun, 10 s for a write.
+/// Version 1; a checksum offered; heartbeat 30 s; opening 5 s; 30 s for a frame that has begun, 10
+/// s for a write.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Lowest version spoken.
     pub version_min: u16,
     /// Highest version spoken.
     pub version_max: u16,
-    /// Features offered, bits of [`features`]. Leave out the checksum where the transport has its own.
+    /// Features offered, bits of [`features`]. Leave out the checksum where the transport has its
+    /// own.
     pub offered: u32,
     /// Features without which there is no session.
     pub required: u32,
     /// Bounds.
     pub limits: Limits,
-    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10 ms.
+    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
+    /// ms.
     pub heartbeat: Duration,
     /// Time for the whole opening.
     pub handshake: Duration,
@@ -394,7 +398,8 @@ pub enum Event {
     Cancelled(CallId, CancelReason),
     /// A call of this end is over.
     Finished(CallId, Result<Reply, Failure>),
-    /// The server wants no new calls here. Dial another connection; this one ends when its calls have.
+    /// The server wants no new calls here. Dial another connection; this one ends when its calls
+    /// have.
     Draining,
     /// A heartbeat came back: the smoothed round trip.
     RoundTrip(Duration),
@@ -520,7 +525,8 @@ impl Session {
         }
     }
 
-    /// Answers a request. A request that was called off is not answered; whether it still was in flight.
+    /// Answers a request. A request that was called off is not answered; whether it still was in
+    /// flight.
     #[inline]
     pub fn respond(&mut self, now: Time, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
         match self {
@@ -530,7 +536,8 @@ impl Session {
         }
     }
 
-    /// Asks the other end for no more, finishes what was accepted, then closes; after `grace` at the latest.
+    /// Asks the other end for no more, finishes what was accepted, then closes; after `grace` at
+    /// the latest.
     pub fn drain(&mut self, now: Time, grace: Duration) {
         each!(self, session => session.drain(now, grace));
     }
@@ -630,7 +637,8 @@ impl Session {
     }
 }
 
-/// An answer, or the error that there is no room for it: what a peer asks for and does not read is bounded.
+/// An answer, or the error that there is no room for it: what a peer asks for and does not read is
+/// bounded.
 fn bounded(
     answer: Result<Reply, ErrorBody>,
     queued: usize,

@@ -1,4 +1,5 @@
-//! What waits to be written: one queue a priority, large messages cut into fragments only when it is their turn.
+//! What waits to be written: one queue a priority, large messages cut into fragments only when it
+//! is their turn.
 
 use std::collections::VecDeque;
 
@@ -150,8 +151,8 @@ impl Outbox {
         })
     }
 
-    /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about one
-    /// fragment, so that what becomes urgent meanwhile need not wait for more (M-026).
+    /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about
+    /// one fragment, so that what becomes urgent meanwhile need not wait for more (M-026).
     #[inline]
     pub(super) fn transmit(&mut self, out: &mut BytesMut) -> bool {
         let before = out.len();
@@ -207,7 +208,8 @@ impl Class {
         self.small.is_empty() && self.bulk.is_empty() && self.ordered.is_empty()
     }
 
-    /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes that was.
+    /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes
+    /// that was.
     fn take(&mut self, out: &mut BytesMut, until: usize, checksum: bool) -> usize {
         if !self.small.is_empty() {
             return self.take_small(out, until, checksum);

@@ -1,13 +1,15 @@
-//! Calls in flight, of the caller and of the callee: slots that are used again, guarded by a generation.
+//! Calls in flight, of the caller and of the callee: slots that are used again, guarded by a
+//! generation.
 
 use super::CallId;
 use super::outbox::Place;
 use crate::Time;
 
-/// The earliest of many deadlines, kept as a lower bound so that no timer and no heap entry is needed for a call.
+/// The earliest of many deadlines, kept as a lower bound so that no timer and no heap entry is
+/// needed for a call.
 ///
-/// A finished call leaves the bound where it is; when the one wakeup comes too early, the next bound is found by
-/// looking at all calls, at most once a millisecond.
+/// A finished call leaves the bound where it is; when the one wakeup comes too early, the next
+/// bound is found by looking at all calls, at most once a millisecond.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     next: Time,

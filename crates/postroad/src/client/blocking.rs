@@ -10,7 +10,8 @@ use super::{CallBuilder, Client, ClientConfig, ConnectError};
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, TransportError};
 
-/// A [`Client`] with a runtime of its own, on one thread of its own. Must not be used on a runtime's thread.
+/// A [`Client`] with a runtime of its own, on one thread of its own. Must not be used on a
+/// runtime's thread.
 ///
 /// ```no_run
 /// let client = postroad::BlockingClient::connect("tcp://127.0.0.1:7400")?;
@@ -71,7 +72,8 @@ impl BlockingClient {
         self.runtime.block_on(self.client.send(route, message))
     }
 
-    /// Runs a call with settings of its own: `client.with("route", |call| call.priority(7).call(&1))`.
+    /// Runs a call with settings of its own: `client.with("route", |call|
+    /// call.priority(7).call(&1))`.
     pub fn with<'a, F, T>(&'a self, route: &'a str, run: impl FnOnce(CallBuilder<'a>) -> F) -> T
     where
         F: Future<Output = T>,

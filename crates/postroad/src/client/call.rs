@@ -54,13 +54,15 @@ impl<'a> CallBuilder<'a> {
     }
 
     /// The deadline: everything is charged to it, waiting for a connection included.
-    /// Default: [`ClientConfig::timeout`](super::ClientConfig::timeout). A handler's calls end no later than the handler's own.
+    /// Default: [`ClientConfig::timeout`](super::ClientConfig::timeout). A handler's calls end no
+    /// later than the handler's own.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// 0 to 7, 7 most urgent; more is taken for 7. Default 3, or that of the handler that makes the call.
+    /// 0 to 7, 7 most urgent; more is taken for 7. Default 3, or that of the handler that makes the
+    /// call.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = Some(priority.min(7));
         self
@@ -196,7 +198,8 @@ impl<'a> CallBuilder<'a> {
         })
     }
 
-    /// The time that the call has, and when that is over. Fixed once; every later wait is charged to it.
+    /// The time that the call has, and when that is over. Fixed once; every later wait is charged
+    /// to it.
     fn deadline(&self) -> (Duration, Time) {
         let now = clock::now();
         let timeout = self.timeout.unwrap_or(self.client.keeper.config.timeout);
@@ -250,7 +253,8 @@ impl<'a> CallBuilder<'a> {
             }
             .await;
             match answer {
-                // The connection was lost or drained between finding it and calling: nothing was sent.
+                // The connection was lost or drained between finding it and calling: nothing was
+                // sent.
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended().await;
                 }
@@ -273,7 +277,9 @@ impl<'a> CallBuilder<'a> {
             let trace = call.trace.map(tracing::field::display);
             let error = error.map(tracing::field::display);
             let endpoint = self.client.endpoint();
-            tracing::debug!(target: "postroad::call", %endpoint, route = self.route, trace, error, "called");
+            tracing::debug!(
+                target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
+            );
         }
     }
 }
@@ -286,7 +292,8 @@ fn decode<R: DeserializeOwned>(reply: &Reply) -> Result<R, CallError> {
     })
 }
 
-/// Sends the call when it is first polled, then waits in the connection's table. Dropping it cancels the call.
+/// Sends the call when it is first polled, then waits in the connection's table. Dropping it
+/// cancels the call.
 struct Answering<'a> {
     connection: Arc<Connection>,
     call: &'a Call<'a>,

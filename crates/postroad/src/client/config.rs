@@ -18,7 +18,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Time for the opening. Default 5 s.
     pub handshake: Duration,
-    /// Deadline of a call that names none. Default 5 s, or what is left to the handler that makes the call.
+    /// Deadline of a call that names none. Default 5 s, or what is left to the handler that makes
+    /// the call.
     pub timeout: Duration,
     /// Callers that may wait for a connection at once. Default 20; more fail at once.
     pub max_pending: usize,
@@ -26,7 +27,8 @@ pub struct ClientConfig {
     pub max_wait: Duration,
     /// When to dial again.
     pub backoff: Backoff,
-    /// Bounds of the connection. `max_calls` bounds the calls in flight together with what the server accepts.
+    /// Bounds of the connection. `max_calls` bounds the calls in flight together with what the
+    /// server accepts.
     pub limits: Limits,
     /// Heartbeat on an otherwise idle connection. Default 30 s; at least 10 ms.
     pub heartbeat: Duration,
@@ -34,7 +36,8 @@ pub struct ClientConfig {
     pub read_stall: Duration,
     /// Time in which a server that reads nothing must read something. Default 10 s.
     pub write_stall: Duration,
-    /// Whether frames carry a checksum. `None`, the default: where the transport has no integrity of its own.
+    /// Whether frames carry a checksum. `None`, the default: where the transport has no integrity
+    /// of its own.
     pub checksum: Option<bool>,
     /// Lowest and highest version of the native protocol to offer. Default 1 and 1.
     pub versions: (u16, u16),

@@ -84,12 +84,17 @@ impl LinkKeeper {
             let from = *state;
             match from.transition(to) {
                 Ok(next) => {
-                    tracing::debug!(target: "postroad::connection", endpoint = %self.endpoint, %from, %to, "state");
+                    tracing::debug!(
+                        target: "postroad::connection", endpoint = %self.endpoint, %from, %to,
+                        "state"
+                    );
                     *state = next;
                     true
                 }
                 Err(error) => {
-                    tracing::error!(target: "postroad::connection", endpoint = %self.endpoint, %error, "state");
+                    tracing::error!(
+                        target: "postroad::connection", endpoint = %self.endpoint, %error, "state"
+                    );
                     false
                 }
             }
@@ -97,7 +102,9 @@ impl LinkKeeper {
     }
 
     fn failed(&self, reason: &str) {
-        tracing::debug!(target: "postroad::connection", endpoint = %self.endpoint, reason, "no connection");
+        tracing::debug!(
+            target: "postroad::connection", endpoint = %self.endpoint, reason, "no connection"
+        );
         reason.clone_into(
             &mut self
                 .last_failure
@@ -248,7 +255,8 @@ impl Drop for Pending<'_> {
 }
 
 impl Drop for LinkKeeper {
-    /// The last client is gone: nobody can call any more, and those who do have an answer to wait for hold a clone.
+    /// The last client is gone: nobody can call any more, and those who do have an answer to wait
+    /// for hold a clone.
     fn drop(&mut self) {
         if let Some(connection) = self.current.swap(None) {
             connection.drain(CLOSE_GRACE);
@@ -345,7 +353,8 @@ impl Keeping {
         false
     }
 
-    /// After a failure: waits, or stays offline until somebody says otherwise. False if the client is to be closed.
+    /// After a failure: waits, or stays offline until somebody says otherwise. False if the client
+    /// is to be closed.
     async fn pause(&mut self, keeper: Arc<LinkKeeper>, failed: &Failed) -> bool {
         keeper.failed(&failed.reason);
         keeper.transition(ConnectionState::Error);

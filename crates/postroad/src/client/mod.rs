@@ -41,8 +41,8 @@ pub enum ConnectError {
 
 /// A client of one endpoint. Clones are handles of the same connection.
 ///
-/// The connection is dialled again when it breaks, with backoff and jitter, until the attempts are used up and the
-/// state is [`ConnectionState::Offline`]; [`Client::try_now`] starts again at once.
+/// The connection is dialled again when it breaks, with backoff and jitter, until the attempts are
+/// used up and the state is [`ConnectionState::Offline`]; [`Client::try_now`] starts again at once.
 ///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -89,7 +89,8 @@ impl Client {
         Ok(client)
     }
 
-    /// A client that dials in the background and is there at once: calls wait for the connection as long as
+    /// A client that dials in the background and is there at once: calls wait for the connection as
+    /// long as
     /// [`ClientConfig::max_wait`] says. Must be called on a runtime.
     ///
     /// # Errors
@@ -175,7 +176,8 @@ impl Client {
         self.keeper.state()
     }
 
-    /// Somebody knows that the server is back: dials at once, also when [`ConnectionState::Offline`].
+    /// Somebody knows that the server is back: dials at once, also when
+    /// [`ConnectionState::Offline`].
     pub fn try_now(&self) {
         self.keeper.try_now();
     }

@@ -39,7 +39,8 @@ pub mod numbers {
 
 /// Writes and reads values of type `T`.
 ///
-/// A codec is a value, because some need one: Avro has a schema. Those that do not are unit structs.
+/// A codec is a value, because some need one: Avro has a schema. Those that do not are unit
+/// structs.
 pub trait Codec<T> {
     /// The number on the wire; see [`numbers`].
     fn number(&self) -> u8;

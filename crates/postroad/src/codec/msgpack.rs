@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use super::{Codec, error, numbers};
 use crate::error::CodecError;
 
-/// MessagePack by serde, structs as maps, so that fields can be added. As an extractor and an answer,
-/// `MsgPack(value)`; as a codec, `MsgPack`.
+/// MessagePack by serde, structs as maps, so that fields can be added. As an extractor and an
+/// answer, `MsgPack(value)`; as a codec, `MsgPack`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MsgPack<T = ()>(pub T);
 

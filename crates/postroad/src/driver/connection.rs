@@ -113,7 +113,8 @@ impl Connection {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here leaves the state half-changed when it panics: handlers run without the lock.
+        // Nothing in here leaves the state half-changed when it panics: handlers run without the
+        // lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +162,8 @@ impl Connection {
         }
     }
 
-    /// Sees that what was queued is written: by the caller itself if it is alone, else by the driver.
+    /// Sees that what was queued is written: by the caller itself if it is alone, else by the
+    /// driver.
     fn push_out(&self, inner: MutexGuard<'_, Inner>, now: Time, is_lone: bool) {
         let must_rearm = inner
             .session
@@ -181,8 +183,9 @@ impl Connection {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Writes what there is, unless somebody else does already or the transport takes nothing. The driver has a
-    /// context and is woken when the transport takes bytes again; for anybody else it has to be.
+    /// Writes what there is, unless somebody else does already or the transport takes nothing. The
+    /// driver has a context and is woken when the transport takes bytes again; for anybody else it
+    /// has to be.
     fn flush<'a>(
         &'a self,
         mut inner: MutexGuard<'a, Inner>,
@@ -343,12 +346,17 @@ impl Connection {
                     version,
                     agent,
                 } => {
-                    tracing::debug!(target: "postroad::connection", peer = %self.peer, protocol, version, agent, "open");
+                    tracing::debug!(
+                        target: "postroad::connection", peer = %self.peer, protocol, version, agent,
+                        "open"
+                    );
                     link = Some(Link::Open);
                 }
                 Event::Draining => link = Some(Link::Draining),
                 Event::RoundTrip(round_trip) => {
-                    tracing::trace!(target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat");
+                    tracing::trace!(
+                        target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
+                    );
                 }
                 Event::Closed(reason) => {
                     inner.closed = Some(reason.clone());

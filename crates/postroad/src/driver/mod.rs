@@ -1,8 +1,9 @@
 //! Joins a session to a runtime: one future a connection, no task, timer or allocation a call.
 //!
-//! Whoever has something to say encodes it under the lock. A lone caller then writes to the socket itself; a caller
-//! that is not alone leaves its frame to the driver, which runs after all callers that can run, and so writes many
-//! frames at once. Bytes are read without the lock, parsed under it, and handlers run without it.
+//! Whoever has something to say encodes it under the lock. A lone caller then writes to the socket
+//! itself; a caller that is not alone leaves its frame to the driver, which runs after all callers
+//! that can run, and so writes many frames at once. Bytes are read without the lock, parsed under
+//! it, and handlers run without it.
 
 mod connection;
 mod waiters;
@@ -31,7 +32,8 @@ pub(crate) use waiters::WaiterKey;
 const READ_MIN: usize = 8 * 1024;
 /// Bytes of the largest read.
 const READ_MAX: usize = 256 * 1024;
-/// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find room.
+/// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find
+/// room.
 const ANSWERS_AT_ONCE: usize = 256 * 1024;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
@@ -162,8 +164,8 @@ impl ConnectionDriver {
         self.start_arrived();
     }
 
-    /// Starts handlers in the order of arrival, as long as their answers find room, and answers with those that were
-    /// done at once.
+    /// Starts handlers in the order of arrival, as long as their answers find room, and answers
+    /// with those that were done at once.
     fn start_arrived(&mut self) {
         let Some(service) = &self.service else {
             return self.arrived.clear();
@@ -214,7 +216,8 @@ impl ConnectionDriver {
             if self.connection.is_closed() {
                 return Poll::Ready(());
             }
-            // What paused the reading may have been written just now; if not, whoever ends it wakes this task.
+            // What paused the reading may have been written just now; if not, whoever ends it wakes
+            // this task.
             let goes_on = match progress {
                 Progress::Read => true,
                 Progress::Idle => false,
@@ -279,7 +282,8 @@ impl Future for ConnectionDriver {
                 }
                 Stage::Flushing => {
                     let flushed = ready!(this.poll_flushing(cx));
-                    // A client has said all it wanted; a server's last words must survive what is still on its way.
+                    // A client has said all it wanted; a server's last words must survive what is
+                    // still on its way.
                     if flushed.is_err() || this.service.is_none() {
                         return Poll::Ready(this.connection.close_reason());
                     }

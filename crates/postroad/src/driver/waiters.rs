@@ -14,8 +14,8 @@ enum Entry {
     Done(Answer),
 }
 
-/// A caller's place. It lives from the call until the caller has taken the answer, which may be after the session has
-/// given the call's slot to another.
+/// A caller's place. It lives from the call until the caller has taken the answer, which may be
+/// after the session has given the call's slot to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaiterKey(u32);
 
@@ -51,7 +51,8 @@ impl Waiters {
         WaiterKey(key)
     }
 
-    /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was only sent.
+    /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
+    /// only sent.
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
         let entry = self.entries.get_mut(key as usize)?;

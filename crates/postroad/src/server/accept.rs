@@ -32,7 +32,9 @@ pub(super) async fn accept(
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing");
+                tracing::warn!(
+                    target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 continue;
@@ -43,7 +45,10 @@ pub(super) async fn accept(
         if open >= shared.config.max_connections {
             count(&shared.counters.turned_away);
             if !is_full {
-                tracing::warn!(target: "postroad::server", %endpoint, open, "too many connections; turning new ones away");
+                tracing::warn!(
+                    target: "postroad::server", %endpoint, open,
+                    "too many connections; turning new ones away"
+                );
             }
             is_full = true;
             continue;
@@ -88,7 +93,9 @@ async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_int
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             shared.counters.closed("handshake", "transport");
-            tracing::warn!(target: "postroad::connection", %endpoint, peer, %error, "handshake failed");
+            tracing::warn!(
+                target: "postroad::connection", %endpoint, peer, %error, "handshake failed"
+            );
             return;
         }
         Err(_) => {
@@ -133,8 +140,12 @@ fn log_end(endpoint: &Endpoint, peer: &str, protocol: &str, reason: &CloseReason
         CloseReason::Peer | CloseReason::Drained | CloseReason::Local
     );
     if is_ordinary {
-        tracing::debug!(target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed");
+        tracing::debug!(
+            target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+        );
     } else {
-        tracing::warn!(target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed");
+        tracing::warn!(
+            target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+        );
     }
 }

@@ -25,10 +25,11 @@ pub struct ServerConfig {
     pub read_stall: Duration,
     /// Time in which a peer that reads nothing must read something. Default 10 s.
     pub write_stall: Duration,
-    /// Time for finishing what was accepted when the server is shut down. Default 25 s, within Kubernetes' 30 s.
+    /// Time for finishing what was accepted when the server is shut down. Default 25 s, within
+    /// Kubernetes' 30 s.
     pub drain: Duration,
-    /// Threads with a reactor of their own that connections are spread over. `None`, the default of the library, drives
-    /// them on the runtime that the server was started on. At most 1,024.
+    /// Threads with a reactor of their own that connections are spread over. `None`, the default of
+    /// the library, drives them on the runtime that the server was started on. At most 1,024.
     pub workers: Option<usize>,
 }
 

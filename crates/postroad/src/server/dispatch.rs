@@ -110,7 +110,8 @@ impl Dispatch {
     /// Takes one of the places for running requests.
     fn enter(&self) -> Option<Running> {
         let running = Running(Arc::clone(&self.running));
-        // The guard is counted before it is known whether there is room, and gives its place back if not.
+        // The guard is counted before it is known whether there is room, and gives its place back
+        // if not.
         let before = self.running.fetch_add(1, Ordering::Relaxed);
         (before < self.max_running).then_some(running)
     }
@@ -156,7 +157,8 @@ impl Service for Dispatch {
                 return Some(self.refuse(connection, "", error));
             }
         };
-        // Those before it in the same batch may have taken long: a request past its deadline is never started.
+        // Those before it in the same batch may have taken long: a request past its deadline is
+        // never started.
         if asked.deadline != Time::NEVER && asked.deadline <= clock::now() {
             let error = Error::of(
                 Code::DEADLINE,
@@ -175,7 +177,8 @@ impl Service for Dispatch {
         match Pin::new(&mut handling).poll(&mut TaskContext::from_waker(Waker::noop())) {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => {
-                // The task polls at once, so that a wake-up that this poll has missed is not needed.
+                // The task polls at once, so that a wake-up that this poll has missed is not
+                // needed.
                 connection.spawn(id, handling);
                 None
             }
@@ -258,7 +261,8 @@ impl Handling {
         let trace = self.trace.unwrap_or_else(trace::new);
         count(&self.counters.panicked);
         tracing::error!(
-            target: "postroad::call", peer = %self.peer, route = %self.name, %trace, panic = text, "handler panicked"
+            target: "postroad::call", peer = %self.peer, route = %self.name, %trace, panic = text,
+            "handler panicked"
         );
         // What exactly happened is the operator's business; the trace id finds it.
         let error = ErrorBody::new(Code::INTERNAL, "the handler failed unexpectedly");
@@ -285,7 +289,8 @@ impl Handling {
             let trace = trace.map(tracing::field::display);
             let error = answer.as_ref().err().map(tracing::field::display);
             tracing::debug!(
-                target: "postroad::call", peer = %self.peer, route = %self.name, trace, micros, error, "handled"
+                target: "postroad::call", peer = %self.peer, route = %self.name, trace, micros,
+                error, "handled"
             );
         }
     }

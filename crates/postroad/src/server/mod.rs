@@ -260,7 +260,8 @@ impl RunningServer {
         self.shared.counters.snapshot(*self.shared.open.borrow())
     }
 
-    /// Stops accepting, asks clients for no more, finishes what was accepted, for [`ServerConfig::drain`] at most.
+    /// Stops accepting, asks clients for no more, finishes what was accepted, for
+    /// [`ServerConfig::drain`] at most.
     ///
     /// Not cancellation safe: dropping the future stops the server at once.
     pub async fn shutdown(self) {
@@ -275,7 +276,9 @@ impl RunningServer {
         let drained = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
         if drained.is_err() {
             let left = *self.shared.open.borrow();
-            tracing::warn!(target: "postroad::server", left, "connections were cut at the end of the drain");
+            tracing::warn!(
+                target: "postroad::server", left, "connections were cut at the end of the drain"
+            );
         }
         self.shared.transition(ServerState::Stopped);
     }

@@ -1,5 +1,5 @@
-//! Threads with a reactor of their own. A connection lives on one of them, so that its reads, handlers and writes wake
-//! nobody else.
+//! Threads with a reactor of their own. A connection lives on one of them, so that its reads,
+//! handlers and writes wake nobody else.
 
 use std::future::Future;
 use std::io;

@@ -38,21 +38,23 @@ pub trait Transport: Send + Sync + 'static {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>>;
 
-    /// Whether bytes cannot be changed on the way unseen, so that frames need no checksum of their own.
+    /// Whether bytes cannot be changed on the way unseen, so that frames need no checksum of their
+    /// own.
     fn has_integrity(&self) -> bool;
 }
 
 /// A bound endpoint.
 pub trait Listener: Send {
-    /// The next connection. Errors that concern one connection only are not errors of the listener: it goes on.
-    /// Cancellation safe.
+    /// The next connection. Errors that concern one connection only are not errors of the listener:
+    /// it goes on. Cancellation safe.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>>;
 
     /// The address as the operating system has settled it, such as the port behind `:0`.
     fn local_address(&self) -> String;
 }
 
-/// A connection that was accepted, before whatever else its transport needs (a TLS handshake) has been done.
+/// A connection that was accepted, before whatever else its transport needs (a TLS handshake) has
+/// been done.
 pub struct Incoming {
     /// Who it is, for logs.
     pub peer: String,

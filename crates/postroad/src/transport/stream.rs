@@ -1,4 +1,5 @@
-//! A connected byte stream, split so that whoever has something to say can write while the driver reads.
+//! A connected byte stream, split so that whoever has something to say can write while the driver
+//! reads.
 
 use std::fmt;
 use std::io;
@@ -31,7 +32,8 @@ enum Kind {
 }
 
 impl Stream {
-    /// A stream of a transport that is not built in, or that does more than the kernel's: TLS, memory.
+    /// A stream of a transport that is not built in, or that does more than the kernel's: TLS,
+    /// memory.
     pub fn new(stream: impl AsyncStream + 'static) -> Self {
         Self(Kind::Other(Box::new(stream)))
     }
@@ -120,8 +122,8 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    /// Writes without waiting; `WouldBlock` if nothing is taken now. With a context, its task is woken when that
-    /// changes; without one nobody is, and the driver has to come back.
+    /// Writes without waiting; `WouldBlock` if nothing is taken now. With a context, its task is
+    /// woken when that changes; without one nobody is, and the driver has to come back.
     pub(crate) fn write(&self, cx: Option<&mut Context<'_>>, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(writer) => {
@@ -156,7 +158,8 @@ impl Writer {
         }
     }
 
-    /// Whether taken bytes may still sit in a buffer of the stream, so that [`Self::poll_flush`] has to be polled.
+    /// Whether taken bytes may still sit in a buffer of the stream, so that [`Self::poll_flush`]
+    /// has to be polled.
     pub(crate) fn buffers(&self) -> bool {
         matches!(self, Self::Other(_))
     }

@@ -13,7 +13,8 @@ use crate::error::TransportError;
 
 /// Connections that the kernel queues before they are accepted.
 const BACKLOG: u32 = 4096;
-/// Silence after which the kernel probes: dead peers of dialects without heartbeats are found by it.
+/// Silence after which the kernel probes: dead peers of dialects without heartbeats are found by
+/// it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! TLS 1.3 and mutual TLS over TCP, by rustls with its provider passed explicitly.
 //!
-//! Options of a dialler: `ca` (PEM file of roots instead of the system's), `cert` and `key` (this client's own),
-//! `name` (the name to expect instead of the host's). Options of a listener: `cert` and `key` (needed),
-//! `client_ca` (PEM file of roots; with it every client must show a certificate).
+//! Options of a dialler: `ca` (PEM file of roots instead of the system's), `cert` and `key` (this
+//! client's own), `name` (the name to expect instead of the host's). Options of a listener: `cert`
+//! and `key` (needed), `client_ca` (PEM file of roots; with it every client must show a
+//! certificate).
 
 use std::io;
 use std::sync::Arc;

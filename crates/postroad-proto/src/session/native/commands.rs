@@ -145,7 +145,8 @@ impl Native {
             .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
     }
 
-    /// Tells the server, in the queue of the call's priority, so that it cannot overtake the call itself.
+    /// Tells the server, in the queue of the call's priority, so that it cannot overtake the call
+    /// itself.
     fn send_cancel(&mut self, id: CallId, place: Place, reason: u32) {
         if self.outbox.forget(place, id.0) {
             let head = Head {

@@ -315,7 +315,8 @@ impl Native {
             let second = (now + DRAIN_PHASE_MAX).min(end);
             self.drain = Drain::First { second, end };
         } else {
-            // The client needs to ask nobody: it sends no new calls and leaves when the last has ended.
+            // The client needs to ask nobody: it sends no new calls and leaves when the last has
+            // ended.
             self.drain = Drain::Second { end };
         }
         self.continue_drain(now);

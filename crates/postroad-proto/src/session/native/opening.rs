@@ -10,7 +10,8 @@ use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, features};
 
 const AGENT: u8 = 1;
-/// Parts of an opening that are understood here: agent, credentials, authority, resume, token, resumed.
+/// Parts of an opening that are understood here: agent, credentials, authority, resume, token,
+/// resumed.
 const KNOWN_PARTS: std::ops::RangeInclusive<u8> = 1..=6;
 
 fn millis(config: &Config) -> u32 {

@@ -78,7 +78,8 @@ impl Native {
     #[inline]
     pub(super) fn receive(&mut self, now: Time, frame: Frame) -> Result<(), WireError> {
         let Frame { head, body } = frame;
-        // Kinds with bit 7 set that are not known are skipped (M-013); the decoder has refused the others.
+        // Kinds with bit 7 set that are not known are skipped (M-013); the decoder has refused the
+        // others.
         let Some(kind) = Kind::from_wire(head.kind) else {
             return Ok(());
         };
