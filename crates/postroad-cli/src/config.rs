@@ -165,6 +165,12 @@ impl NodeConfig {
     }
 }
 
+/// The environment, as far as it is text: nothing else can be a setting.
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Lays `POSTROAD_SECTION__KEY` over the file; `None` if there is none.
 fn with_variables(
     mut table: toml::Table,

@@ -179,7 +179,7 @@ pub struct Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.message)
+        write!(f, "{} {}", self.code, Printable(&self.message))
     }
 }
 
@@ -278,6 +278,24 @@ impl fmt::Display for ErrorBody {
                 f.write_str(", caused by ")?;
             }
             write!(f, "{cause}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Text of a peer as it may stand in a log or on a terminal: control characters are written out, so that nobody can
+/// forge a line or move the cursor.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(pub &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                fmt::Write::write_char(f, c)?;
+            }
         }
         Ok(())
     }
@@ -457,6 +475,15 @@ mod tests {
             "cut at a character"
         );
         assert_eq!(back.retry, Retry::IfIdempotent);
+    }
+
+    #[test]
+    fn what_a_peer_says_cannot_forge_a_line() {
+        let error = ErrorBody::new(Code::INTERNAL, "x\n2026 INFO all is well\x1b[2J");
+        assert_eq!(
+            error.to_string(),
+            "SRV-E-500 x\\n2026 INFO all is well\\u{1b}[2J"
+        );
     }
 
     #[test]

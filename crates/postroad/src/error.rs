@@ -252,7 +252,7 @@ impl CallError {
             Failure::Remote(error) => Self::Remote(Error(error)),
             Failure::Deadline { sent } => Self::Deadline { timeout, sent },
             Failure::Lost { reason, sent } => Self::Lost { reason, sent },
-            Failure::TooManyCalls(_) => Self::Busy(failure.to_string()),
+            Failure::TooManyCalls(_) | Failure::Full(_) => Self::Busy(failure.to_string()),
             other => Self::Unsendable(other.to_string()),
         }
     }

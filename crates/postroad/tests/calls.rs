@@ -325,16 +325,15 @@ impl Drop for OnDrop {
     }
 }
 
+type Dropped = Arc<std::sync::Mutex<Option<oneshot::Sender<()>>>>;
+
 #[tokio::test]
 async fn dropping_a_call_stops_its_handler_at_the_server() -> Tested {
     let (started, dropped) = (Arc::new(Notify::new()), oneshot::channel());
     let slot = Arc::new(std::sync::Mutex::new(Some(dropped.0)));
     let router = Router::with_state((Arc::clone(&started), slot)).route(
         "forever",
-        async |State((started, slot)): State<(
-            Arc<Notify>,
-            Arc<std::sync::Mutex<Option<oneshot::Sender<()>>>>,
-        )>| {
+        async |State((started, slot)): State<(Arc<Notify>, Dropped)>| {
             let _guard = OnDrop(slot.lock().expect("no handler panicked").take());
             started.notify_one();
             std::future::pending::<()>().await;
@@ -447,10 +446,12 @@ async fn one_way_messages_arrive_in_order() -> Tested {
 #[tokio::test]
 async fn more_requests_than_the_server_takes_are_refused_with_a_hint() -> Tested {
     let gate = Arc::new(Notify::new());
-    let router = Router::with_state(Arc::clone(&gate))
-        .route("wait", async |State(gate): State<Arc<Notify>>| {
-            gate.notified().await
-        });
+    let router = Router::with_state(Arc::clone(&gate)).route(
+        "wait",
+        async |State(gate): State<Arc<Notify>>| {
+            gate.notified().await;
+        },
+    );
     let config = ServerConfig {
         max_requests: 1,
         ..ServerConfig::default()

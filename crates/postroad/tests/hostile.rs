@@ -116,7 +116,59 @@ async fn whoever_says_nothing_is_closed_when_the_opening_is_due() -> Tested {
         for stream in &mut silent {
             assert!(rest(stream).await.is_empty());
         }
-        wait_for(&server, "handshake timeout").await;
+        let expected = if dialect == "auto" {
+            "magic"
+        } else {
+            "handshake timeout"
+        };
+        wait_for(&server, expected).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_requests_in_one_piece_than_are_served_at_once_all_get_their_answers() -> Tested {
+    let mut config = impatient();
+    config.limits.max_calls = 1;
+    for config in [impatient(), config] {
+        let server = Server::new(Router::new()).config(config);
+        let server = server
+            .listen("tcp+line://127.0.0.1:0".parse()?)
+            .start()
+            .await?;
+        let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+        stream.write_all("x\n".repeat(3000).as_bytes()).await?;
+        stream.shutdown().await?;
+        assert_eq!(
+            rest(&mut stream).await,
+            "ACK: x\n".repeat(3000).into_bytes()
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_came_before_a_wrong_frame_is_answered_whatever_the_pieces() -> Tested {
+    let server = serve("tcp+line://127.0.0.1:0").await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    stream.write_all(b"good\n\xff\nnever read\n").await?;
+    let answer = String::from_utf8(rest(&mut stream).await)?;
+    assert!(
+        answer.starts_with("ACK: good\nERR: NET-E-400 utf-8 at byte 0"),
+        "{answer}"
+    );
+    assert_eq!(answer.lines().count(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_endpoint_is_free_when_its_server_was_shut_down() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let unix = format!("unix://{}/node.sock", folder.path().display());
+    for url in ["mem://free-again", &unix] {
+        for _ in 0..3 {
+            serve(url).await?.shutdown().await;
+        }
     }
     Ok(())
 }

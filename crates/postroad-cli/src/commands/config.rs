@@ -14,7 +14,7 @@ impl From<ConfigError> for Failed {
 
 pub(crate) fn run(config: &Config) -> Result<ExitCode, Failed> {
     let Config::Check { file } = config;
-    let config = NodeConfig::load(Some(file), std::env::vars(), &[], None)?;
+    let config = NodeConfig::load(Some(file), crate::config::variables(), &[], None)?;
     for endpoint in &config.listen {
         println!("listen {endpoint}");
     }

@@ -12,7 +12,12 @@ use crate::signals::Signals;
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
     let config = serve.config.as_deref();
-    let config = NodeConfig::load(config, std::env::vars(), &serve.listen, serve.workers)?;
+    let config = NodeConfig::load(
+        config,
+        crate::config::variables(),
+        &serve.listen,
+        serve.workers,
+    )?;
     raise_open_files();
     super::runtime()?.block_on(node(config))
 }

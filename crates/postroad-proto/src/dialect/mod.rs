@@ -326,7 +326,13 @@ impl Codec {
     /// # Errors
     /// If the dialect cannot say it; nothing is appended then.
     pub fn encode(&self, frame: &DialectFrame, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let (len, max) = (frame.payload.len(), self.payload_max());
+        // An error of the session's own is told, however little the application allows itself.
+        let least = if frame.kind == FrameKind::Error {
+            ERROR_BYTES
+        } else {
+            0
+        };
+        let (len, max) = (frame.payload.len(), self.payload_max().max(least));
         if len > max {
             return Err(EncodeError::TooLarge { len, max });
         }
@@ -353,6 +359,17 @@ impl Codec {
         }
     }
 
+    /// The id of a frame that is not whole, 0 if it is not there.
+    #[must_use]
+    pub fn peek_id(&self, buf: &[u8]) -> u32 {
+        match self.dialect {
+            Dialect::Session if buf.len() >= 5 => be32(buf, 1),
+            Dialect::Sequence if buf.len() >= 12 => be32(buf, 8),
+            Dialect::Priority if buf.len() >= 4 => be16(buf, 2).into(),
+            _ => 0,
+        }
+    }
+
     /// Fails if `len` is over the limit; `at` is the byte of the length field.
     fn check_len(&self, len: usize, at: usize, id: u32) -> Result<(), WireError> {
         let max = self.payload_max();
@@ -363,6 +380,9 @@ impl Codec {
         Err(WireError::new(WireFault::Length, at, detail).with_id(id))
     }
 }
+
+/// Bytes of an error's text that every dialect can say.
+pub(crate) const ERROR_BYTES: usize = 2048;
 
 /// Fails at the first byte of `buf` that differs from `magic`.
 fn check_magic(buf: &[u8], magic: &[u8]) -> Result<(), WireError> {

@@ -42,6 +42,12 @@ impl Detect {
                 return None;
             }
             let (config, _) = self.config.take()?;
+            // Detection and opening share one time.
+            let left = self.due.since(now);
+            let config = Config {
+                handshake: left,
+                ..config
+            };
             return Some(Session::Native(Box::new(Native::server(config, now))));
         }
         match Dialect::detect(buf) {
@@ -75,7 +81,9 @@ impl Detect {
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         if now >= self.due {
-            self.close(now, CloseReason::HandshakeTimeout(self.handshake));
+            let detail = format!("nothing that can be detected within {:?}", self.handshake);
+            let error = WireError::new(WireFault::Magic, 0, detail);
+            self.close(now, CloseReason::Protocol(error));
         }
     }
 

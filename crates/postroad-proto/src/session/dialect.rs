@@ -16,7 +16,8 @@ use super::{
 };
 use crate::Time;
 use crate::dialect::{
-    Codec, Correlation, Dialect, DialectFrame, FrameKind, Opened, Reader, ReplyFrame, Target,
+    Codec, Correlation, Dialect, DialectFrame, ERROR_BYTES, Envelope, FrameKind, Opened, Packet,
+    Reader, ReplyFrame, Target,
 };
 use crate::error::{Cause, Code, ErrorBody, Retry, WireError, WireFault};
 
@@ -57,6 +58,8 @@ pub struct DialectSession {
     /// Server: the next request's id.
     next: u32,
     held: usize,
+    /// A fault that was found behind requests that were not handed out yet; the next wakeup, which is now, ends it.
+    failing: Option<WireError>,
 }
 
 impl DialectSession {
@@ -100,6 +103,7 @@ impl DialectSession {
             pending: VecDeque::new(),
             next: 0,
             held: 0,
+            failing: None,
             config,
         }
     }
@@ -128,8 +132,13 @@ impl DialectSession {
                 }
                 Ok(false) => break,
                 Err(error) => {
-                    self.fault(now, error);
                     buf.clear();
+                    // What came before it in the same piece is served first, as if it had come alone.
+                    if self.pending.is_empty() {
+                        self.fault(now, error);
+                    } else {
+                        self.failing = Some(error);
+                    }
                     return;
                 }
             }
@@ -245,14 +254,11 @@ impl DialectSession {
         Ok(())
     }
 
-    /// Envelopes say what they hold; plain dialects hold bytes.
+    /// A JSON envelope holds JSON; the others and plain dialects hold bytes.
     fn codec_of_payload(&self) -> u8 {
-        use crate::dialect::Envelope;
         match self.mapping.envelope {
             Some(Envelope::Json) => 1,
-            Some(Envelope::MsgPack) => 2,
-            Some(Envelope::Protobuf) => 3,
-            Some(Envelope::Packet) | None => 0,
+            _ => 0,
         }
     }
 
@@ -280,6 +286,15 @@ impl DialectSession {
         let fixed = || self.mapping.fixed.clone().map(RouteRef::Name);
         let route = match &opened.target {
             Target::Name(name) => RouteRef::Name(name.as_str().into()),
+            Target::Code(code) if self.is_unknown(*code) => {
+                let kind = if self.codec.dialect == Dialect::Opcode {
+                    "opcode"
+                } else {
+                    "command"
+                };
+                let text = format!("no route for {kind} 0x{code:02x}");
+                return Err(ErrorBody::new(Code::NOT_FOUND, text));
+            }
             Target::Code(code) => {
                 let named = self.mapping.codes.get(code).cloned().map(RouteRef::Name);
                 named.or_else(fixed).unwrap_or(RouteRef::Code(*code))
@@ -287,6 +302,12 @@ impl DialectSession {
             Target::Unsaid => fixed().unwrap_or(RouteRef::Unsaid),
         };
         Ok((route, opened))
+    }
+
+    /// A listener with a table and no fixed route knows exactly the codes of its table.
+    fn is_unknown(&self, code: u8) -> bool {
+        let Mapping { codes, fixed, .. } = &*self.mapping;
+        !codes.is_empty() && fixed.is_none() && !codes.contains_key(&code)
     }
 
     /// Keeps an answer until its turn, or sends it.
@@ -340,7 +361,6 @@ impl DialectSession {
     fn put(&mut self, frame: &DialectFrame) {
         if let Err(error) = self.codec.encode(frame, &mut self.out) {
             let text = format!("{} the answer cannot be sent: {error}", Code::TOO_LARGE);
-            let text = crate::error::cut_at_char(&text, self.codec.payload_max()).to_owned();
             let frame = DialectFrame {
                 kind: FrameKind::Error,
                 payload: text.into(),
@@ -373,9 +393,10 @@ impl DialectSession {
         let result = if frame.kind == FrameKind::Error {
             Err(Failure::Remote(Box::new(parse_error(&frame.payload))))
         } else {
+            let payload = self.unwrap_reply(frame.payload);
             Ok(Reply {
                 codec: self.codec_of_payload(),
-                payload: frame.payload,
+                payload,
             })
         };
         if self.caller.finish(id).is_some() {
@@ -384,13 +405,24 @@ impl DialectSession {
         self.finish_drain(now);
     }
 
-    /// The id on the wire: slot and generation, as many bits of them as the dialect has.
+    /// Only `packet` frames its answers too; a peer that does not is taken as it is.
+    fn unwrap_reply(&self, payload: Bytes) -> Bytes {
+        match self.mapping.envelope {
+            Some(Envelope::Packet) => {
+                Packet::decode(payload.clone()).map_or(payload, |packet| packet.payload)
+            }
+            _ => payload,
+        }
+    }
+
+    /// The id on the wire: slot and generation, as many bits of them as the dialect has, and never 0, which stands for
+    /// no id in errors.
     fn wire_id(&self, id: CallId) -> u32 {
         match self.codec.dialect {
             Dialect::Priority => {
-                u32::from(id.index()) & 0x3FF | (u32::from(id.generation()) & 0x3F) << 10
+                (u32::from(id.index()) + 1) & 0x3FF | (u32::from(id.generation()) & 0x3F) << 10
             }
-            Dialect::Session | Dialect::Sequence => id.0,
+            Dialect::Session | Dialect::Sequence => id.0 + 1,
             _ => 0,
         }
     }
@@ -432,8 +464,7 @@ impl DialectSession {
             return Err(Failure::Deadline { sent: false });
         }
         if self.out.len() + call.payload.len() > self.config.limits.outbox_max {
-            let text = format!("{} bytes wait to be sent already", self.out.len());
-            return Err(Failure::Unsendable(text));
+            return Err(Failure::Full(self.out.len()));
         }
         Ok(())
     }
@@ -510,7 +541,8 @@ impl DialectSession {
         }
         if !buf.is_empty() && self.wants_read() {
             let detail = format!("the stream ended {} bytes into a frame", buf.len());
-            return self.fault(now, WireError::new(WireFault::Truncated, buf.len(), detail));
+            let error = WireError::new(WireFault::Truncated, buf.len(), detail);
+            return self.fault(now, error.with_id(self.codec.peek_id(buf)));
         }
         if self.is_client() || self.pending.is_empty() {
             return self.close(now, CloseReason::Peer);
@@ -522,6 +554,9 @@ impl DialectSession {
     pub(super) fn handle_timeout(&mut self, now: Time) {
         if self.closed {
             return;
+        }
+        if let Some(error) = self.failing.take() {
+            return self.fault(now, error);
         }
         if let Some(reason) = self.stalls.check(now, &self.config) {
             return self.close(now, reason);
@@ -626,6 +661,9 @@ impl DialectSession {
         if self.closed {
             return None;
         }
+        if self.failing.is_some() {
+            return Some(Time(0));
+        }
         let heartbeat = self.is_client().then(|| self.heartbeat.due());
         earliest([
             heartbeat,
@@ -636,10 +674,14 @@ impl DialectSession {
     }
 
     pub(super) fn wants_read(&self) -> bool {
-        let limits = &self.config.limits;
-        self.pending.len() < limits.max_calls
-            && self.out.len() + self.held < limits.outbox_pause
+        self.pending.len() < self.config.limits.max_calls
+            && self.failing.is_none()
+            && self.has_room()
             && (self.is_client() || self.draining.is_none())
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.out.len() + self.held < self.config.limits.outbox_pause
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -668,7 +710,7 @@ impl DialectSession {
 /// Slots that an id on the wire can tell apart.
 fn id_slots(dialect: Dialect) -> usize {
     if dialect == Dialect::Priority {
-        1 << 10
+        (1 << 10) - 1
     } else {
         crate::limits::CALLS_MAX
     }
@@ -679,7 +721,7 @@ fn error_text(error: &ErrorBody) -> Bytes {
     let mut text = error.to_string();
     text.retain(|c| c != '\r');
     let text = text.replace('\n', " ");
-    Bytes::copy_from_slice(crate::error::cut_at_char(&text, 2048).as_bytes())
+    Bytes::copy_from_slice(crate::error::cut_at_char(&text, ERROR_BYTES).as_bytes())
 }
 
 /// Reads `CODE message`; a peer that says anything else is quoted.

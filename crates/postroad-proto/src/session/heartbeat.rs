@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::Time;
-use crate::limits::{HEARTBEAT_MIN, HEARTBEAT_SHRINK_MAX, HEARTBEATS_MISSED_MAX};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, HEARTBEAT_SHRINK_MAX, HEARTBEATS_MISSED_MAX};
 
 #[derive(Debug)]
 pub(super) struct Heartbeat {
@@ -30,7 +30,7 @@ pub(super) enum Beat {
 
 impl Heartbeat {
     pub(super) fn new(now: Time, agreed: Duration) -> Self {
-        let agreed = agreed.max(HEARTBEAT_MIN);
+        let agreed = agreed.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
         Self {
             agreed,
             current: agreed,

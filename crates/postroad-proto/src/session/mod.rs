@@ -33,7 +33,7 @@ pub use native::Native;
 
 use crate::Time;
 use crate::dialect::{Codec, Envelope};
-use crate::error::{Code, ErrorBody, Fault, Retry, Trace, WireError};
+use crate::error::{Code, ErrorBody, Fault, Printable, Retry, Trace, WireError};
 use crate::frame::Refuse;
 use crate::limits::Limits;
 
@@ -239,6 +239,9 @@ pub enum Failure {
     /// As many calls are in flight as the other end accepts.
     #[error("{0} calls are in flight already, as many as the server accepts")]
     TooManyCalls(usize),
+    /// Too many bytes wait to be sent already; later there is room again.
+    #[error("{0} bytes wait to be sent already")]
+    Full(usize),
     /// The request is larger than the other end accepts, or than the dialect can say.
     #[error("request cannot be sent: {0}")]
     Unsendable(String),
@@ -262,7 +265,7 @@ impl Failure {
             Self::Remote(error) => error.retry,
             Self::Deadline { sent: false } | Self::Lost { sent: false, .. } => Retry::Here,
             Self::Deadline { .. } | Self::Lost { .. } => Retry::IfIdempotent,
-            Self::NotOpen | Self::TooManyCalls(_) => Retry::Here,
+            Self::NotOpen | Self::TooManyCalls(_) | Self::Full(_) => Retry::Here,
             Self::Unsendable(_) => Retry::Never,
         }
     }
@@ -326,6 +329,7 @@ fn refusal(refuse: &Refuse) -> String {
         text,
         ..
     } = refuse;
+    let text = Printable(text);
     format!(
         "refused ({}): {text} [the peer speaks {version_min} to {version_max}]",
         reason.word()
@@ -571,6 +575,16 @@ impl Session {
         each!(self, session => session.wants_read())
     }
 
+    /// Whether answers find room: while they do not, requests that have arrived are not started.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        match self {
+            Self::Native(session) => session.has_room(),
+            Self::Dialect(session) => session.has_room(),
+            Self::Detect(_) => true,
+        }
+    }
+
     /// Whether the session is over: the transport is to be closed when everything is written.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -647,7 +661,7 @@ fn bounded(
     match answer {
         Ok(reply) if queued + reply.payload.len() > max => {
             let text = format!("{queued} bytes of answers wait to be read already");
-            Err(ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::IfIdempotent))
+            Err(ErrorBody::new(Code::TOO_LARGE, text).with_retry(Retry::IfIdempotent))
         }
         answer => answer,
     }

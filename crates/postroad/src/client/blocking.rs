@@ -1,6 +1,7 @@
 //! The client for code that is not async.
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,6 +10,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::{CallBuilder, Client, ClientConfig, ConnectError};
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, TransportError};
+
+/// How long dropping a client may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A [`Client`] with a runtime of its own, on one thread of its own. Must not be used on a
 /// runtime's thread.
@@ -81,9 +85,20 @@ impl BlockingClient {
         self.runtime.block_on(run(self.client.request(route)))
     }
 
+    /// Ends the connection after what was sent has left; dropping the client does the same.
+    pub fn close(self) {}
+
     /// The client within, for what blocking code does not need: its state, `try_now`.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+}
+
+impl Drop for BlockingClient {
+    /// Messages that were sent without waiting for an answer are still on their way.
+    fn drop(&mut self) {
+        let close = async { tokio::time::timeout(CLOSE_MAX, self.client.close()).await };
+        let _ = self.runtime.block_on(close);
     }
 }

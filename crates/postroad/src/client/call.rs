@@ -181,14 +181,34 @@ impl<'a> CallBuilder<'a> {
     /// If they cannot be sent.
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
         let (timeout, deadline) = self.deadline();
-        let connection = match self.client.keeper.current() {
-            Some(connection) => connection,
-            None => self.client.keeper.connected(deadline).await?,
-        };
         let call = self.spec(codec, payload, deadline);
-        connection
-            .send(&call)
-            .map_err(|failure| CallError::from_failure(failure, timeout))
+        // Whoever sends without end must not keep the driver from writing.
+        tokio::task::coop::consume_budget().await;
+        loop {
+            let connection = self.connection(deadline).await?;
+            match connection.send(&call) {
+                Ok(()) => return Ok(()),
+                Err(Failure::NotOpen) if clock::now() < deadline => {
+                    self.client.keeper.has_ended(deadline).await;
+                }
+                Err(failure) => return Err(self.failed(failure, timeout)),
+            }
+        }
+    }
+
+    /// The connection, when there is one.
+    async fn connection(&self, deadline: Time) -> Result<Arc<Connection>, CallError> {
+        match self.client.keeper.current() {
+            Some(connection) => Ok(connection),
+            None => self.client.keeper.connected(deadline).await,
+        }
+    }
+
+    fn failed(&self, failure: Failure, timeout: Duration) -> CallError {
+        match failure {
+            Failure::NotOpen => self.client.keeper.not_connected(),
+            other => CallError::from_failure(other, timeout),
+        }
     }
 
     fn encode<Q: Serialize + ?Sized>(&self, value: &Q) -> Result<(u8, Bytes), CallError> {
@@ -240,35 +260,30 @@ impl<'a> CallBuilder<'a> {
 
     async fn run(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
         let (timeout, deadline) = self.deadline();
-        let mut call = self.spec(codec, payload, deadline);
+        let call = self.spec(codec, payload, deadline);
         loop {
-            let connection = match self.client.keeper.current() {
-                Some(connection) => connection,
-                None => self.client.keeper.connected(deadline).await?,
-            };
-            let answer = Answering {
+            let connection = self.connection(deadline).await?;
+            match (Answering {
                 connection,
                 call: &call,
                 key: None,
-            }
-            .await;
-            match answer {
-                // The connection was lost or drained between finding it and calling: nothing was
-                // sent.
+            })
+            .await
+            {
+                // The connection ended between finding it and calling: nothing was sent.
                 Err(Failure::NotOpen) if clock::now() < deadline => {
-                    self.client.keeper.has_ended().await;
+                    self.client.keeper.has_ended(deadline).await;
                 }
                 Ok(reply) => {
                     self.observe(&call, None);
                     return Ok(reply);
                 }
                 Err(failure) => {
-                    let error = CallError::from_failure(failure, timeout);
+                    let error = self.failed(failure, timeout);
                     self.observe(&call, Some(&error));
                     return Err(error);
                 }
             }
-            call.deadline = deadline;
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) struct LinkKeeper {
     last_failure: Mutex<String>,
     /// Callers that wait for a connection.
     pending: AtomicUsize,
-    try_now: Notify,
+    try_now: Arc<Notify>,
     closing: watch::Sender<bool>,
 }
 
@@ -59,7 +59,7 @@ impl LinkKeeper {
             state: watch::Sender::new(ConnectionState::Idle),
             last_failure: Mutex::default(),
             pending: AtomicUsize::new(0),
-            try_now: Notify::new(),
+            try_now: Arc::default(),
             closing,
         });
         let keeping = Keeping {
@@ -150,9 +150,13 @@ impl LinkKeeper {
                 let now = *state.borrow_and_update();
                 match (now, self.current()) {
                     (_, Some(connection)) => return Ok(connection),
-                    (ConnectionState::Offline | ConnectionState::Closing, _) => break,
-                    // Closed for good, if somebody has asked for it.
-                    (ConnectionState::Closed, _) if *self.closing.borrow() => break,
+                    (ConnectionState::Offline, _) => break,
+                    // For good, if somebody has asked for it; else only until the next attempt.
+                    (ConnectionState::Closing | ConnectionState::Closed, _)
+                        if *self.closing.borrow() =>
+                    {
+                        break;
+                    }
                     _ => {}
                 }
                 if state.changed().await.is_err() {
@@ -167,12 +171,11 @@ impl LinkKeeper {
         }
     }
 
-    /// Ready when the keeper has noticed that the connection takes no calls any more.
-    pub(super) async fn has_ended(&self) {
+    /// Ready when the keeper has noticed that the connection takes no calls any more, or at the deadline.
+    pub(super) async fn has_ended(&self, deadline: Time) {
         let mut state = self.state.subscribe();
-        while *state.borrow_and_update() == ConnectionState::Connected
-            && state.changed().await.is_ok()
-        {}
+        let ended = state.wait_for(|state| *state != ConnectionState::Connected);
+        let _ = tokio::time::timeout_at(clock::instant(deadline), ended).await;
     }
 
     /// Ready when the first attempt has succeeded or failed.
@@ -246,6 +249,23 @@ impl From<CloseReason> for Failed {
     }
 }
 
+/// A connection whose opening somebody waits for; closed if nobody does any more.
+struct Unopened(Option<Arc<Connection>>);
+
+impl Unopened {
+    fn opened(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unopened {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.close(CloseReason::Local);
+        }
+    }
+}
+
 struct Pending<'a>(&'a AtomicUsize);
 
 impl Drop for Pending<'_> {
@@ -279,10 +299,15 @@ impl Keeping {
                 let (driver, mut link) = keeper.dial().await?;
                 let connection = Arc::clone(driver.connection());
                 tokio::spawn(driver);
+                // An attempt that is given up takes its connection with it.
+                let guard = Unopened(Some(Arc::clone(&connection)));
                 let opened = link.wait_for(|link| !matches!(link, Link::Opening)).await;
                 match opened.map(|link| link.clone()) {
                     Ok(Link::Closed(reason)) => Err(Failed::from(reason)),
-                    Ok(_) => Ok((connection, link)),
+                    Ok(_) => {
+                        guard.opened();
+                        Ok((connection, link))
+                    }
                     Err(_) => Err(Failed::from(CloseReason::Local)),
                 }
             };
@@ -308,6 +333,8 @@ impl Keeping {
         mut link: watch::Receiver<Link>,
     ) -> bool {
         self.reconnect.succeeded();
+        // A wish to try at once is fulfilled by now.
+        let _ = tokio::time::timeout(Duration::ZERO, keeper.try_now.notified()).await;
         keeper.current.store(Some(Arc::clone(&connection)));
         keeper.transition(ConnectionState::Connected);
         // From here the clients alone keep the keeper.
@@ -367,22 +394,36 @@ impl Keeping {
         if wait.is_none() {
             keeper.transition(ConnectionState::Offline);
         }
+        let try_now = Arc::clone(&keeper.try_now);
+        // While it waits, the clients alone keep the keeper.
+        drop(keeper);
         let sleep = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = sleep => true,
-            () = keeper.try_now.notified() => {
+        let is_closing = tokio::select! {
+            () = sleep => false,
+            () = try_now.notified() => {
                 self.reconnect.reset();
-                true
-            }
-            _ = self.closing.wait_for(|closing| *closing) => {
-                close_now(&keeper);
                 false
             }
+            _ = self.closing.wait_for(|closing| *closing) => true,
+        };
+        if is_closing && let Some(keeper) = self.keeper.upgrade() {
+            close_now(&keeper);
+        }
+        !is_closing
+    }
+}
+
+impl Drop for Keeping {
+    /// The runtime is gone, or a transport has panicked: nobody dials any more, and callers must not wait.
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.closing.send_replace(true);
+            close_now(&keeper);
         }
     }
 }
@@ -390,6 +431,11 @@ impl Keeping {
 /// Closed without a connection to finish.
 fn close_now(keeper: &LinkKeeper) {
     keeper.current.store(None);
-    keeper.transition(ConnectionState::Closing);
-    keeper.transition(ConnectionState::Closed);
+    let state = *keeper.state.borrow();
+    if state != ConnectionState::Closed {
+        if state != ConnectionState::Closing {
+            keeper.transition(ConnectionState::Closing);
+        }
+        keeper.transition(ConnectionState::Closed);
+    }
 }

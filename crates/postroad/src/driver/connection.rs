@@ -61,6 +61,7 @@ struct Inner {
     /// The transport takes nothing; only the driver may try again.
     blocked: bool,
     write_error: Option<String>,
+    written: u64,
     waiters: Waiters,
     /// Handlers that were not done at once.
     tasks: HashMap<CallId, AbortHandle>,
@@ -93,6 +94,7 @@ impl Connection {
             writing: false,
             blocked: false,
             write_error: None,
+            written: 0,
             waiters: Waiters::default(),
             tasks: HashMap::new(),
             driver: None,
@@ -174,7 +176,9 @@ impl Connection {
             .flatten();
         if is_lone {
             let inner = self.flush(inner, now, None);
-            if inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
+            // What this write kept the driver from, it has to do now.
+            let waited = inner.paused || inner.session.is_closed();
+            if waited || inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
                 driver.clone_from(&inner.driver);
             }
         } else {
@@ -204,6 +208,7 @@ impl Connection {
             let result = self.writer.write(cx.as_deref_mut(), &out);
             inner = self.lock();
             written_any |= result.is_ok();
+            inner.written += *result.as_ref().unwrap_or(&0) as u64;
             match result {
                 Ok(written) if written == out.len() => out.clear(),
                 Ok(written) => out.advance(written),
@@ -283,6 +288,7 @@ impl Connection {
     ) {
         let mut inner = self.lock();
         inner.session.handle_bytes(now, buf);
+        inner.paused |= !inner.session.wants_read();
         self.take_events(inner, arrived);
     }
 
@@ -298,12 +304,25 @@ impl Connection {
         self.take_events(inner, &mut VecDeque::new());
     }
 
-    pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.lock().session.poll_timeout()
+    /// When the session wants to be woken; remembers when the driver will be, which is rung at `armed` now. Whoever
+    /// makes that too late wakes the driver.
+    pub(super) fn next_timeout(&self, armed: Time) -> Option<Time> {
+        let mut inner = self.lock();
+        let due = inner
+            .session
+            .poll_timeout()
+            .filter(|due| *due != Time::NEVER);
+        inner.armed = due.map_or(armed, |due| due.min(armed));
+        due
     }
 
-    pub(super) fn set_armed(&self, armed: Time) {
-        self.lock().armed = armed;
+    /// Bytes that the transport has taken.
+    pub(super) fn written(&self) -> u64 {
+        self.lock().written
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().session.has_room()
     }
 
     /// Whether to read; remembers that it was not, because then bytes may wait in the buffer.
@@ -395,6 +414,9 @@ impl Connection {
         let connection = Arc::clone(self);
         // The lock is held so that the handler cannot be done before it is entered.
         let mut inner = self.lock();
+        if inner.session.is_closed() {
+            return;
+        }
         let task = tokio::spawn(async move {
             let answer = handler.await;
             if let Some(id) = id {

@@ -37,6 +37,8 @@ const READ_MAX: usize = 256 * 1024;
 const ANSWERS_AT_ONCE: usize = 256 * 1024;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
+/// How long a closed connection may take none of its last bytes.
+const FLUSH_STALL: Duration = Duration::from_secs(10);
 /// How long a closed connection is read on, so that its last words are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -107,14 +109,17 @@ impl ConnectionDriver {
 
     /// Reads once and lets the session take it.
     fn read(&mut self, cx: &mut Context<'_>) -> Progress {
-        if !self.connection.wants_read() {
-            return Progress::Paused;
-        }
         if !self.arrived.is_empty() {
+            if !self.connection.has_room() {
+                return Progress::Paused;
+            }
             self.start_arrived();
             return Progress::Read;
         }
-        if !self.buf.is_empty() && self.connection.was_paused() {
+        if !self.connection.wants_read() {
+            return Progress::Paused;
+        }
+        if self.connection.was_paused() && !self.buf.is_empty() {
             // What was left in the buffer while reading was paused comes before anything new.
             self.handle(clock::now());
             return Progress::Read;
@@ -170,7 +175,7 @@ impl ConnectionDriver {
         let Some(service) = &self.service else {
             return self.arrived.clear();
         };
-        while !self.arrived.is_empty() && self.connection.wants_read() {
+        while !self.arrived.is_empty() && self.connection.has_room() {
             let (mut answers, mut bytes) = (Vec::new(), 0);
             while bytes < ANSWERS_AT_ONCE
                 && let Some(arrived) = self.arrived.pop_front()
@@ -188,16 +193,13 @@ impl ConnectionDriver {
 
     /// Runs the session's timers and arms the one wakeup for all of them.
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        loop {
-            let Some(due) = self.connection.next_timeout() else {
-                return;
-            };
+        while let Some(due) = self.connection.next_timeout(self.armed) {
             if due < self.armed {
                 self.armed = due;
                 self.timer.as_mut().reset(clock::instant(due));
             }
             if self.timer.as_mut().poll(cx).is_pending() {
-                return self.connection.set_armed(self.armed);
+                return;
             }
             self.armed = Time::NEVER;
             self.connection.handle_timeout(clock::now());
@@ -221,7 +223,8 @@ impl ConnectionDriver {
             let goes_on = match progress {
                 Progress::Read => true,
                 Progress::Idle => false,
-                Progress::Paused => self.connection.wants_read(),
+                Progress::Paused if self.arrived.is_empty() => self.connection.wants_read(),
+                Progress::Paused => self.connection.has_room(),
             };
             if !goes_on {
                 if progress == Progress::Paused {
@@ -238,14 +241,26 @@ impl ConnectionDriver {
         Poll::Pending
     }
 
-    /// Writes the last bytes, says the end, and starts to linger.
+    /// Writes the last bytes and says the end. A peer that takes nothing of them for a while is given up.
     fn poll_flushing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        let before = self.connection.written();
+        if let Poll::Ready(drained) = self.connection.poll_drained(cx) {
+            drained?;
+            return self.connection.poll_shutdown(cx);
         }
-        ready!(self.connection.poll_drained(cx))?;
-        ready!(self.connection.poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        if self.connection.written() > before {
+            self.ring_in(FLUSH_STALL);
+        }
+        self.timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn ring_in(&mut self, time: Duration) {
+        self.timer
+            .as_mut()
+            .reset(clock::instant(clock::now() + time));
     }
 
     fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -277,8 +292,7 @@ impl Future for ConnectionDriver {
                 Stage::Running => {
                     ready!(this.poll_running(cx));
                     this.stage = Stage::Flushing;
-                    let until = clock::now() + LINGER;
-                    this.timer.as_mut().reset(clock::instant(until));
+                    this.ring_in(FLUSH_STALL);
                 }
                 Stage::Flushing => {
                     let flushed = ready!(this.poll_flushing(cx));
@@ -288,6 +302,7 @@ impl Future for ConnectionDriver {
                         return Poll::Ready(this.connection.close_reason());
                     }
                     this.stage = Stage::Lingering;
+                    this.ring_in(LINGER);
                 }
                 Stage::Lingering => {
                     ready!(this.poll_lingering(cx));

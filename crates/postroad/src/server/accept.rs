@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroad_proto::session::{CloseReason, Session};
+use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
 use super::stats::count;
@@ -86,9 +86,22 @@ impl Drop for Open {
     }
 }
 
+/// Keeps a connection in the server's list while it is driven, also if its driver panics.
+struct Entry<'a> {
+    shared: &'a Shared,
+    key: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(self.key);
+    }
+}
+
 async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_integrity: bool) {
     let shared = &guard.0;
     let Incoming { peer, open } = incoming;
+    let begin = clock::now();
     let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -104,24 +117,41 @@ async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_int
             return;
         }
     };
-    let session = session(shared, &endpoint, has_integrity);
+    // TLS, detection and opening share one time.
+    let left = shared
+        .config
+        .handshake
+        .saturating_sub(clock::now().since(begin));
+    let session = session(shared, &endpoint, has_integrity, left);
     let service = Arc::clone(&shared.dispatch);
     let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service));
     let connection = Arc::clone(driver.connection());
-    let key = shared.enter(&connection);
+    let _entry = Entry {
+        shared,
+        key: shared.enter(&connection),
+    };
     // A shutdown that began meanwhile has not seen this connection.
-    if !shared.is_running() {
+    if shared.is_dropped() {
+        connection.close(CloseReason::Local);
+    } else if !shared.is_running() {
         connection.drain(shared.config.drain);
     }
     let reason = driver.await;
-    shared.leave(key);
     let protocol = connection.protocol();
     shared.counters.closed(protocol, reason.word());
     log_end(&endpoint, &connection.peer, protocol, &reason);
 }
 
-fn session(shared: &Shared, endpoint: &Endpoint, has_integrity: bool) -> Session {
-    let config = shared.config.session(has_integrity);
+fn session(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    has_integrity: bool,
+    handshake: Duration,
+) -> Session {
+    let config = Config {
+        handshake,
+        ..shared.config.session(has_integrity)
+    };
     let now = clock::now();
     match endpoint.protocol() {
         Protocol::Native => Session::server(config, now),

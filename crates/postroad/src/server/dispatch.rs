@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +67,11 @@ enum Found {
 }
 
 impl Dispatch {
+    /// Requests whose handlers are at work now.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn new(routes: Routes, max_running: usize, counters: Arc<Counters>) -> Self {
         Self {
             routes,
@@ -244,7 +249,7 @@ impl Handling {
         };
         let is_observed = tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG);
         Self {
-            future: Scoped::new(context, route.start(request)),
+            future: Scoped::new(context, start(route, request)),
             name,
             peer,
             trace,
@@ -294,6 +299,12 @@ impl Handling {
             );
         }
     }
+}
+
+/// The handler's future. What panics before it exists panics when it is polled, where that is caught.
+fn start(route: &Route, request: Request) -> BoxFuture<'static, Result<Reply, ErrorBody>> {
+    catch_unwind(AssertUnwindSafe(|| route.start(request)))
+        .unwrap_or_else(|payload| Box::pin(async move { resume_unwind(payload) }))
 }
 
 impl Future for Handling {

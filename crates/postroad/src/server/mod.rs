@@ -195,6 +195,19 @@ impl Shared {
         *self.state.borrow() == ServerState::Running
     }
 
+    /// Whether nobody holds the server any more, or its shutdown is over.
+    pub(crate) fn is_dropped(&self) -> bool {
+        *self.state.borrow() == ServerState::Stopped
+    }
+
+    fn live(&self) -> Vec<Arc<Connection>> {
+        let connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.values().filter_map(Weak::upgrade).collect()
+    }
+
     pub(crate) fn enter(&self, connection: &Arc<Connection>) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let mut connections = self
@@ -211,19 +224,6 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         connections.remove(&key);
-    }
-
-    fn drain_all(&self) {
-        let connections: Vec<_> = {
-            let connections = self
-                .connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            connections.values().filter_map(Weak::upgrade).collect()
-        };
-        connections
-            .iter()
-            .for_each(|connection| connection.drain(self.config.drain));
     }
 }
 
@@ -264,39 +264,49 @@ impl RunningServer {
     /// [`ServerConfig::drain`] at most.
     ///
     /// Not cancellation safe: dropping the future stops the server at once.
-    pub async fn shutdown(self) {
-        self.accepting.iter().for_each(JoinHandle::abort);
+    pub async fn shutdown(mut self) {
+        for task in std::mem::take(&mut self.accepting) {
+            task.abort();
+            // Only when it is gone, the endpoint is free.
+            let _ = task.await;
+        }
         if !self.shared.transition(ServerState::ShuttingDown) {
             return;
         }
-        self.shared.drain_all();
+        let grace = self.shared.config.drain;
+        self.shared
+            .live()
+            .iter()
+            .for_each(|connection| connection.drain(grace));
         let mut open = self.shared.open.subscribe();
+        let drained = async {
+            let _ = open.wait_for(|open| *open == 0).await;
+            // Handlers of one-way messages have no connection to wait for them.
+            while self.shared.dispatch.running() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         // A little longer than the drain itself, for the last bytes.
-        let patience = self.shared.config.drain + Duration::from_secs(2);
-        let drained = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
-        if drained.is_err() {
+        if tokio::time::timeout(grace + Duration::from_secs(2), drained)
+            .await
+            .is_err()
+        {
             let left = *self.shared.open.borrow();
-            tracing::warn!(
-                target: "postroad::server", left, "connections were cut at the end of the drain"
-            );
+            tracing::warn!(target: "postroad::server", left, "cut at the end of the drain");
         }
-        self.shared.transition(ServerState::Stopped);
     }
 }
 
 impl Drop for RunningServer {
     fn drop(&mut self) {
         self.accepting.iter().for_each(JoinHandle::abort);
+        if *self.shared.state.borrow() != ServerState::ShuttingDown {
+            self.shared.transition(ServerState::ShuttingDown);
+        }
+        self.shared.transition(ServerState::Stopped);
         let reason = postroad_proto::session::CloseReason::Local;
-        let connections: Vec<_> = {
-            let connections = self
-                .shared
-                .connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            connections.values().filter_map(Weak::upgrade).collect()
-        };
-        connections
+        self.shared
+            .live()
             .iter()
             .for_each(|connection| connection.close(reason.clone()));
     }

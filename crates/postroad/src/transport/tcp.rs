@@ -17,6 +17,10 @@ const BACKLOG: u32 = 4096;
 /// it.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Bytes that the kernel takes before those it has are sent.
+#[cfg(target_os = "linux")]
+const NOT_SENT_MAX: u32 = 64 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Tcp;
 
@@ -26,7 +30,11 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
         .with_interval(KEEPALIVE / 6);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    // What the kernel has queued, no urgent message can overtake.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(NOT_SENT_MAX)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 pub(super) async fn connect(endpoint: &Endpoint) -> Result<TcpStream, TransportError> {

@@ -1,7 +1,7 @@
 //! Unix sockets: a path, its stale file removed, its new one private to the user.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -34,7 +34,12 @@ impl Transport for Unix {
             let listener = bind(&path)
                 .await
                 .map_err(|error| io_error("listen on", endpoint, error))?;
-            Ok(Box::new(Bound { listener, path }) as Box<dyn Listener>)
+            let inode = inode(&path);
+            Ok(Box::new(Bound {
+                listener,
+                path,
+                inode,
+            }) as Box<dyn Listener>)
         })
     }
 
@@ -44,31 +49,52 @@ impl Transport for Unix {
 }
 
 /// Binds; a socket file that nobody answers at is left over from a killed process and is replaced.
+///
+/// The socket is made under another name, closed to other users, and then moved into its place at once: nobody can
+/// connect before it is private.
 async fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             let text = "a file that is not a socket stands there";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
-        if UnixStream::connect(path).await.is_ok() {
-            let text = "another process listens there";
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        // Only a refusal shows that nobody listens: a busy server may just be too busy to answer.
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            _ => {
+                let text = "another process listens there";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+            }
         }
-        std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let _ = std::fs::remove_file(&temporary);
+    let listener = UnixListener::bind(&temporary)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&temporary, path)?;
     Ok(listener)
 }
 
 struct Bound {
     listener: UnixListener,
     path: PathBuf,
+    inode: Option<u64>,
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|found| found.ino())
 }
 
 impl Drop for Bound {
+    /// Removes the socket, unless another has taken its place.
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -55,8 +55,7 @@ impl Native {
         }
         let (queued, max) = (self.outbox.len() + len, self.config.limits.outbox_max);
         if queued > max {
-            let text = format!("{queued} bytes would wait to be sent, the bound is {max}");
-            return Err(Failure::Unsendable(text));
+            return Err(Failure::Full(self.outbox.len()));
         }
         Ok(())
     }

@@ -381,6 +381,10 @@ impl Native {
 
     #[inline]
     pub(super) fn wants_read(&self) -> bool {
+        self.has_room()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
         self.outbox.len() < self.config.limits.outbox_pause
     }
 

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{CloseReason, Event, Native, Phase, Role};
 use crate::Time;
-use crate::error::{Retry, WireError, WireFault};
+use crate::error::{Printable, Retry, WireError, WireFault};
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, features};
@@ -26,7 +26,7 @@ fn agent_part(config: &Config) -> OpeningParts {
 fn agent_of(parts: &OpeningParts) -> String {
     let agent = parts.iter().find(|(tag, _)| tag & !CRITICAL == AGENT);
     agent
-        .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        .map(|(_, value)| Printable(&String::from_utf8_lossy(value)).to_string())
         .unwrap_or_default()
 }
 

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 
 use super::{CancelReason, Drain, Event, Native, Role};
 use crate::Time;
-use crate::error::{Code, ErrorBody, Retry, Trace, WireError, WireFault};
+use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
 use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts};
 use crate::limits::ROUTE_NAME_MAX;
 use crate::session::assembly::{Unkept, Whole};
@@ -112,8 +112,8 @@ impl Native {
                 Ok(())
             }
             (Kind::Fault, _) => {
-                let text = String::from_utf8_lossy(body.get(8..).unwrap_or_default()).into_owned();
-                self.close(now, CloseReason::Fault(text));
+                let text = String::from_utf8_lossy(body.get(8..).unwrap_or_default());
+                self.close(now, CloseReason::Fault(Printable(&text).to_string()));
                 Ok(())
             }
             // Laid out, and not agreed on by this version: streams, acknowledgements, publications.
