@@ -17,6 +17,10 @@ pub const FRAME_BODY_MIN: usize = 1024;
 pub const OPENING_BODY_MAX: usize = 4096;
 /// Bytes of an opening before its body.
 pub const OPENING_HEAD_BYTES: usize = 8;
+/// Events that wait to be taken before no more bytes are decoded.
+pub const EVENTS_MAX: usize = 1024;
+/// Large messages of one priority that take turns; the others wait whole.
+pub const TURNS_MAX: usize = 8;
 /// Largest route name, bytes: it must fit a length of eight bits.
 pub const ROUTE_NAME_MAX: usize = 255;
 /// Most causes in an error, so that a loop of services cannot grow it without end.
@@ -216,7 +220,7 @@ impl Limits {
             + self.assembly_max // messages whose fragments are missing
             + self.max_calls * 160 // slots of both directions and their dialect bookkeeping
             + self.max_routes * (ROUTE_NAME_MAX + 64) // names of routes
-            + self.max_calls * 256 // events not yet taken
+            + (2 * self.max_calls + EVENTS_MAX) * 256 // events not yet taken
             + 16 * 1024 // the fixed parts
     }
 }

@@ -1,33 +1,52 @@
 //! Messages whose fragments have not all arrived (M-024, M-025).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::{WireError, WireFault};
+use crate::Time;
+use crate::error::{Trace, WireError, WireFault};
 use crate::frame::Head;
 
-/// The first frame of a message, kept until the last has come.
+/// What the parts of a frame say that the session itself needs.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) route: Option<Arc<str>>,
+    pub(super) trace: Option<Trace>,
+    pub(super) whole: Option<usize>,
+    /// A critical part that is not understood (M-031).
+    pub(super) refused: Option<u8>,
+}
+
+/// A message, whole or in its first fragment.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) head: Head,
+    pub(super) parts: Bytes,
+    pub(super) known: Known,
+    pub(super) deadline: Time,
+    pub(super) payload: Bytes,
+}
+
+/// The first fragment of a message, kept until the last has come.
 #[derive(Debug)]
 struct Partial {
-    head: Head,
-    parts: Bytes,
+    first: Message,
     payload: BytesMut,
     whole: usize,
+}
+
+impl Partial {
+    fn bytes(&self) -> usize {
+        self.payload.len() + self.first.parts.len()
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     partial: HashMap<u32, Partial>,
     bytes: usize,
-}
-
-/// A message that is whole.
-#[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) head: Head,
-    pub(super) parts: Bytes,
-    pub(super) payload: Bytes,
 }
 
 /// Why a first fragment was not kept.
@@ -47,45 +66,43 @@ impl Assembly {
     /// Keeps a first fragment. Memory is taken as bytes arrive, not as they are announced.
     pub(super) fn begin(
         &mut self,
-        head: Head,
-        parts: Bytes,
-        payload: &Bytes,
+        mut first: Message,
         whole: usize,
-        room: (usize, usize),
+        (bytes_max, count_max): (usize, usize),
     ) -> Result<(), Unkept> {
-        let (bytes_max, count_max) = room;
-        if payload.len() >= whole {
-            let detail = format!(
-                "first of several fragments holds {} of {whole}",
-                payload.len()
-            );
+        let (id, len) = (first.head.id, first.payload.len());
+        if len >= whole {
+            let detail = format!("first of several fragments holds {len} of {whole}");
             return Err(Unkept::Wrong(WireError::new(WireFault::Length, 0, detail)));
         }
-        if self.partial.contains_key(&head.id) {
-            let detail = format!("message {} has begun already", head.id);
+        if self.partial.contains_key(&id) {
+            let detail = format!("message {id} has begun already");
             return Err(Unkept::Wrong(WireError::new(WireFault::Id, 8, detail)));
         }
-        let promised: usize = self.partial.values().map(|partial| partial.whole).sum();
-        if self.partial.len() >= count_max || promised + whole > bytes_max {
+        let promised = |partial: &Partial| partial.whole + partial.first.parts.len();
+        let promised: usize = self.partial.values().map(promised).sum();
+        if self.partial.len() >= count_max || promised + whole + first.parts.len() > bytes_max {
             return Err(Unkept::NoRoom);
         }
-        self.bytes += payload.len();
-        let payload = BytesMut::from(payload.as_ref());
-        self.partial.insert(
-            head.id,
-            Partial {
-                head,
-                parts,
-                payload,
-                whole,
-            },
-        );
+        // Copies, because a slice would keep the whole read buffer.
+        let payload = BytesMut::from(std::mem::take(&mut first.payload).as_ref());
+        first.parts = Bytes::copy_from_slice(&first.parts);
+        let partial = Partial {
+            first,
+            payload,
+            whole,
+        };
+        self.bytes += partial.bytes();
+        self.partial.insert(id, partial);
         Ok(())
     }
 
-    /// Adds a further fragment; the whole message if it was the last. Fragments of unknown messages
-    /// are ignored.
-    pub(super) fn add(&mut self, head: &Head, payload: &Bytes) -> Result<Option<Whole>, WireError> {
+    /// Adds a further fragment; the whole message if it was the last. Fragments of unknown messages are ignored.
+    pub(super) fn add(
+        &mut self,
+        head: &Head,
+        payload: &Bytes,
+    ) -> Result<Option<Message>, WireError> {
         let Some(partial) = self.partial.get_mut(&head.id) else {
             return Ok(None);
         };
@@ -99,25 +116,23 @@ impl Assembly {
         if head.has_more() {
             return Ok(None);
         }
-        self.bytes -= have;
-        Ok(self.partial.remove(&head.id).map(|partial| {
-            let Partial {
-                head,
-                parts,
-                payload,
-                ..
-            } = partial;
-            Whole {
-                head,
-                parts,
+        Ok(self
+            .remove(head.id)
+            .map(|Partial { first, payload, .. }| Message {
                 payload: payload.freeze(),
-            }
-        }))
+                ..first
+            }))
     }
 
-    pub(super) fn forget(&mut self, id: u32) {
-        if let Some(partial) = self.partial.remove(&id) {
-            self.bytes -= partial.payload.len();
-        }
+    fn remove(&mut self, id: u32) -> Option<Partial> {
+        let partial = self.partial.remove(&id)?;
+        self.bytes -= partial.bytes();
+        Some(partial)
+    }
+
+    /// Forgets a message; whether it was there.
+    #[inline]
+    pub(super) fn forget(&mut self, id: u32) -> bool {
+        !self.partial.is_empty() && self.remove(id).is_some()
     }
 }

@@ -36,6 +36,9 @@ impl Detect {
 
     /// The session that these bytes are for, once they say so.
     pub(super) fn decide(&mut self, now: Time, buf: &BytesMut) -> Option<Session> {
+        if self.closed {
+            return None;
+        }
         let native = buf.iter().zip(MAGIC).take_while(|(a, b)| **a == *b).count();
         if native == buf.len().min(MAGIC.len()) {
             if native < MAGIC.len() {

@@ -1,7 +1,7 @@
 //! The session of a dialect: frames of one codec, answers matched by id or by turn.
 //! `docs/dialects.md`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::dialect::{
     Reader, ReplyFrame, Target,
 };
 use crate::error::{Cause, Code, ErrorBody, Retry, WireError, WireFault};
+use crate::limits::EVENTS_MAX;
 
 /// A request that is being served, and what its answer has to repeat.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct DialectSession {
     caller: CallerSlots,
     /// Client, FIFO dialects: whose answer comes next. A call that was given up keeps its turn.
     turns: VecDeque<CallId>,
+    /// Client, `priority`: ids of calls that were given up and may still be answered.
+    given_up: HashSet<u32>,
     heartbeat: Heartbeat,
     ping_sent: Option<Time>,
     /// Server: requests in flight, in the order in which they came. Answers of FIFO dialects leave
@@ -98,6 +101,7 @@ impl DialectSession {
             offset: 0,
             caller: CallerSlots::new(0),
             turns: VecDeque::new(),
+            given_up: HashSet::new(),
             heartbeat: Heartbeat::new(now, config.heartbeat),
             ping_sent: None,
             pending: VecDeque::new(),
@@ -180,6 +184,10 @@ impl DialectSession {
 
     /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
     fn receive_ping(&mut self, ping: DialectFrame) {
+        // A server that asks and does not read gets no more answers.
+        if self.is_client() && self.out.len() > self.config.limits.outbox_pause {
+            return;
+        }
         let pong = DialectFrame {
             kind: FrameKind::Pong,
             ..ping
@@ -377,14 +385,7 @@ impl DialectSession {
     fn receive_answer(&mut self, now: Time, frame: DialectFrame) {
         let id = match self.codec.dialect.correlation() {
             Correlation::Fifo => self.turns.pop_front(),
-            Correlation::Id => self
-                .turns
-                .iter()
-                .position(|id| self.wire_id(*id) == frame.id)
-                .and_then(
-                    // Answers mostly come in order, so the search is short.
-                    |at| self.turns.remove(at),
-                ),
+            Correlation::Id => self.answered(frame.id),
         };
         let Some(id) = id else {
             self.caller.late += 1;
@@ -405,6 +406,39 @@ impl DialectSession {
         self.finish_drain(now);
     }
 
+    /// The call that an id on the wire stands for.
+    fn answered(&mut self, wire_id: u32) -> Option<CallId> {
+        if self.codec.dialect != Dialect::Priority {
+            return wire_id.checked_sub(1).map(CallId);
+        }
+        if self.given_up.remove(&wire_id) {
+            return None;
+        }
+        let index = (wire_id & PRIORITY_SLOTS as u32).checked_sub(1)?;
+        let id = self.caller.live_at(index as u16)?;
+        (self.wire_id(id) == wire_id).then_some(id)
+    }
+
+    /// The id of the next call. Sixteen bits come round soon: an id whose answer may still come is not used.
+    fn next_id(&mut self) -> Option<CallId> {
+        for _ in 0..PRIORITY_SLOTS {
+            let id = self.caller.peek()?;
+            if !self.given_up.contains(&self.wire_id(id)) {
+                return Some(id);
+            }
+            self.caller.skip();
+        }
+        None
+    }
+
+    /// A call ends before its answer: its id, or its turn, stays taken until that has come.
+    fn give_up(&mut self, id: CallId) {
+        if self.codec.dialect == Dialect::Priority {
+            self.given_up.insert(self.wire_id(id));
+        }
+        self.caller.finish(id);
+    }
+
     /// Only `packet` frames its answers too; a peer that does not is taken as it is.
     fn unwrap_reply(&self, payload: Bytes) -> Bytes {
         match self.mapping.envelope {
@@ -420,7 +454,8 @@ impl DialectSession {
     fn wire_id(&self, id: CallId) -> u32 {
         match self.codec.dialect {
             Dialect::Priority => {
-                (u32::from(id.index()) + 1) & 0x3FF | (u32::from(id.generation()) & 0x3F) << 10
+                let slot = (u32::from(id.index()) + 1) & PRIORITY_SLOTS as u32;
+                slot | (u32::from(id.generation()) & 0x3F) << 10
             }
             Dialect::Session | Dialect::Sequence => id.0 + 1,
             _ => 0,
@@ -429,7 +464,7 @@ impl DialectSession {
 
     pub(super) fn call(&mut self, now: Time, call: &Call<'_>) -> Result<CallId, Failure> {
         self.check_sendable(now, call)?;
-        let Some(id) = self.caller.peek() else {
+        let Some(id) = self.next_id() else {
             return Err(Failure::TooManyCalls(self.caller.in_flight()));
         };
         // Calls that were given up keep their turns; they count until their answers have come.
@@ -441,7 +476,9 @@ impl DialectSession {
             deadline: call.deadline,
             place: Place::default(),
         });
-        self.turns.push_back(id);
+        if self.codec.dialect.correlation() == Correlation::Fifo {
+            self.turns.push_back(id);
+        }
         Ok(id)
     }
 
@@ -452,7 +489,7 @@ impl DialectSession {
         }
         // The others answer everything: the answer of a call that is given up at once is dropped.
         let id = self.call(now, call)?;
-        self.caller.finish(id);
+        self.give_up(id);
         Ok(())
     }
 
@@ -515,7 +552,7 @@ impl DialectSession {
 
     pub(super) fn cancel(&mut self, id: CallId) {
         if self.caller.is_live(id) {
-            self.caller.finish(id);
+            self.give_up(id);
         }
     }
 
@@ -565,12 +602,14 @@ impl DialectSession {
             return self.close(now, CloseReason::Drained);
         }
         for id in self.caller.expire(now) {
-            self.caller.finish(id);
+            self.give_up(id);
             let failure = Failure::Deadline { sent: true };
             self.events.push_back(Event::Finished(id, Err(failure)));
         }
         if self.is_client() {
-            match self.heartbeat.handle_timeout(now) {
+            // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
+            let hears = self.has_room() && self.turns.is_empty();
+            match self.heartbeat.handle_timeout(now, hears) {
                 Beat::Nothing => {}
                 Beat::Ping => {
                     self.ping_sent.get_or_insert(now);
@@ -675,13 +714,15 @@ impl DialectSession {
 
     pub(super) fn wants_read(&self) -> bool {
         self.pending.len() < self.config.limits.max_calls
+            && self.events.len() < EVENTS_MAX
             && self.failing.is_none()
             && self.has_room()
             && (self.is_client() || self.draining.is_none())
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.out.len() + self.held < self.config.limits.outbox_pause
+        // A client that stopped reading for its own requests would wait for a server that waits for it.
+        self.is_client() || self.out.len() + self.held < self.config.limits.outbox_pause
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -707,10 +748,13 @@ impl DialectSession {
     }
 }
 
+/// Slots of the `priority` dialect's client: ten bits of its ids, of which 0 is none.
+const PRIORITY_SLOTS: usize = (1 << 10) - 1;
+
 /// Slots that an id on the wire can tell apart.
 fn id_slots(dialect: Dialect) -> usize {
     if dialect == Dialect::Priority {
-        (1 << 10) - 1
+        PRIORITY_SLOTS
     } else {
         crate::limits::CALLS_MAX
     }
@@ -731,12 +775,14 @@ fn parse_error(payload: &Bytes) -> ErrorBody {
         Some((code, message)) => (Code::parse(code), message),
         None => (Code::parse(&text), ""),
     };
-    // Whether it ran is known only where the code says so.
+    // A dialect says nothing about trying again. These codes mostly come from calls that were not started, but a
+    // handler may use them too.
     let not_started = [Code::OVERLOADED, Code::DRAINING];
     match code {
         Ok(code) => {
-            let retry = if not_started.contains(&code) {
-                Retry::Here
+            let unclear = not_started.contains(&code);
+            let retry = if unclear {
+                Retry::IfIdempotent
             } else {
                 Retry::Never
             };

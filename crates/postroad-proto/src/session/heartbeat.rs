@@ -56,9 +56,16 @@ impl Heartbeat {
         self.missed = 0;
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Time) -> Beat {
+    /// `hears` is false while this end itself does not read, or while an answer that waits for its turn may hold the
+    /// peer's heartbeat back: silence says nothing then.
+    pub(super) fn handle_timeout(&mut self, now: Time, hears: bool) -> Beat {
         if now < self.due {
             return Beat::Nothing;
+        }
+        if !hears {
+            self.received(now);
+            self.due = now + self.current;
+            return Beat::Ping;
         }
         // Frames came meanwhile: nothing was reset for each of them, only looked at now.
         let next = self.last_received + self.current;
@@ -69,7 +76,9 @@ impl Heartbeat {
         // One beat a wakeup, however late: a process that was stopped does not count its own sleep.
         self.missed += 1;
         self.due = now + self.current;
-        if self.missed >= HEARTBEATS_MISSED_MAX {
+        // The shortened interval asks sooner; it does not bury sooner than was agreed.
+        let patience = self.agreed * HEARTBEATS_MISSED_MAX;
+        if self.missed >= HEARTBEATS_MISSED_MAX && self.silence(now) >= patience {
             return Beat::Dead;
         }
         if self.missed > 1 {
@@ -117,21 +126,21 @@ mod tests {
     #[test]
     fn three_intervals_of_silence_are_death_and_any_frame_is_life_m_022() {
         let mut heart = Heartbeat::new(Time(0), BEAT);
-        assert_eq!(heart.handle_timeout(heart.due()), Beat::Ping);
-        assert_eq!(heart.handle_timeout(heart.due()), Beat::Ping);
+        assert_eq!(heart.handle_timeout(heart.due(), true), Beat::Ping);
+        assert_eq!(heart.handle_timeout(heart.due(), true), Beat::Ping);
         heart.received(heart.due());
-        assert_eq!(heart.handle_timeout(heart.due()), Beat::Nothing);
-        for _ in 0..2 {
-            assert_eq!(heart.handle_timeout(heart.due()), Beat::Ping);
-        }
-        assert_eq!(heart.handle_timeout(heart.due()), Beat::Dead);
+        assert_eq!(heart.handle_timeout(heart.due(), true), Beat::Nothing);
+        let since = heart.last_received;
+        while heart.handle_timeout(heart.due(), true) != Beat::Dead {}
+        let silence = (heart.due() + Duration::ZERO).since(since) - heart.current;
+        assert!(silence >= 3 * BEAT && silence <= 4 * BEAT, "{silence:?}");
     }
 
     #[test]
     fn the_interval_shortens_when_a_ping_is_missed_and_lengthens_when_calm() {
         let mut heart = Heartbeat::new(Time(0), BEAT);
-        heart.handle_timeout(heart.due());
-        heart.handle_timeout(heart.due());
+        heart.handle_timeout(heart.due(), true);
+        heart.handle_timeout(heart.due(), true);
         assert_eq!(heart.current, BEAT / 2);
         (0..10).for_each(|_| heart.measured(Duration::from_millis(5)));
         assert_eq!(heart.current, BEAT);
@@ -142,7 +151,10 @@ mod tests {
     #[test]
     fn a_process_that_slept_does_not_bury_its_peers() {
         let mut heart = Heartbeat::new(Time(0), BEAT);
-        assert_eq!(heart.handle_timeout(Time(0) + 100 * BEAT), Beat::Ping);
-        assert_eq!(heart.handle_timeout(Time(0) + 100 * BEAT), Beat::Nothing);
+        assert_eq!(heart.handle_timeout(Time(0) + 100 * BEAT, true), Beat::Ping);
+        assert_eq!(
+            heart.handle_timeout(Time(0) + 100 * BEAT, true),
+            Beat::Nothing
+        );
     }
 }

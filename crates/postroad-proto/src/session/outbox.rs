@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::frame::{Head, Kind, MORE, PartTag, put_frame};
-use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_BYTES};
+use crate::limits::{
+    CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_BYTES, TURNS_MAX,
+};
 
 /// Where a small frame was queued, to find out later whether it was ever handed to the transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,11 @@ struct Class {
     passed_over: u32,
 }
 
+/// The byte of a head that says its kind.
+const KIND_AT: usize = 3;
+/// Bit of a kind: whoever does not know it skips it.
+const SKIPPABLE: u8 = 1 << 7;
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     control: BytesMut,
@@ -53,6 +60,8 @@ pub(super) struct Outbox {
     busy: u8,
     bytes: usize,
     pub(super) checksum: bool,
+    /// Payload of one fragment, bytes: less than usual if the peer's frames are small (M-009).
+    pub(super) fragment: usize,
 }
 
 impl Outbox {
@@ -64,12 +73,18 @@ impl Outbox {
             busy: 0,
             bytes: 0,
             checksum,
+            fragment: FRAGMENT_BYTES,
         }
     }
 
     /// Bytes that wait, fragments not yet cut included.
     pub(super) fn len(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of control that wait: what a peer makes grow by asking.
+    pub(super) fn control_len(&self) -> usize {
+        self.control.len()
     }
 
     /// A frame that goes before everything else.
@@ -94,7 +109,7 @@ impl Outbox {
         self.busy |= 1 << index;
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
-        if parts.len() + payload.len() <= FRAGMENT_BYTES && !behind {
+        if parts.len() + payload.len() <= self.fragment && !behind {
             let (before, at) = (class.small.len(), class.enqueued);
             put_frame(&mut class.small, head, parts, &payload, self.checksum);
             let len = class.small.len() - before;
@@ -126,29 +141,42 @@ impl Outbox {
         }
     }
 
-    /// Whether the message queued at `place` was never handed to the transport, not even in part.
-    pub(super) fn is_unsent(&self, place: Place, id: u32) -> bool {
-        let class = &self.classes[usize::from(place.class)];
+    /// Takes a call back; false if it may have been handed to the transport, if only in part.
+    ///
+    /// A frame that is queued between others is marked as one to be skipped (M-013) instead of being cut out.
+    pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
+        let class = &mut self.classes[usize::from(place.class)];
         if place.bulk {
-            class
-                .bulk
-                .iter()
-                .any(|bulk| bulk.head.id == id && !bulk.started)
-        } else {
-            class.taken <= place.at
+            let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) else {
+                return false;
+            };
+            let Some(bulk) = class.bulk.remove(at) else {
+                return false;
+            };
+            self.bytes -= bulk.len();
+            return !bulk.started;
         }
+        if class.taken > place.at {
+            return false;
+        }
+        let start = (place.at - class.taken) as usize;
+        let end = start + frame_bytes(&class.small[start..], self.checksum);
+        let frame = &mut class.small[start..end];
+        frame[KIND_AT] |= SKIPPABLE;
+        if self.checksum {
+            let (covered, sum) = frame.split_at_mut(end - start - CHECKSUM_BYTES);
+            sum.copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
+        }
+        true
     }
 
-    /// Forgets the fragments of a call that were not sent yet; whether any had been.
-    pub(super) fn forget(&mut self, place: Place, id: u32) -> bool {
-        let class = &mut self.classes[usize::from(place.class)];
-        let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) else {
-            return true;
-        };
-        class.bulk.remove(at).is_none_or(|bulk| {
-            self.bytes -= bulk.len();
-            bulk.started
-        })
+    /// Forgets the fragments of an answer that nobody waits for any more.
+    pub(super) fn forget_answer(&mut self, id: u32) {
+        for class in &mut self.classes {
+            if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
+                self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
+            }
+        }
     }
 
     /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about
@@ -187,7 +215,7 @@ impl Outbox {
     fn take(&mut self, index: usize, out: &mut BytesMut, until: usize) -> bool {
         let class = &mut self.classes[index];
         class.passed_over = 0;
-        self.bytes -= class.take(out, until, self.checksum);
+        self.bytes -= class.take(out, until, (self.fragment, self.checksum));
         if class.is_empty() {
             self.busy &= !(1 << index);
         }
@@ -210,21 +238,22 @@ impl Class {
 
     /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes
     /// that was.
-    fn take(&mut self, out: &mut BytesMut, until: usize, checksum: bool) -> usize {
+    fn take(&mut self, out: &mut BytesMut, until: usize, cut: (usize, bool)) -> usize {
         if !self.small.is_empty() {
-            return self.take_small(out, until, checksum);
+            return self.take_small(out, until, cut.1);
         }
         let mut taken = 0;
         if let Some(mut bulk) = self.bulk.pop_front() {
-            taken += bulk.put_fragment(out, checksum);
+            taken += bulk.put_fragment(out, cut);
             if !bulk.is_done() {
-                self.bulk.push_back(bulk);
+                // A few take turns; if all did, none would be whole for long, here and at the peer.
+                self.bulk.insert(self.bulk.len().min(TURNS_MAX - 1), bulk);
             }
         }
         // Calls and ordered messages take turns.
         if taken == 0 || out.len() < until {
             if let Some(bulk) = self.ordered.front_mut() {
-                taken += bulk.put_fragment(out, checksum);
+                taken += bulk.put_fragment(out, cut);
             }
             if self.ordered.front().is_some_and(Bulk::is_done) {
                 self.ordered.pop_front();
@@ -278,9 +307,9 @@ impl Bulk {
     }
 
     /// Appends the next fragment; how many queued bytes that was.
-    fn put_fragment(&mut self, out: &mut BytesMut, checksum: bool) -> usize {
+    fn put_fragment(&mut self, out: &mut BytesMut, (fragment, checksum): (usize, bool)) -> usize {
         let queued = self.len();
-        let len = self.payload.len().min(FRAGMENT_BYTES);
+        let len = self.payload.len().min(fragment);
         let last = len == self.payload.len();
         let mut head = self.head;
         if self.started {
@@ -400,15 +429,34 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_known_to_be_unsent_until_its_first_byte_is_taken() {
-        let mut outbox = Outbox::new(true);
-        let first = outbox.push(request(3, 1), &[], Bytes::from_static(b"x"));
-        let large = outbox.push(request(3, 2), &[], Bytes::from(vec![0; 1 << 20]));
-        assert!(outbox.is_unsent(first, 1) && outbox.is_unsent(large, 2));
-        outbox.transmit(&mut BytesMut::new());
-        let later = outbox.push(request(3, 3), &[], Bytes::from_static(b"x"));
-        assert!(!outbox.is_unsent(first, 1) && !outbox.is_unsent(large, 2));
-        assert!(outbox.is_unsent(later, 3));
-        assert!(outbox.forget(large, 2), "part of it is on the wire");
+    fn a_call_can_be_taken_back_until_its_first_byte_is_taken() {
+        for checksum in [false, true] {
+            let mut outbox = Outbox::new(checksum);
+            let first = outbox.push(request(3, 1), &[], Bytes::from_static(b"x"));
+            let large = outbox.push(request(3, 2), &[], Bytes::from(vec![0; 1 << 20]));
+            outbox.transmit(&mut BytesMut::new());
+            outbox.push(request(3, 3), &[], Bytes::from_static(b"before"));
+            let small = outbox.push(request(3, 4), &[], Bytes::from_static(b"taken back"));
+            outbox.push(request(3, 5), &[], Bytes::from_static(b"behind"));
+            let whole = outbox.push(request(3, 6), &[], Bytes::from(vec![0; 1 << 20]));
+            assert!(!outbox.withdraw(first, 1) && !outbox.withdraw(large, 2));
+            assert!(outbox.withdraw(small, 4) && outbox.withdraw(whole, 6));
+            let mut out = BytesMut::new();
+            outbox.transmit(&mut out);
+            let decoder = FrameDecoder {
+                max_body: 1 << 20,
+                checksum,
+            };
+            let mut kinds = Vec::new();
+            while let Some(frame) = decoder.decode(&mut out).unwrap() {
+                kinds.push((frame.head.kind, frame.head.id));
+            }
+            assert_eq!(
+                kinds,
+                [(0x10, 3), (0x90, 4), (0x10, 5)],
+                "the middle one is skipped"
+            );
+            assert_eq!(outbox.len(), 0);
+        }
     }
 }

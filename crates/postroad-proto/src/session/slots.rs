@@ -25,8 +25,9 @@ impl Deadlines {
     #[inline]
     pub(super) fn add(&mut self, deadline: Time) {
         if deadline < self.next {
-            // Rounded up, so that deadlines close to each other share a wakeup.
-            self.next = Time(deadline.0.saturating_add(GRAIN_NANOS));
+            // Rounded up, so that deadlines close to each other share a wakeup; never moved back, or a steady stream
+            // of calls would push it before itself for ever.
+            self.next = self.next.min(Time(deadline.0.saturating_add(GRAIN_NANOS)));
         }
     }
 
@@ -134,6 +135,17 @@ impl CallerSlots {
             self.slots[usize::from(index)].call = Some(call);
             self.deadlines.add(call.deadline);
         }
+    }
+
+    /// Puts the slot that [`Self::peek`] has shown behind all others.
+    pub(super) fn skip(&mut self) {
+        self.free.rotate_right(1);
+    }
+
+    /// The live call in this slot, whatever its generation.
+    pub(super) fn live_at(&self, index: u16) -> Option<CallId> {
+        let slot = self.slots.get(usize::from(index))?;
+        slot.call.map(|_| CallId::new(index, slot.generation))
     }
 
     /// Ends the call, or counts a late answer.
@@ -262,11 +274,6 @@ impl CalleeSlots {
         None
     }
 
-    pub(super) fn deadline_of(&self, id: CallId) -> Option<Time> {
-        let call = self.slots.get(usize::from(id.index()))?.as_ref()?;
-        (call.id == id).then_some(call.deadline)
-    }
-
     pub(super) fn expire(&mut self, now: Time) -> Vec<CallId> {
         let (mut due, mut deadlines) = (Vec::new(), self.deadlines);
         let live = self.slots.iter().flatten().map(|call| (call.id.0, call));
@@ -320,6 +327,16 @@ mod tests {
             }
         }
         assert_eq!(expired, [1, 2, 0]);
+    }
+
+    #[test]
+    fn a_steady_stream_of_calls_does_not_keep_the_oldest_from_expiring() {
+        let mut slots = CallerSlots::new(20_000);
+        for n in 0..10_000_u64 {
+            slots.peek().unwrap();
+            slots.occupy(call(10 * GRAIN_NANOS + n * 100_000));
+            assert!(slots.deadline().unwrap() <= Time(11 * GRAIN_NANOS));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What callers, handlers and the driver of one connection share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -339,7 +339,7 @@ impl Connection {
 
     /// Hands out what has happened: answers to their callers, requests into `arrived`.
     fn take_events(&self, mut inner: MutexGuard<'_, Inner>, arrived: &mut VecDeque<Arrived>) {
-        let mut link = None;
+        let (mut link, mut cancelled) = (None, HashSet::new());
         while let Some(event) = inner.session.poll_event() {
             match event {
                 Event::Finished(id, answer) => {
@@ -355,7 +355,7 @@ impl Connection {
                     arrived.push_back(Arrived { request, route });
                 }
                 Event::Cancelled(id, _) => {
-                    arrived.retain(|arrived| arrived.request.id != Some(id));
+                    cancelled.insert(id);
                     if let Some(task) = inner.tasks.remove(&id) {
                         task.abort();
                     }
@@ -383,6 +383,10 @@ impl Connection {
                 }
                 _ => {}
             }
+        }
+        if !cancelled.is_empty() {
+            let is_wanted = |id: &CallId| !cancelled.contains(id);
+            arrived.retain(|arrived| arrived.request.id.as_ref().is_none_or(is_wanted));
         }
         let mut wakers = std::mem::take(&mut inner.wakers);
         drop(inner);

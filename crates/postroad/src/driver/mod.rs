@@ -237,6 +237,8 @@ impl ConnectionDriver {
                 };
             }
         }
+        // Time passes also while bytes keep coming.
+        self.poll_timer(cx);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -278,6 +280,14 @@ impl ConnectionDriver {
     }
 }
 
+/// Whether nobody will take the last words.
+fn is_deaf(reason: &CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::WriteStall(_) | CloseReason::HeartbeatTimeout(_) | CloseReason::Transport(_)
+    )
+}
+
 impl Future for ConnectionDriver {
     type Output = CloseReason;
 
@@ -291,6 +301,10 @@ impl Future for ConnectionDriver {
                 }
                 Stage::Running => {
                     ready!(this.poll_running(cx));
+                    let reason = this.connection.close_reason();
+                    if is_deaf(&reason) {
+                        return Poll::Ready(reason);
+                    }
                     this.stage = Stage::Flushing;
                     this.ring_in(FLUSH_STALL);
                 }

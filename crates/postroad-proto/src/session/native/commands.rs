@@ -6,11 +6,13 @@ use super::{CancelReason, Drain, Event, Native, Phase, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
-use crate::limits::{FRAGMENT_BYTES, ROUTE_NAME_MAX};
+use crate::limits::{FRAGMENT_BYTES, PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Failure, Reply, bounded};
 
+/// Keys that one call may have: the parts of the session's own need some of [`PARTS_MAX`].
+const CALL_METADATA_MAX: usize = PARTS_MAX - 8;
 /// Bytes that the metadata and other parts of one call may take.
 const CALL_PARTS_MAX: usize = 7 * 1024;
 
@@ -79,7 +81,19 @@ impl Native {
         for (key, value) in call.metadata {
             put_metadata(&mut parts, key, value)?;
         }
-        let room = CALL_PARTS_MAX.min(self.peer.max_frame.saturating_sub(FRAGMENT_BYTES));
+        // Part 4 and the count of the parts have their place too.
+        let room = self
+            .peer
+            .max_frame
+            .saturating_sub(self.outbox.fragment + 16);
+        let room = room.min(CALL_PARTS_MAX);
+        if call.metadata.len() > CALL_METADATA_MAX {
+            let text = format!(
+                "{} metadata, at most {CALL_METADATA_MAX}",
+                call.metadata.len()
+            );
+            return Err(Failure::Unsendable(text));
+        }
         if parts.len() > room {
             let text = format!("metadata of {} bytes, at most {room} fit", parts.len());
             return Err(Failure::Unsendable(text));
@@ -128,7 +142,7 @@ impl Native {
         if self.caller.is_live(id)
             && let Some(call) = self.caller.finish(id)
         {
-            self.send_cancel(id, call.place, 1);
+            self.take_back(id, call.place, 1);
             self.continue_drain(now);
         }
     }
@@ -137,30 +151,32 @@ impl Native {
         let Some(call) = self.caller.finish(id) else {
             return;
         };
-        let sent = !self.outbox.is_unsent(call.place, id.0);
-        self.send_cancel(id, call.place, 2);
-        self.assembly.forget(id.0);
+        let sent = self.take_back(id, call.place, 2);
         self.events
             .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
     }
 
-    /// Tells the server, in the queue of the call's priority, so that it cannot overtake the call
-    /// itself.
-    fn send_cancel(&mut self, id: CallId, place: Place, reason: u32) {
-        if self.outbox.forget(place, id.0) {
-            let head = Head {
-                class: place.priority(),
-                id: id.0,
-                arg: reason,
-                ..Head::new(Kind::Cancel)
-            };
-            self.outbox.push(head, &[], Bytes::new());
+    /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so that it cannot
+    /// overtake the call itself. Whether the call may have been sent.
+    fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
+        self.assembly.forget(id.0);
+        if self.outbox.withdraw(place, id.0) {
+            return false;
         }
+        let head = Head {
+            class: place.priority(),
+            id: id.0,
+            arg: reason,
+            ..Head::new(Kind::Cancel)
+        };
+        self.outbox.push(head, &[], Bytes::new());
+        true
     }
 
     #[inline]
     pub(super) fn finish(&mut self, id: CallId, result: Result<Reply, Failure>) {
         if self.caller.finish(id).is_some() {
+            self.assembly.forget(id.0);
             self.events.push_back(Event::Finished(id, result));
             if self.drain != Drain::No {
                 self.continue_drain(Time(0));
@@ -226,10 +242,13 @@ impl Native {
             .push(head, &[], cut_error(body, self.peer.max_frame, error));
     }
 
-    /// Stops a request whose time is up. It needs no answer: its caller has the same deadline.
-    pub(super) fn expire_request(&mut self, id: CallId) {
-        self.assembly.forget(id.0);
-        if self.callee.finish(id).is_some() {
+    /// Stops a request whose time is up. One that runs needs no answer: its caller has the same deadline. One that was
+    /// never whole, and so never started, is told so (M-018).
+    pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
+        if self.assembly.forget(id.0) {
+            let text = "the deadline passed while fragments were missing";
+            self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+        } else if self.callee.finish(id).is_some() {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Deadline));
         }

@@ -26,7 +26,7 @@ use super::{CancelReason, CloseReason, Config, Event, Failure, Stalls, earliest}
 use crate::Time;
 use crate::error::{Retry, WireError, WireFault};
 use crate::frame::{FrameDecoder, Head, Kind};
-use crate::limits::DRAIN_PHASE_MAX;
+use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -226,7 +226,7 @@ impl Native {
         if let Some(reason) = self.stalls.check(now, &self.config) {
             return self.close(now, reason);
         }
-        match self.heartbeat.handle_timeout(now) {
+        match self.heartbeat.handle_timeout(now, self.has_room()) {
             Beat::Nothing => {}
             Beat::Ping => drop(self.send_ping(now)),
             Beat::Dead => {
@@ -238,7 +238,7 @@ impl Native {
             self.expire_call(id);
         }
         for id in self.callee.expire(now) {
-            self.expire_request(id);
+            self.expire_request(now, id);
         }
         self.continue_drain(now);
     }
@@ -284,7 +284,7 @@ impl Native {
         self.phase = Phase::Closed;
         for id in self.caller.ids() {
             if let Some(call) = self.caller.finish(id) {
-                let sent = !self.outbox.is_unsent(call.place, id.0);
+                let sent = !self.outbox.withdraw(call.place, id.0);
                 let failure = Failure::Lost {
                     reason: reason.clone(),
                     sent,
@@ -344,6 +344,12 @@ impl Native {
         }
         let done = self.in_flight() == 0;
         match self.drain {
+            // Requests may be on their way that were sent before GOAWAY was read: the client ends the connection when it
+            // has all its answers, and only one that does not is cut.
+            Drain::Second { end } if done && self.role == Role::Server && end > now => {
+                let end = end.min(now + DRAIN_PHASE_MAX);
+                self.drain = Drain::Second { end };
+            }
             Drain::Second { end } if done || end <= now => self.close(now, CloseReason::Drained),
             Drain::Told if done => self.close(now, CloseReason::Drained),
             _ => {}
@@ -381,11 +387,17 @@ impl Native {
 
     #[inline]
     pub(super) fn wants_read(&self) -> bool {
-        self.has_room()
+        self.has_room() && self.events.len() < EVENTS_MAX
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.len() < self.config.limits.outbox_pause
+        // Only what the peer has made grow keeps this end from reading. A client that stopped for its own requests would
+        // wait for a server that waits for it.
+        let provoked = match self.role {
+            Role::Server => self.outbox.len(),
+            Role::Client => self.outbox.control_len(),
+        };
+        provoked < self.config.limits.outbox_pause
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -6,6 +6,7 @@ use super::{CloseReason, Event, Native, Phase, Role};
 use crate::Time;
 use crate::error::{Printable, Retry, WireError, WireFault};
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
+use crate::limits::FRAGMENT_BYTES;
 use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, features};
 
@@ -198,6 +199,7 @@ impl Native {
         let checksum = agreed & features::CHECKSUM != 0;
         self.decoder.checksum = checksum;
         self.outbox.checksum = checksum;
+        self.outbox.fragment = FRAGMENT_BYTES.min(self.peer.max_frame / 2);
         let beat = std::time::Duration::from_millis(heartbeat_ms.into());
         self.heartbeat = Heartbeat::new(now, beat);
         self.phase = Phase::Open;

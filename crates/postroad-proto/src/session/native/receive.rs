@@ -9,19 +9,9 @@ use crate::Time;
 use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
 use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts};
 use crate::limits::ROUTE_NAME_MAX;
-use crate::session::assembly::{Unkept, Whole};
+use crate::session::assembly::{Known, Message, Unkept};
 use crate::session::slots::{Accepted, Incoming};
 use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef};
-
-/// What the parts of a frame say that the session itself needs.
-#[derive(Debug, Default)]
-struct Known {
-    route: Option<Arc<str>>,
-    trace: Option<Trace>,
-    whole: Option<usize>,
-    /// A critical part that is not understood (M-031).
-    refused: Option<u8>,
-}
 
 /// Takes the parts off the body, and reads them.
 fn split_parts(head: &Head, body: &mut Bytes) -> Result<(Bytes, Known), WireError> {
@@ -69,6 +59,15 @@ fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
     Ok(name.into())
 }
 
+/// Outside of calls nobody can be told: a critical part that is not understood ends the connection (M-031).
+fn refuse_critical(head: &Head, known: &Known) -> Result<(), WireError> {
+    let Some(tag) = known.refused else {
+        return Ok(());
+    };
+    let detail = format!("critical part 0x{tag:02x} is not understood");
+    Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id))
+}
+
 fn wrong_state(head: &Head, kind: Kind) -> WireError {
     let detail = format!("{} is not allowed here", kind.name());
     WireError::new(WireFault::State, 3, detail).with_id(head.id)
@@ -89,7 +88,7 @@ impl Native {
             (Kind::Error, Role::Client) => self.receive_error(&head, body),
             (Kind::Data, _) => self.receive_data(now, &head, &body),
             (Kind::Cancel, Role::Server) => {
-                self.receive_cancel(&head);
+                self.receive_cancel(now, &head);
                 Ok(())
             }
             (Kind::Route, Role::Server) => self.receive_route(&head, &body),
@@ -156,15 +155,20 @@ impl Native {
         if is_call && !self.accept(now, &head, deadline, &known)? {
             return Ok(());
         }
-        if head.has_more() {
-            return self.begin(now, head, parts, &body, known.whole);
+        if !is_call {
+            refuse_critical(&head, &known)?;
         }
-        let whole = Whole {
+        let message = Message {
             head,
             parts,
+            known,
+            deadline,
             payload: body,
         };
-        self.deliver(now, whole, known, deadline);
+        if head.has_more() {
+            return self.begin(now, message);
+        }
+        self.deliver(now, message);
         Ok(())
     }
 
@@ -230,18 +234,11 @@ impl Native {
         None
     }
 
-    fn begin(
-        &mut self,
-        now: Time,
-        head: Head,
-        parts: Bytes,
-        payload: &Bytes,
-        whole: Option<usize>,
-    ) -> Result<(), WireError> {
-        let limits = &self.config.limits;
-        let wrong = |detail: String| WireError::new(WireFault::Length, 16, detail).with_id(head.id);
-        let whole = whole
-            .ok_or_else(|| wrong("first of several fragments without its whole length".into()))?;
+    fn begin(&mut self, now: Time, first: Message) -> Result<(), WireError> {
+        let (limits, id) = (&self.config.limits, first.head.id);
+        let wrong = |detail: String| WireError::new(WireFault::Length, 16, detail).with_id(id);
+        let missing = || wrong("first of several fragments without its whole length".to_owned());
+        let whole = first.known.whole.ok_or_else(missing)?;
         if whole > limits.max_message {
             let max = limits.max_message;
             return Err(wrong(format!(
@@ -249,19 +246,25 @@ impl Native {
             )));
         }
         let room = (limits.assembly_max, limits.assemblies);
-        match self.assembly.begin(head, parts, payload, whole, room) {
+        match self.assembly.begin(first, whole, room) {
             Ok(()) => Ok(()),
-            Err(Unkept::Wrong(error)) => Err(error.with_id(head.id)),
+            Err(Unkept::Wrong(error)) => Err(error.with_id(id)),
             Err(Unkept::NoRoom) => {
-                let text = "no room for another large message now";
-                let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
-                if self.role == Role::Client {
-                    self.finish(CallId(head.id), Err(Failure::Remote(Box::new(error))));
-                } else if head.id & MESSAGE_ID == 0 {
-                    self.respond(now, CallId(head.id), Err(error));
-                }
+                self.refuse_message(now, id);
                 Ok(())
             }
+        }
+    }
+
+    /// There is no room for another large message: a call is told so, an answer's call ends without it.
+    fn refuse_message(&mut self, now: Time, id: u32) {
+        let error = ErrorBody::new(Code::OVERLOADED, "no room for another large message now");
+        if self.role == Role::Client {
+            // The handler has run.
+            let error = error.with_retry(Retry::IfIdempotent);
+            self.finish(CallId(id), Err(Failure::Remote(Box::new(error))));
+        } else if id & MESSAGE_ID == 0 {
+            self.respond(now, CallId(id), Err(error.with_retry(Retry::Here)));
         }
     }
 
@@ -269,56 +272,36 @@ impl Native {
         if (head.arg == 1) != (self.role == Role::Client) || head.arg > 1 {
             return Err(wrong_state(head, Kind::Data));
         }
-        let Some(mut whole) = self.assembly.add(head, body)? else {
+        let Some(message) = self.assembly.add(head, body)? else {
             return Ok(());
         };
+        let id = CallId(head.id);
         if self.role == Role::Client {
             let reply = Reply {
-                codec: whole.head.codec(),
-                payload: whole.payload,
+                codec: message.head.codec(),
+                payload: message.payload,
             };
-            self.finish(CallId(head.id), Ok(reply));
-            return Ok(());
+            self.finish(id, Ok(reply));
+        } else if message.deadline <= now && head.id & MESSAGE_ID == 0 {
+            let text = "the deadline passed while fragments were missing";
+            self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+        } else {
+            self.deliver(now, message);
         }
-        let mut parts = Bytes::new();
-        std::mem::swap(&mut parts, &mut whole.parts);
-        // The parts were checked when the first fragment came.
-        let mut known = Known::default();
-        for part in Parts::new(&parts).flatten() {
-            match part.tag & !CRITICAL {
-                1 => known.route = Some(route_name(part.value)?),
-                2 => known.trace = Trace::from_wire(part.value),
-                _ => {}
-            }
-        }
-        whole.parts = parts;
-        let deadline = Time::NEVER;
-        let id = CallId(head.id);
-        let deadline = self.callee_deadline(id).unwrap_or(deadline);
-        if deadline <= now {
-            self.expire_request(id);
-            return Ok(());
-        }
-        self.deliver(now, whole, known, deadline);
         Ok(())
     }
 
-    fn callee_deadline(&self, id: CallId) -> Option<Time> {
-        (id.0 & MESSAGE_ID == 0)
-            .then(|| self.callee.deadline_of(id))
-            .flatten()
-    }
-
     #[inline]
-    fn deliver(&mut self, now: Time, whole: Whole, known: Known, deadline: Time) {
-        let Whole {
+    fn deliver(&mut self, now: Time, message: Message) {
+        let Message {
             head,
             parts,
+            known,
+            deadline,
             payload,
-        } = whole;
+        } = message;
         let is_call = head.kind == Kind::Request as u8;
-        let unwanted = matches!(self.drain, Drain::Second { .. }) || known.refused.is_some();
-        if !is_call && (deadline <= now || unwanted) {
+        if !is_call && (deadline <= now || matches!(self.drain, Drain::Second { .. })) {
             return;
         }
         let route = match known.route {
@@ -344,16 +327,23 @@ impl Native {
     fn receive_response(&mut self, head: Head, mut body: Bytes) -> Result<(), WireError> {
         let (parts, known) = split_parts(&head, &mut body)?;
         let id = CallId(head.id);
-        if let Some(tag) = known.refused {
-            let detail = format!("critical part 0x{tag:02x} is not understood");
-            return Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id));
-        }
+        refuse_critical(&head, &known)?;
         if head.has_more() {
             if !self.caller.is_live(id) {
                 self.caller.late += 1;
                 return Ok(());
             }
-            return self.begin(Time(0), head, parts, &body, known.whole);
+            let deadline = Time::NEVER;
+            return self.begin(
+                Time(0),
+                Message {
+                    head,
+                    parts,
+                    known,
+                    deadline,
+                    payload: body,
+                },
+            );
         }
         self.finish(
             id,
@@ -367,6 +357,7 @@ impl Native {
 
     fn receive_error(&mut self, head: &Head, mut body: Bytes) -> Result<(), WireError> {
         let (_, known) = split_parts(head, &mut body)?;
+        refuse_critical(head, &known)?;
         let error = ErrorBody::decode(body).ok_or_else(|| {
             WireError::new(WireFault::Reserved, 16, "error body does not parse").with_id(head.id)
         })?;
@@ -379,7 +370,7 @@ impl Native {
         Ok(())
     }
 
-    fn receive_cancel(&mut self, head: &Head) {
+    fn receive_cancel(&mut self, now: Time, head: &Head) {
         let id = CallId(head.id);
         if self.callee.finish(id).is_some() {
             self.assembly.forget(head.id);
@@ -389,6 +380,12 @@ impl Native {
                 CancelReason::GivenUp
             };
             self.events.push_back(Event::Cancelled(id, reason));
+            if self.drain != Drain::No {
+                self.continue_drain(now);
+            }
+        } else {
+            // It was answered already; what has not left need not leave any more.
+            self.outbox.forget_answer(head.id);
         }
     }
 
