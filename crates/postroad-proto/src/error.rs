@@ -283,8 +283,8 @@ impl fmt::Display for ErrorBody {
     }
 }
 
-/// Text of a peer as it may stand in a log or on a terminal: control characters are written out, so that nobody can
-/// forge a line or move the cursor.
+/// Text of a peer as it may stand in a log or on a terminal: control characters are written out, so
+/// that nobody can forge a line or move the cursor.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a str);
 

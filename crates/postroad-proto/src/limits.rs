@@ -45,7 +45,8 @@ pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 pub const HEARTBEAT_SHRINK_MAX: u32 = 8;
 /// Shortest heartbeat that can be agreed.
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
-/// Longest heartbeat that can be agreed, whatever is proposed: nobody may keep a dead connection for days.
+/// Longest heartbeat that can be agreed, whatever is proposed: nobody may keep a dead connection
+/// for days.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 /// Longest wait between the two phases of GOAWAY (M-028).
 pub const DRAIN_PHASE_MAX: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use harness::{End, Pair, call, closed};
+use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use postroad_proto::error::{Code, ErrorBody, Retry, Trace, WireFault};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
 use postroad_proto::session::{
@@ -20,27 +20,6 @@ fn versions(min: u16, max: u16) -> Config {
         version_min: min,
         version_max: max,
         ..Config::default()
-    }
-}
-
-fn opened() -> Pair {
-    Pair::opened(Config::default(), Config::default())
-}
-
-/// Sends a frame that the client's session would never send.
-fn inject(pair: &mut Pair, head: Head, parts: &[u8], payload: &[u8]) {
-    let mut out = BytesMut::new();
-    put_frame(&mut out, head, parts, payload, true);
-    let conditions = pair.conditions;
-    pair.to_server
-        .send(pair.now, &out, conditions, &mut pair.random);
-    pair.run_for(5 * MILLI);
-}
-
-fn protocol_fault(pair: &Pair) -> Option<WireFault> {
-    match closed(&pair.server) {
-        Some(CloseReason::Protocol(error)) => Some(error.fault),
-        _ => None,
     }
 }
 

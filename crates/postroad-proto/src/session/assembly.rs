@@ -97,7 +97,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// Adds a further fragment; the whole message if it was the last. Fragments of unknown messages are ignored.
+    /// Adds a further fragment; the whole message if it was the last. Fragments of unknown messages
+    /// are ignored.
     pub(super) fn add(
         &mut self,
         head: &Head,

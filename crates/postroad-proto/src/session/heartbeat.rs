@@ -56,8 +56,8 @@ impl Heartbeat {
         self.missed = 0;
     }
 
-    /// `hears` is false while this end itself does not read, or while an answer that waits for its turn may hold the
-    /// peer's heartbeat back: silence says nothing then.
+    /// `hears` is false while this end itself does not read, or while an answer that waits for its
+    /// turn may hold the peer's heartbeat back: silence says nothing then.
     pub(super) fn handle_timeout(&mut self, now: Time, hears: bool) -> Beat {
         if now < self.due {
             return Beat::Nothing;

@@ -143,7 +143,8 @@ impl Outbox {
 
     /// Takes a call back; false if it may have been handed to the transport, if only in part.
     ///
-    /// A frame that is queued between others is marked as one to be skipped (M-013) instead of being cut out.
+    /// A frame that is queued between others is marked as one to be skipped (M-013) instead of
+    /// being cut out.
     pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
         let class = &mut self.classes[usize::from(place.class)];
         if place.bulk {

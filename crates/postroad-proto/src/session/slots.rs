@@ -25,8 +25,8 @@ impl Deadlines {
     #[inline]
     pub(super) fn add(&mut self, deadline: Time) {
         if deadline < self.next {
-            // Rounded up, so that deadlines close to each other share a wakeup; never moved back, or a steady stream
-            // of calls would push it before itself for ever.
+            // Rounded up, so that deadlines close to each other share a wakeup; never moved back,
+            // or a steady stream of calls would push it before itself for ever.
             self.next = self.next.min(Time(deadline.0.saturating_add(GRAIN_NANOS)));
         }
     }
@@ -137,9 +137,19 @@ impl CallerSlots {
         }
     }
 
-    /// Puts the slot that [`Self::peek`] has shown behind all others.
+    /// Shows another slot than [`Self::peek`] has shown: a new one, or the one that was freed before it.
     pub(super) fn skip(&mut self) {
-        self.free.rotate_right(1);
+        if self.slots.len() < self.max
+            && let Ok(index) = u16::try_from(self.slots.len())
+        {
+            self.free.push(index);
+            self.slots.push(Slot {
+                generation: 0,
+                call: None,
+            });
+        } else {
+            self.free.rotate_right(1);
+        }
     }
 
     /// The live call in this slot, whatever its generation.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
+use postroad_proto::error::WireFault;
+use postroad_proto::frame::{Head, put_frame};
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
     Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, Session,
@@ -326,4 +328,27 @@ pub fn closed(end: &End) -> Option<&CloseReason> {
         Event::Closed(reason) => Some(reason),
         _ => None,
     })
+}
+
+/// A pair with default settings that has shaken hands.
+pub fn opened() -> Pair {
+    Pair::opened(Config::default(), Config::default())
+}
+
+/// Sends a frame that the client's session would never send.
+pub fn inject(pair: &mut Pair, head: Head, parts: &[u8], payload: &[u8]) {
+    let mut out = BytesMut::new();
+    put_frame(&mut out, head, parts, payload, true);
+    let conditions = pair.conditions;
+    pair.to_server
+        .send(pair.now, &out, conditions, &mut pair.random);
+    pair.run_for(Duration::from_millis(5));
+}
+
+/// What the server found wrong.
+pub fn protocol_fault(pair: &Pair) -> Option<WireFault> {
+    match closed(&pair.server) {
+        Some(CloseReason::Protocol(error)) => Some(error.fault),
+        _ => None,
+    }
 }

@@ -171,7 +171,8 @@ impl LinkKeeper {
         }
     }
 
-    /// Ready when the keeper has noticed that the connection takes no calls any more, or at the deadline.
+    /// Ready when the keeper has noticed that the connection takes no calls any more, or at the
+    /// deadline.
     pub(super) async fn has_ended(&self, deadline: Time) {
         let mut state = self.state.subscribe();
         let ended = state.wait_for(|state| *state != ConnectionState::Connected);
@@ -419,7 +420,8 @@ impl Keeping {
 }
 
 impl Drop for Keeping {
-    /// The runtime is gone, or a transport has panicked: nobody dials any more, and callers must not wait.
+    /// The runtime is gone, or a transport has panicked: nobody dials any more, and callers must
+    /// not wait.
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.closing.send_replace(true);

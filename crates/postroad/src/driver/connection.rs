@@ -304,8 +304,8 @@ impl Connection {
         self.take_events(inner, &mut VecDeque::new());
     }
 
-    /// When the session wants to be woken; remembers when the driver will be, which is rung at `armed` now. Whoever
-    /// makes that too late wakes the driver.
+    /// When the session wants to be woken; remembers when the driver will be, which is rung at
+    /// `armed` now. Whoever makes that too late wakes the driver.
     pub(super) fn next_timeout(&self, armed: Time) -> Option<Time> {
         let mut inner = self.lock();
         let due = inner

@@ -243,7 +243,8 @@ impl ConnectionDriver {
         Poll::Pending
     }
 
-    /// Writes the last bytes and says the end. A peer that takes nothing of them for a while is given up.
+    /// Writes the last bytes and says the end. A peer that takes nothing of them for a while is
+    /// given up.
     fn poll_flushing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let before = self.connection.written();
         if let Poll::Ready(drained) = self.connection.poll_drained(cx) {

@@ -301,7 +301,8 @@ impl Handling {
     }
 }
 
-/// The handler's future. What panics before it exists panics when it is polled, where that is caught.
+/// The handler's future. What panics before it exists panics when it is polled, where that is
+/// caught.
 fn start(route: &Route, request: Request) -> BoxFuture<'static, Result<Reply, ErrorBody>> {
     catch_unwind(AssertUnwindSafe(|| route.start(request)))
         .unwrap_or_else(|payload| Box::pin(async move { resume_unwind(payload) }))

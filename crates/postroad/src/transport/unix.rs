@@ -50,8 +50,8 @@ impl Transport for Unix {
 
 /// Binds; a socket file that nobody answers at is left over from a killed process and is replaced.
 ///
-/// The socket is made under another name, closed to other users, and then moved into its place at once: nobody can
-/// connect before it is private.
+/// The socket is made under another name, closed to other users, and then moved into its place at
+/// once: nobody can connect before it is private.
 async fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {

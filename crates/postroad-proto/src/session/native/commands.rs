@@ -156,8 +156,8 @@ impl Native {
             .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
     }
 
-    /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so that it cannot
-    /// overtake the call itself. Whether the call may have been sent.
+    /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so
+    /// that it cannot overtake the call itself. Whether the call may have been sent.
     fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
         self.assembly.forget(id.0);
         if self.outbox.withdraw(place, id.0) {
@@ -242,8 +242,8 @@ impl Native {
             .push(head, &[], cut_error(body, self.peer.max_frame, error));
     }
 
-    /// Stops a request whose time is up. One that runs needs no answer: its caller has the same deadline. One that was
-    /// never whole, and so never started, is told so (M-018).
+    /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
+    /// deadline. One that was never whole, and so never started, is told so (M-018).
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
         if self.assembly.forget(id.0) {
             let text = "the deadline passed while fragments were missing";

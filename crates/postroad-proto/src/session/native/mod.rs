@@ -344,8 +344,8 @@ impl Native {
         }
         let done = self.in_flight() == 0;
         match self.drain {
-            // Requests may be on their way that were sent before GOAWAY was read: the client ends the connection when it
-            // has all its answers, and only one that does not is cut.
+            // Requests may be on their way that were sent before GOAWAY was read: the client ends
+            // the connection when it has all its answers, and only one that does not is cut.
             Drain::Second { end } if done && self.role == Role::Server && end > now => {
                 let end = end.min(now + DRAIN_PHASE_MAX);
                 self.drain = Drain::Second { end };
@@ -391,8 +391,8 @@ impl Native {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // Only what the peer has made grow keeps this end from reading. A client that stopped for its own requests would
-        // wait for a server that waits for it.
+        // Only what the peer has made grow keeps this end from reading. A client that stopped for
+        // its own requests would wait for a server that waits for it.
         let provoked = match self.role {
             Role::Server => self.outbox.len(),
             Role::Client => self.outbox.control_len(),

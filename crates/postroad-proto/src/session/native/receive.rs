@@ -59,7 +59,8 @@ fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
     Ok(name.into())
 }
 
-/// Outside of calls nobody can be told: a critical part that is not understood ends the connection (M-031).
+/// Outside of calls nobody can be told: a critical part that is not understood ends the connection
+/// (M-031).
 fn refuse_critical(head: &Head, known: &Known) -> Result<(), WireError> {
     let Some(tag) = known.refused else {
         return Ok(());
@@ -256,7 +257,8 @@ impl Native {
         }
     }
 
-    /// There is no room for another large message: a call is told so, an answer's call ends without it.
+    /// There is no room for another large message: a call is told so, an answer's call ends without
+    /// it.
     fn refuse_message(&mut self, now: Time, id: u32) {
         let error = ErrorBody::new(Code::OVERLOADED, "no room for another large message now");
         if self.role == Role::Client {

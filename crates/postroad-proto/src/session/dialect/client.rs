@@ -1,0 +1,253 @@
+//! The client's end: calls out, answers matched by id or by turn.
+
+use bytes::Bytes;
+
+use super::DialectSession;
+use crate::Time;
+use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Packet};
+use crate::error::{Cause, Code, ErrorBody, Retry};
+use crate::session::outbox::Place;
+use crate::session::slots::Outgoing;
+use crate::session::{Call, CallId, Event, Failure, Reply};
+
+/// Slots of the `priority` dialect's client: ten bits of its ids, of which 0 is none.
+pub(super) const PRIORITY_SLOTS: usize = (1 << 10) - 1;
+
+/// Slots that an id on the wire can tell apart.
+pub(super) fn id_slots(dialect: Dialect) -> usize {
+    if dialect == Dialect::Priority {
+        PRIORITY_SLOTS
+    } else {
+        crate::limits::CALLS_MAX
+    }
+}
+
+impl DialectSession {
+    pub(super) fn receive_answer(&mut self, now: Time, frame: DialectFrame) {
+        let id = match self.codec.dialect.correlation() {
+            Correlation::Fifo => self.turns.pop_front(),
+            Correlation::Id => self.answered(frame.id),
+        };
+        let Some(id) = id else {
+            self.caller.late += 1;
+            return;
+        };
+        let result = if frame.kind == FrameKind::Error {
+            Err(Failure::Remote(Box::new(parse_error(&frame.payload))))
+        } else {
+            let payload = self.unwrap_reply(frame.payload);
+            Ok(Reply {
+                codec: self.codec_of_payload(),
+                payload,
+            })
+        };
+        if self.caller.finish(id).is_some() {
+            self.events.push_back(Event::Finished(id, result));
+        }
+        self.finish_drain(now);
+    }
+
+    /// The call that an id on the wire stands for.
+    pub(super) fn answered(&mut self, wire_id: u32) -> Option<CallId> {
+        if self.codec.dialect != Dialect::Priority {
+            return wire_id.checked_sub(1).map(CallId);
+        }
+        if self.given_up.remove(&wire_id) {
+            return None;
+        }
+        let index = (wire_id & PRIORITY_SLOTS as u32).checked_sub(1)?;
+        let id = self.caller.live_at(index as u16)?;
+        (self.wire_id(id) == wire_id).then_some(id)
+    }
+
+    /// The id of the next call. Sixteen bits come round soon: an id whose answer may still come is
+    /// not used.
+    pub(super) fn next_id(&mut self) -> Option<CallId> {
+        for _ in 0..PRIORITY_SLOTS {
+            let id = self.caller.peek()?;
+            if !self.given_up.contains(&self.wire_id(id)) {
+                return Some(id);
+            }
+            self.caller.skip();
+        }
+        None
+    }
+
+    /// A call ends before its answer: its id, or its turn, stays taken until that has come.
+    pub(super) fn give_up(&mut self, id: CallId) {
+        if self.codec.dialect == Dialect::Priority {
+            self.given_up.insert(self.wire_id(id));
+        }
+        self.caller.finish(id);
+    }
+
+    /// Only `packet` frames its answers too; a peer that does not is taken as it is.
+    pub(super) fn unwrap_reply(&self, payload: Bytes) -> Bytes {
+        match self.mapping.envelope {
+            Some(Envelope::Packet) => {
+                Packet::decode(payload.clone()).map_or(payload, |packet| packet.payload)
+            }
+            _ => payload,
+        }
+    }
+
+    /// The id on the wire: slot and generation, as many bits of them as the dialect has, and never
+    /// 0, which stands for no id in errors.
+    pub(super) fn wire_id(&self, id: CallId) -> u32 {
+        match self.codec.dialect {
+            Dialect::Priority => {
+                let slot = (u32::from(id.index()) + 1) & PRIORITY_SLOTS as u32;
+                slot | (u32::from(id.generation()) & 0x3F) << 10
+            }
+            Dialect::Session | Dialect::Sequence => id.0 + 1,
+            _ => 0,
+        }
+    }
+
+    pub(in crate::session) fn call(
+        &mut self,
+        now: Time,
+        call: &Call<'_>,
+    ) -> Result<CallId, Failure> {
+        self.check_sendable(now, call)?;
+        let Some(id) = self.next_id() else {
+            return Err(Failure::TooManyCalls(self.caller.in_flight()));
+        };
+        // Calls that were given up keep their turns; they count until their answers have come.
+        if self.turns.len() >= self.config.limits.max_calls {
+            return Err(Failure::TooManyCalls(self.turns.len()));
+        }
+        self.put_request(FrameKind::Request, self.wire_id(id), call)?;
+        self.caller.occupy(Outgoing {
+            deadline: call.deadline,
+            place: Place::default(),
+        });
+        if self.codec.dialect.correlation() == Correlation::Fifo {
+            self.turns.push_back(id);
+        }
+        Ok(id)
+    }
+
+    pub(in crate::session) fn send(&mut self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
+        if self.codec.dialect == Dialect::Sequence {
+            self.check_sendable(now, call)?;
+            return self.put_request(FrameKind::OneWay, 0, call);
+        }
+        // The others answer everything: the answer of a call that is given up at once is dropped.
+        let id = self.call(now, call)?;
+        self.give_up(id);
+        Ok(())
+    }
+
+    pub(super) fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
+        if self.closed || self.draining.is_some() || !self.is_client() {
+            return Err(Failure::NotOpen);
+        }
+        if call.deadline <= now {
+            return Err(Failure::Deadline { sent: false });
+        }
+        if self.out.len() + call.payload.len() > self.config.limits.outbox_max {
+            return Err(Failure::Full(self.out.len()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_request(
+        &mut self,
+        kind: FrameKind,
+        id: u32,
+        call: &Call<'_>,
+    ) -> Result<(), Failure> {
+        let unsendable = |text: String| Failure::Unsendable(text);
+        let code = self.code_of(call.route);
+        let payload = match self.mapping.envelope {
+            Some(envelope) => envelope
+                .wrap(call.route, code, call.payload.clone())
+                .map_err(|error| unsendable(error.to_string()))?,
+            None => call.payload.clone(),
+        };
+        let reserved = match self.codec.dialect {
+            Dialect::Session => code == 0xFF || code == 0 && payload.is_empty(),
+            Dialect::Opcode => code == 0xFF || code == 0,
+            _ => false,
+        };
+        if reserved {
+            return Err(unsendable(format!(
+                "code 0x{code:02x} is the dialect's own"
+            )));
+        }
+        let frame = DialectFrame {
+            kind,
+            code,
+            id,
+            priority: call.priority & 7,
+            payload,
+        };
+        self.codec
+            .encode(&frame, &mut self.out)
+            .map_err(|error| unsendable(error.to_string()))
+    }
+
+    /// The code of a route: the table's, or that of a name such as `command/0x17`, or 1.
+    pub(super) fn code_of(&self, route: &str) -> u8 {
+        let named = self
+            .mapping
+            .codes
+            .iter()
+            .find(|(_, name)| &***name == route);
+        named
+            .map(|(code, _)| *code)
+            .or_else(|| parse_code(route))
+            .unwrap_or(1)
+    }
+
+    pub(in crate::session) fn cancel(&mut self, id: CallId) {
+        if self.caller.is_live(id) {
+            self.give_up(id);
+        }
+    }
+}
+
+/// Reads `CODE message`; a peer that says anything else is quoted.
+fn parse_error(payload: &Bytes) -> ErrorBody {
+    let text = String::from_utf8_lossy(payload);
+    let (code, message) = match text.split_once(' ') {
+        Some((code, message)) => (Code::parse(code), message),
+        None => (Code::parse(&text), ""),
+    };
+    // A dialect says nothing about trying again. These codes mostly come from calls that were not
+    // started, but a handler may use them too.
+    let not_started = [Code::OVERLOADED, Code::DRAINING];
+    match code {
+        Ok(code) => {
+            let unclear = not_started.contains(&code);
+            let retry = if unclear {
+                Retry::IfIdempotent
+            } else {
+                Retry::Never
+            };
+            let causes = vec![Cause {
+                code,
+                message: message.to_owned(),
+            }];
+            ErrorBody {
+                retry,
+                retry_after_ms: 0,
+                causes,
+                trace: None,
+            }
+        }
+        Err(_) => ErrorBody::new(Code::INTERNAL, text.into_owned()),
+    }
+}
+
+/// The number in `command/0x17`, `opcode/23`.
+fn parse_code(route: &str) -> Option<u8> {
+    let number = route
+        .strip_prefix("command/")
+        .or_else(|| route.strip_prefix("opcode/"))?;
+    match number.strip_prefix("0x") {
+        Some(hex) => u8::from_str_radix(hex, 16).ok(),
+        None => number.parse().ok(),
+    }
+}

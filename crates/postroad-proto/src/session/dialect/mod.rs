@@ -1,0 +1,381 @@
+//! The session of a dialect: frames of one codec, answers matched by id or by turn.
+//! `docs/dialects.md`.
+
+mod client;
+mod server;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::heartbeat::{Beat, Heartbeat};
+use super::slots::CallerSlots;
+use super::{
+    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, Stalls,
+    earliest,
+};
+use crate::Time;
+use crate::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader, ReplyFrame};
+use crate::error::{Code, ErrorBody, WireError, WireFault};
+use crate::limits::EVENTS_MAX;
+
+/// A request that is being served, and what its answer has to repeat.
+#[derive(Debug)]
+struct Pending {
+    id: CallId,
+    wire_id: u32,
+    code: u8,
+    priority: u8,
+    reply: ReplyFrame,
+    /// In its turn: the answer that waits for those before it.
+    answer: Option<DialectFrame>,
+}
+
+/// One end of a dialect's connection.
+#[derive(Debug)]
+pub struct DialectSession {
+    config: Config,
+    codec: Codec,
+    mapping: Arc<Mapping>,
+    closed: bool,
+    /// No new requests are read; closes when those in flight have ended.
+    draining: Option<Time>,
+    out: BytesMut,
+    events: VecDeque<Event>,
+    stalls: Stalls,
+    offset: u64,
+    /// Client: guards and deadlines of calls.
+    caller: CallerSlots,
+    /// Client, FIFO dialects: whose answer comes next. A call that was given up keeps its turn.
+    turns: VecDeque<CallId>,
+    /// Client, `priority`: ids of calls that were given up and may still be answered.
+    given_up: HashSet<u32>,
+    heartbeat: Heartbeat,
+    ping_sent: Option<Time>,
+    /// Server: requests in flight, in the order in which they came. Answers of FIFO dialects leave
+    /// in this order.
+    pending: VecDeque<Pending>,
+    /// Server: the next request's id.
+    next: u32,
+    held: usize,
+    /// A fault that was found behind requests that were not handed out yet; the next wakeup, which
+    /// is now, ends it.
+    failing: Option<WireError>,
+}
+
+impl DialectSession {
+    pub(super) fn client(config: Config, dialect: DialectConfig, now: Time) -> Self {
+        let mut session = Self::new(config, dialect, Reader::Client, now);
+        let max = session
+            .config
+            .limits
+            .max_calls
+            .min(client::id_slots(session.codec.dialect));
+        session.caller.set_max(max);
+        session
+    }
+
+    pub(super) fn server(config: Config, dialect: DialectConfig, now: Time) -> Self {
+        Self::new(config, dialect, Reader::Server, now)
+    }
+
+    fn new(config: Config, dialect: DialectConfig, reader: Reader, now: Time) -> Self {
+        let DialectConfig { mut codec, mapping } = dialect;
+        codec.reader = reader;
+        let protocol = codec.dialect.name();
+        let opened = Event::Opened {
+            protocol,
+            version: 1,
+            agent: String::new(),
+        };
+        Self {
+            codec,
+            mapping,
+            closed: false,
+            draining: None,
+            out: BytesMut::new(),
+            events: VecDeque::from([opened]),
+            stalls: Stalls::default(),
+            offset: 0,
+            caller: CallerSlots::new(0),
+            turns: VecDeque::new(),
+            given_up: HashSet::new(),
+            heartbeat: Heartbeat::new(now, config.heartbeat),
+            ping_sent: None,
+            pending: VecDeque::new(),
+            next: 0,
+            held: 0,
+            failing: None,
+            config,
+        }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.codec.dialect
+    }
+
+    fn is_client(&self) -> bool {
+        self.codec.reader == Reader::Client
+    }
+
+    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
+        let mut made_progress = false;
+        while self.wants_read() && !self.closed {
+            let before = buf.len();
+            let step = self.codec.decode(buf).and_then(|frame| {
+                let Some(frame) = frame else { return Ok(false) };
+                self.heartbeat.received(now);
+                self.receive(now, frame).map(|()| true)
+            });
+            match step {
+                Ok(true) => {
+                    made_progress = true;
+                    self.offset += (before - buf.len()) as u64;
+                }
+                Ok(false) => break,
+                Err(error) => {
+                    buf.clear();
+                    // What came before it in the same piece is served first, as if it had come
+                    // alone.
+                    if self.pending.is_empty() {
+                        self.fault(now, error);
+                    } else {
+                        self.failing = Some(error);
+                    }
+                    return;
+                }
+            }
+        }
+        if self.closed {
+            buf.clear();
+        }
+        let is_partial = !buf.is_empty() && self.wants_read();
+        self.stalls.handle_rest(now, is_partial, made_progress);
+    }
+
+    fn receive(&mut self, now: Time, frame: DialectFrame) -> Result<(), WireError> {
+        match (frame.kind, self.codec.reader) {
+            (FrameKind::Ping, _) => {
+                self.receive_ping(frame);
+                Ok(())
+            }
+            (FrameKind::Pong, _) => {
+                if let Some(sent) = self.ping_sent.take() {
+                    self.heartbeat.measured(now.since(sent));
+                    if let Some(round_trip) = self.heartbeat.round_trip() {
+                        self.events.push_back(Event::RoundTrip(round_trip));
+                    }
+                }
+                Ok(())
+            }
+            (FrameKind::Request | FrameKind::OneWay, Reader::Server) => self.receive_request(frame),
+            (FrameKind::Response | FrameKind::Error, Reader::Client) => {
+                self.receive_answer(now, frame);
+                Ok(())
+            }
+            // An answer to nobody's question: counted like a late one, and harmless.
+            _ => {
+                self.caller.late += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Encodes a frame; an answer that the dialect cannot say becomes an error that it can.
+    fn put(&mut self, frame: &DialectFrame) {
+        if let Err(error) = self.codec.encode(frame, &mut self.out) {
+            let text = format!("{} the answer cannot be sent: {error}", Code::TOO_LARGE);
+            let frame = DialectFrame {
+                kind: FrameKind::Error,
+                payload: text.into(),
+                ..frame.clone()
+            };
+            let result = self.codec.encode(&frame, &mut self.out);
+            debug_assert!(
+                result.is_ok(),
+                "an error within the limit always fits: {result:?}"
+            );
+        }
+    }
+
+    pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
+        if self.closed {
+            return;
+        }
+        if let Some(error) = error {
+            return self.close(now, CloseReason::Transport(error));
+        }
+        if !buf.is_empty() && self.wants_read() {
+            let detail = format!("the stream ended {} bytes into a frame", buf.len());
+            let error = WireError::new(WireFault::Truncated, buf.len(), detail);
+            return self.fault(now, error.with_id(self.codec.peek_id(buf)));
+        }
+        if self.is_client() || self.pending.is_empty() {
+            return self.close(now, CloseReason::Peer);
+        }
+        // Half-closed: the peer has asked everything it wants and still reads its answers.
+        self.draining.get_or_insert(now + self.config.read_stall);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        if self.closed {
+            return;
+        }
+        if let Some(error) = self.failing.take() {
+            return self.fault(now, error);
+        }
+        if let Some(reason) = self.stalls.check(now, &self.config) {
+            return self.close(now, reason);
+        }
+        if self.draining.is_some_and(|end| end <= now) {
+            return self.close(now, CloseReason::Drained);
+        }
+        for id in self.caller.expire(now) {
+            self.give_up(id);
+            let failure = Failure::Deadline { sent: true };
+            self.events.push_back(Event::Finished(id, Err(failure)));
+        }
+        if self.is_client() {
+            // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
+            let hears = self.has_room() && self.turns.is_empty();
+            match self.heartbeat.handle_timeout(now, hears) {
+                Beat::Nothing => {}
+                Beat::Ping => {
+                    self.ping_sent.get_or_insert(now);
+                    self.put(&DialectFrame::new(FrameKind::Ping, Bytes::new()));
+                }
+                Beat::Dead => {
+                    let silence = self.heartbeat.silence(now);
+                    self.close(now, CloseReason::HeartbeatTimeout(silence));
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
+        self.stalls.handle_written(now, blocked);
+    }
+
+    /// Answers with the dialect's error, and closes.
+    fn fault(&mut self, now: Time, error: WireError) {
+        if !self.is_client() {
+            let body = ErrorBody::new(Code::PROTOCOL, error.to_string());
+            let (kind, payload) = (FrameKind::Error, server::error_text(&body));
+            self.put(&DialectFrame {
+                kind,
+                code: 0,
+                id: error.id,
+                priority: 0,
+                payload,
+            });
+        }
+        let at = self.offset + error.at;
+        self.close(now, CloseReason::Protocol(WireError { at, ..error }));
+    }
+
+    pub(super) fn close(&mut self, _now: Time, reason: CloseReason) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        for id in self.caller.ids() {
+            self.caller.finish(id);
+            let failure = Failure::Lost {
+                reason: reason.clone(),
+                sent: true,
+            };
+            self.events.push_back(Event::Finished(id, Err(failure)));
+        }
+        for pending in self
+            .pending
+            .drain(..)
+            .filter(|pending| pending.answer.is_none())
+        {
+            self.events
+                .push_back(Event::Cancelled(pending.id, CancelReason::Lost));
+        }
+        self.events.push_back(Event::Closed(reason));
+    }
+
+    pub(super) fn drain(&mut self, now: Time, grace: Duration) {
+        self.draining.get_or_insert(now + grace);
+        self.finish_drain(now);
+    }
+
+    fn finish_drain(&mut self, now: Time) {
+        if self.draining.is_some() && self.pending.is_empty() && self.caller.in_flight() == 0 {
+            self.close(now, CloseReason::Drained);
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(super) fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+        if self.out.is_empty() {
+            return false;
+        }
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.out);
+        } else {
+            out.extend_from_slice(&self.out);
+        }
+        self.out.clear();
+        true
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        if self.closed {
+            return None;
+        }
+        if self.failing.is_some() {
+            return Some(Time(0));
+        }
+        let heartbeat = self.is_client().then(|| self.heartbeat.due());
+        earliest([
+            heartbeat,
+            self.stalls.due(&self.config),
+            self.caller.deadline(),
+            self.draining,
+        ])
+    }
+
+    pub(super) fn wants_read(&self) -> bool {
+        self.pending.len() < self.config.limits.max_calls
+            && self.events.len() < EVENTS_MAX
+            && self.failing.is_none()
+            && self.has_room()
+            && (self.is_client() || self.draining.is_none())
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        // A client that stopped reading for its own requests would wait for a server that waits for
+        // it.
+        self.is_client() || self.out.len() + self.held < self.config.limits.outbox_pause
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn calls_in_flight(&self) -> usize {
+        self.caller.in_flight()
+    }
+
+    pub(super) fn requests_in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn late_answers(&self) -> u64 {
+        self.caller.late
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let events = self.events.len() * size_of::<Event>();
+        let pending = self.pending.len() * size_of::<Pending>();
+        size_of::<Self>() + self.out.len() + self.held + events + pending
+    }
+}

@@ -1,0 +1,219 @@
+//! Faults that once were, so that they do not come back.
+
+mod harness;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use harness::{Pair, call, closed, inject, opened, protocol_fault};
+use postroad_proto::error::{Code, Retry, WireFault};
+use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_part};
+use postroad_proto::session::{CloseReason, Config, Failure, Reply};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLI: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_client_with_much_to_send_still_reads_or_both_would_wait_for_each_other() {
+    let mut pair = opened();
+    for _ in 0..4 {
+        let deadline = pair.now + SECOND;
+        let body = Bytes::from(vec![0; 1 << 20]);
+        pair.client
+            .session
+            .call(pair.now, &call("up", body, deadline))
+            .unwrap();
+    }
+    assert!(pair.client.session.wants_read());
+}
+
+#[test]
+fn a_call_said_to_be_unsent_never_arrives() {
+    let mut pair = opened();
+    let id = pair.call(b"x", SECOND).unwrap();
+    pair.client
+        .session
+        .close(pair.now, CloseReason::Transport("cut".into()));
+    pair.run_for(10 * MILLI);
+    let Some(Err(failure)) = pair.finished(id) else {
+        panic!("it has ended")
+    };
+    assert_eq!(failure.retry(), Retry::Here);
+    assert!(pair.request().is_none(), "and the server never saw it");
+}
+
+#[test]
+fn a_call_that_expired_in_the_queue_is_not_sent_after_all_m_018() {
+    let mut pair = opened();
+    let id = pair.call(b"x", 10 * MILLI).unwrap();
+    pair.now = pair.now + 20 * MILLI;
+    pair.client.session.handle_timeout(pair.now);
+    pair.run_for(10 * MILLI);
+    assert_eq!(
+        pair.finished(id),
+        Some(Err(Failure::Deadline { sent: false }))
+    );
+    assert!(pair.request().is_none());
+}
+
+#[test]
+fn a_slot_used_again_at_a_higher_priority_is_not_hit_by_the_older_call() {
+    let mut pair = opened();
+    let deadline = pair.now + SECOND;
+    let (mut low, mut high) = (
+        call("a", "low".into(), deadline),
+        call("a", "high".into(), deadline),
+    );
+    (low.priority, high.priority) = (0, 7);
+    let first = pair.client.session.call(pair.now, &low).unwrap();
+    pair.client.session.cancel(pair.now, first);
+    let second = pair.client.session.call(pair.now, &high).unwrap();
+    assert_eq!(first.index(), second.index());
+    pair.run_for(10 * MILLI);
+    assert_eq!(pair.echo_all(), 1);
+    pair.run_for(10 * MILLI);
+    assert_eq!(pair.finished(second).unwrap().unwrap().payload, "high");
+}
+
+#[test]
+fn a_request_that_crosses_goaway_is_refused_and_not_lost_m_028() {
+    let mut pair = opened();
+    pair.conditions.latency = 20 * MILLI;
+    pair.server.session.drain(pair.now, 30 * SECOND);
+    pair.transmit();
+    // Sent before GOAWAY can have been read; the PONG overtakes it in the client's queue.
+    pair.run_for(19 * MILLI);
+    let id = pair.call(b"crossing", SECOND).unwrap();
+    pair.run_for(SECOND);
+    match pair.finished(id) {
+        Some(Err(Failure::Remote(error))) => {
+            assert_eq!(
+                (error.code(), error.retry),
+                (Code::DRAINING, Retry::Elsewhere)
+            );
+        }
+        None => assert_eq!(pair.echo_all(), 1, "or it is served"),
+        other => panic!("{other:?}"),
+    }
+    pair.run_for(30 * SECOND);
+    assert!(matches!(closed(&pair.server), Some(CloseReason::Drained)));
+}
+
+#[test]
+fn a_peer_with_small_frames_gets_small_fragments_m_009() {
+    let mut server = Config::default();
+    server.limits.max_frame = 1024;
+    let mut pair = Pair::opened(Config::default(), server);
+    let body = Bytes::from(vec![5; 20_000]);
+    let deadline = pair.now + SECOND;
+    pair.client
+        .session
+        .call(pair.now, &call("x", body.clone(), deadline))
+        .unwrap();
+    pair.run_for(20 * MILLI);
+    assert_eq!(pair.request().unwrap().payload, body);
+}
+
+#[test]
+fn more_metadata_than_a_frame_may_have_is_refused_to_the_caller_alone_m_032() {
+    let mut pair = opened();
+    let metadata: Vec<_> = (0..65)
+        .map(|n| (n.to_string(), Bytes::from_static(b"v")))
+        .collect();
+    let deadline = pair.now + SECOND;
+    let spec = postroad_proto::session::Call {
+        metadata: &metadata,
+        ..call("x", Bytes::new(), deadline)
+    };
+    let failure = pair.client.session.call(pair.now, &spec).unwrap_err();
+    assert!(matches!(failure, Failure::Unsendable(_)));
+    assert!(pair.call(b"fine", SECOND).is_ok());
+}
+
+#[test]
+fn a_fragmented_message_is_held_to_its_deadline_and_its_critical_parts_m_018_m_031() {
+    let whole = |more: &[(u8, &[u8])]| {
+        let mut parts = BytesMut::new();
+        put_part(&mut parts, PartTag::WholeLength as u8, &2_u32.to_le_bytes());
+        more.iter()
+            .for_each(|(tag, value)| put_part(&mut parts, *tag, value));
+        parts
+    };
+    let first = Head {
+        class: MORE,
+        id: 1 << 31,
+        arg: 10_000,
+        ..Head::new(Kind::OneWay)
+    };
+    let rest = Head {
+        id: 1 << 31,
+        ..Head::new(Kind::Data)
+    };
+    let mut pair = opened();
+    inject(&mut pair, first, &whole(&[]), b"a");
+    pair.run_for(SECOND);
+    inject(&mut pair, rest, &[], b"b");
+    assert!(pair.request().is_none(), "its time was up");
+    assert!(closed(&pair.server).is_none());
+    inject(&mut pair, first, &whole(&[(0xff, b"?")]), b"a");
+    assert_eq!(protocol_fault(&pair), Some(WireFault::Parts));
+}
+
+#[test]
+fn an_answer_for_which_the_client_has_no_room_may_have_been_worked_for() {
+    let mut client = Config::default();
+    client.limits.assemblies = 1;
+    let mut pair = Pair::opened(client, Config::default());
+    let ids = [0, 1].map(|_| pair.call(b"x", SECOND).unwrap());
+    pair.run_for(5 * MILLI);
+    while let Some(request) = pair.request() {
+        let reply = Reply {
+            codec: 0,
+            payload: Bytes::from(vec![0; 100_000]),
+        };
+        pair.server
+            .session
+            .respond(pair.now, request.id.unwrap(), Ok(reply));
+    }
+    pair.run_for(50 * MILLI);
+    let results = ids.map(|id| pair.finished(id).unwrap());
+    let failed: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0].retry(), Retry::IfIdempotent);
+}
+
+#[test]
+fn an_id_of_sixteen_bits_is_not_used_again_while_its_answer_may_come() {
+    use postroad_proto::Time;
+    use postroad_proto::dialect::{Codec, Dialect, Reader};
+    use postroad_proto::session::{DialectConfig, Mapping, Session};
+    let codec = Codec::new(Dialect::Priority, Reader::Client);
+    let dialect = DialectConfig {
+        codec,
+        mapping: Mapping::default().into(),
+    };
+    let now = Time(1_000_000_000);
+    let client = Session::dialect_client(Config::default(), dialect.clone(), now);
+    let server = Session::dialect_server(Config::default(), dialect, now);
+    let mut pair = Pair::of(client, server, now, 1);
+    let slow = pair.call(b"slow", 10 * MILLI).unwrap();
+    pair.run_for(50 * MILLI);
+    let late = pair.request().unwrap();
+    assert!(pair.finished(slow).unwrap().is_err());
+    for n in 0..200 {
+        let id = pair.call(b"quick", SECOND).unwrap();
+        pair.run_for(5 * MILLI);
+        if n == 100 {
+            let reply = Reply {
+                codec: 0,
+                payload: "late".into(),
+            };
+            pair.server
+                .session
+                .respond(pair.now, late.id.unwrap(), Ok(reply));
+        }
+        assert_eq!(pair.echo_all(), 1);
+        pair.run_for(5 * MILLI);
+        assert_eq!(pair.finished(id).unwrap().unwrap().payload, "quick");
+    }
+}
