@@ -86,7 +86,13 @@ pub(crate) struct Serve {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 250ms, 5s, 2m"))
+    let time = humantime::parse_duration(text);
+    let time = time.map_err(|error| format!("{error}; write 250ms, 5s, 2m"))?;
+    if time > Duration::from_secs(86_400) {
+        Err("at most a day".to_owned())
+    } else {
+        Ok(time)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +103,7 @@ pub(crate) struct Call {
     pub(crate) route: String,
     /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it
     /// as it is.
+    #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
     /// Deadline of the call.
     #[arg(long, value_parser = duration, default_value = "5s")]
@@ -161,7 +168,7 @@ pub(crate) struct Bench {
     pub(crate) callers: u32,
     /// Open loop: calls a second, due at fixed moments whatever the answers do; latency counts from
     /// when a call was due.
-    #[arg(long, conflicts_with = "callers")]
+    #[arg(long, conflicts_with = "callers", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
     /// Connections that the calls are spread over.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -173,8 +180,8 @@ pub(crate) struct Bench {
     #[arg(long, value_parser = duration, default_value = "1s")]
     pub(crate) warmup: Duration,
     /// Bytes of the payload.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) size: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=16_777_216))]
+    pub(crate) size: u32,
     /// 0 to 7, 7 most urgent.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7), default_value_t = 3)]
     pub(crate) priority: u8,

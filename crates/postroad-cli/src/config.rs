@@ -33,6 +33,9 @@ pub(crate) enum ConfigError {
     Variable { name: String, detail: String },
     #[error("{0}")]
     Wrong(String),
+    /// A flag, not the configuration.
+    #[error("{0}")]
+    Flag(String),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -145,7 +148,7 @@ impl NodeConfig {
             for url in listen {
                 listen_on.push(
                     url.parse()
-                        .map_err(|error| ConfigError::Wrong(format!("--listen: {error}")))?,
+                        .map_err(|error| ConfigError::Flag(format!("--listen: {error}")))?,
                 );
             }
         }

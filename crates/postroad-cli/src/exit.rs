@@ -1,5 +1,6 @@
 //! Why the program ends, as an exit code and as words that say what to do next.
 
+use crate::terminal::tell;
 use std::process::ExitCode;
 
 use postroad::{CallError, ConnectError, Error, StartError, TransportError};
@@ -54,11 +55,11 @@ impl Failed {
     pub(crate) fn print(&self, style: Style) {
         let mut lines = self.lines.iter();
         if let Some(first) = lines.next() {
-            eprintln!("{} {first}", style.red("error:"));
+            tell(format_args!("{} {first}", style.red("error:")));
         }
-        lines.for_each(|line| eprintln!("  {line}"));
+        lines.for_each(|line| tell(format_args!("  {line}")));
         if let Some(hint) = &self.hint {
-            eprintln!("{} {hint}", style.bold("hint:"));
+            tell(format_args!("{} {hint}", style.bold("hint:")));
         }
     }
 }
@@ -103,7 +104,8 @@ impl From<ConnectError> for Failed {
         match error {
             ConnectError::Failed(error) => error.into(),
             ConnectError::Transport(error) => error.into(),
-            other => Self::new(CONFIG, other),
+            // What a tool was set to came from its flags.
+            other => Self::usage(other),
         }
     }
 }

@@ -20,7 +20,7 @@ use exit::Failed;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = terminal::Style::new(arguments.color, &std::io::stderr());
-    logging::start(&arguments, style);
+    let _log = logging::start(&arguments, style);
     match run(arguments) {
         Ok(code) => code,
         Err(failed) => {

@@ -1,6 +1,8 @@
 //! Colours, where they are wanted.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::exit;
 
 use crate::args::Color;
 
@@ -49,4 +51,20 @@ impl Style {
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
+}
+
+/// Writes a line of data. A reader that has seen enough (`| head`) ends the program quietly; a disk
+/// that is full ends it with words.
+pub(crate) fn say(line: impl fmt::Display) {
+    if let Err(error) = writeln!(io::stdout().lock(), "{line}") {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            tell(format_args!("error: stdout: {error}"));
+        }
+        exit(i32::from(crate::exit::FAILED));
+    }
+}
+
+/// Writes a line for people. Where nobody hears it, nothing else suffers.
+pub(crate) fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }

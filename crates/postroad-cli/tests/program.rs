@@ -283,7 +283,7 @@ fn kill_nine_under_load_ends_every_call_clearly_and_the_client_goes_on() {
                 assert_eq!(error.retry(), expected);
             }
             CallError::NotConnected { .. } | CallError::Busy(_) => {
-                assert_eq!(error.retry(), Retry::Here)
+                assert_eq!(error.retry(), Retry::Here);
             }
             other => panic!("unexpected: {other}"),
         }

@@ -10,7 +10,7 @@ use syn::{
 
 /// Writes client and routes of a service from its trait.
 ///
-/// ```ignore
+/// ```text
 /// #[postroad::service]
 /// trait Greeter {
 ///     async fn hello(&self, name: String) -> Result<String, postroad::Error>;

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::dialect::{Codec, Dialect};
+use crate::dialect::{Codec, Dialect, Reader};
 use crate::error::{ErrorBody, WireError};
 use crate::frame::{CRITICAL, FrameDecoder, Head, Kind, MAGIC, Opening, Parts};
 use crate::limits::{CHECKSUM_BYTES, FRAME_BODY_MAX, HEAD_BYTES, OPENING_HEAD_BYTES};
@@ -162,6 +162,8 @@ fn dialect_fields(to: &mut Explanation, codec: &Codec, bytes: &[u8]) -> usize {
         Dialect::Sequence => 12,
         Dialect::Opcode | Dialect::Compact => 8,
         Dialect::Priority => codec.header.bytes(),
+        // `ACK: ` and `ERR: ` before an answer's text.
+        Dialect::Line if codec.reader == Reader::Client && !bytes.starts_with(b"PONG") => 5,
         Dialect::Line => 0,
     }
 }
@@ -215,7 +217,8 @@ fn explain_opening(bytes: &[u8]) -> Explanation {
             (24, 2, "route numbers"),
             (44, 4, "epoch"),
         ],
-        _ => &[
+        None | Some(0 | 4..) => &[],
+        Some(3) => &[
             (0, 2, "lowest version"),
             (2, 2, "highest version"),
             (4, 2, "reason"),

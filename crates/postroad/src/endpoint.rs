@@ -35,9 +35,16 @@ pub struct Endpoint {
     protocol: Protocol,
     mapping: Arc<Mapping>,
     options: Vec<(String, String)>,
+    has_heartbeat: bool,
 }
 
 impl Endpoint {
+    /// Whether a client sends heartbeats there; a dialect's peer may not know them.
+    #[must_use]
+    pub fn has_heartbeat(&self) -> bool {
+        self.has_heartbeat
+    }
+
     /// The scheme before `+`: which transport.
     #[must_use]
     pub fn transport(&self) -> &str {
@@ -154,9 +161,12 @@ impl FromStr for Endpoint {
             }
         };
         let (mut mapping, mut options) = (Mapping::default(), Vec::new());
+        let mut has_heartbeat = true;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if !protocol_option(&mut protocol, &mut mapping, key, value)
+            if (key, value) == ("heartbeat", "off") && matches!(protocol, Protocol::Dialect(_)) {
+                has_heartbeat = false;
+            } else if !protocol_option(&mut protocol, &mut mapping, key, value)
                 .map_err(|d| wrong(url, d))?
             {
                 options.push((key.to_owned(), value.to_owned()));
@@ -164,13 +174,15 @@ impl FromStr for Endpoint {
         }
         let (transport, address) = (transport.to_owned(), address.to_owned());
         let mapping = Arc::new(mapping);
+        let url = url.to_owned();
         Ok(Self {
-            url: url.to_owned(),
+            url,
             transport,
             address,
             protocol,
             mapping,
             options,
+            has_heartbeat,
         })
     }
 }

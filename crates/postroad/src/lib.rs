@@ -65,4 +65,6 @@ pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, Stat
 pub use handler::Handler;
 pub use router::{Description, Router, Routes};
 pub use server::{ConfigError, RunningServer, Server, ServerConfig, ServerStats, StartError};
-pub use transport::{AsyncStream, BoxFuture, Incoming, Listener, Stream, Transport, Transports};
+pub use transport::{
+    AsyncStream, BoxFuture, Incoming, Listener, Stream, Transport, Transports, Use,
+};

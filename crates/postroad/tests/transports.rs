@@ -43,7 +43,7 @@ async fn tcp_and_memory_carry_calls_and_every_dialect() -> Tested {
         let client = Client::connect(&format!("tcp+{dialect}://{}", server.addresses()[0])).await?;
         let calls = (0..200).map(|n| {
             let client = client.clone();
-            tokio::spawn(async move { client.request("x").call_raw(n.to_string()).await })
+            tokio::spawn(async move { client.request("command/1").call_raw(n.to_string()).await })
         });
         for (n, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
             assert_eq!(call.await??, n.to_string(), "{dialect}");

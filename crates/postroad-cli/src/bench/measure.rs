@@ -1,6 +1,6 @@
 //! What is recorded of each call, and when it counts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub(super) struct Recorder {
     start: Instant,
     pub(super) end: Instant,
     measured: RefCell<Measured>,
+    /// When the last answer came that counts.
+    last: Cell<Instant>,
 }
 
 impl Recorder {
@@ -63,6 +65,7 @@ impl Recorder {
             start,
             end,
             measured: RefCell::new(Measured::new()),
+            last: Cell::new(start),
         }
     }
 
@@ -76,9 +79,12 @@ impl Recorder {
         }
         let mut measured = self.measured.borrow_mut();
         match result {
-            Ok(_) => measured
-                .latency
-                .saturating_record(due.elapsed().as_nanos() as u64),
+            Ok(_) => {
+                self.last.set(Instant::now());
+                measured
+                    .latency
+                    .saturating_record(due.elapsed().as_nanos() as u64);
+            }
             Err(error) => *measured.errors.entry(error.code().to_string()).or_default() += 1,
         }
     }
@@ -115,9 +121,10 @@ impl Recorder {
 
     pub(super) fn take(&self) -> Measured {
         let mut measured = self.measured.borrow().clone();
-        measured.time = Instant::now()
-            .min(self.end)
-            .saturating_duration_since(self.start);
+        // A server that answers late is not faster for it: what was due is divided by the time
+        // until its last answer.
+        let until = Instant::now().min(self.end).max(self.last.get());
+        measured.time = until.saturating_duration_since(self.start);
         measured
     }
 }

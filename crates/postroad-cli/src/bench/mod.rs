@@ -3,12 +3,13 @@
 mod measure;
 mod report;
 
+use crate::terminal::{say, tell};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use postroad::{Bytes, CallError, Client, ClientConfig, Endpoint};
+use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint};
 use tokio::task::LocalSet;
 
 use crate::args::{self, Output};
@@ -27,7 +28,7 @@ pub(crate) fn run(bench: &args::Bench) -> Result<ExitCode, Failed> {
     let (measured, interrupted) = local.block_on(&runtime, load(bench, endpoint))?;
     match bench.output {
         Output::Text => report::text(bench, &measured),
-        Output::Json => println!("{}", report::json(bench, &measured)),
+        Output::Json => say(report::json(bench, &measured)),
     }
     if let Some(code) = interrupted {
         return Ok(code);
@@ -92,7 +93,7 @@ async fn load(
     let load = Rc::new(Load {
         clients,
         route: bench.route.clone(),
-        payload: Bytes::from("x".repeat(bench.size)),
+        payload: Bytes::from("x".repeat(bench.size as usize)),
         priority: bench.priority,
         timeout: bench.timeout,
         recorder: Recorder::new(start, start + bench.duration),
@@ -109,6 +110,13 @@ async fn load(
         code = signals.next() => Some(code),
     };
     progress.abort();
+    let is_lost = |client: &&Client| *client.state().borrow() != ConnectionState::Connected;
+    let lost = load.clients.iter().filter(is_lost).count();
+    if lost > 0 {
+        tell(format_args!(
+            "warning: {lost} connections were lost and have not come back"
+        ));
+    }
     Ok((load.recorder.take(), interrupted))
 }
 

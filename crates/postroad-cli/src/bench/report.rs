@@ -1,5 +1,6 @@
 //! A load's result, for people and for programs.
 
+use crate::terminal::{say, tell};
 use std::time::Duration;
 
 use super::measure::Measured;
@@ -26,38 +27,41 @@ pub(super) fn text(bench: &args::Bench, measured: &Measured) {
         None => format!("closed loop, {} callers", bench.callers),
         Some(rate) => format!("open loop, {rate} calls/s due"),
     };
-    println!(
+    say(format_args!(
         "{} {}: {shape}, {} connections, {} B",
         bench.url, bench.route, bench.connections, bench.size
-    );
-    println!(
+    ));
+    say(format_args!(
         "answered  {} in {:.1?}, {:.0} calls/s",
         measured.latency.len(),
         measured.time,
         measured.rate()
-    );
-    println!("failed    {}", measured.failed());
+    ));
+    say(format_args!("failed    {}", measured.failed()));
     for (code, count) in &measured.errors {
-        println!("          {count} {code}");
+        say(format_args!("          {count} {code}"));
     }
     if measured.not_sent > 0 {
-        println!(
+        say(format_args!(
             "          {} not sent: too many calls were in flight",
             measured.not_sent
-        );
+        ));
     }
     if !measured.latency.is_empty() {
         for (name, quantile) in QUANTILES {
-            println!("{name:<9} {:.1?}", at(&measured.latency, quantile));
+            say(format_args!(
+                "{name:<9} {:.1?}",
+                at(&measured.latency, quantile)
+            ));
         }
     }
     if bench.rate.is_some() {
         let late = at(&measured.lateness, 0.99);
-        println!("generator {late:.1?} late at p99");
+        say(format_args!("generator {late:.1?} late at p99"));
         if late > LATE_MAX {
-            eprintln!(
+            tell(format_args!(
                 "warning: the generator itself was late; the latencies are not the server's alone"
-            );
+            ));
         }
     }
 }

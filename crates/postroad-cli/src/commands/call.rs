@@ -4,11 +4,15 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use postroad::codec::numbers;
+use postroad::proto::dialect::Dialect;
 use postroad::{Bytes, Client, ClientConfig, Endpoint, Protocol};
 
 use crate::args::Call;
 use crate::exit::Failed;
 use crate::signals::Signals;
+
+/// Bytes of a payload that are read from stdin at most: more than any message may have by default.
+const STDIN_MAX: u64 = 64 << 20;
 
 pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     let endpoint: Endpoint = call.url.parse()?;
@@ -52,16 +56,29 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
 
 /// JSON for whoever speaks it; bytes as they are for dialects that say nothing about their payload.
 fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
-    let bytes = match call.payload.as_deref() {
+    let mut bytes = match call.payload.as_deref() {
         Some("-") => {
             let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes)?;
+            std::io::stdin()
+                .take(STDIN_MAX + 1)
+                .read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > STDIN_MAX {
+                return Err(Failed::usage(format!(
+                    "stdin has more than {STDIN_MAX} bytes"
+                )));
+            }
             bytes
         }
         Some(text) => text.as_bytes().to_vec(),
         None => Vec::new(),
     };
     let is_dialect = matches!(endpoint.protocol(), Protocol::Dialect(_));
+    let is_line =
+        matches!(endpoint.protocol(), Protocol::Dialect(codec) if codec.dialect == Dialect::Line);
+    if is_line && bytes.ends_with(b"\n") {
+        // The end of a line is the dialect's; `echo` brings one along.
+        bytes.pop();
+    }
     if call.raw || is_dialect && endpoint.mapping().envelope.is_none() {
         return Ok((numbers::RAW, bytes.into()));
     }

@@ -1,6 +1,9 @@
 //! `postroad config check FILE`.
 
+use crate::terminal::{say, tell};
 use std::process::ExitCode;
+
+use postroad::{Router, Server};
 
 use crate::args::Config;
 use crate::config::{ConfigError, NodeConfig};
@@ -8,6 +11,9 @@ use crate::exit::{self, Failed};
 
 impl From<ConfigError> for Failed {
     fn from(error: ConfigError) -> Self {
+        if let ConfigError::Flag(what) = error {
+            return Self::usage(what);
+        }
         Self::new(exit::CONFIG, error).hint("docs/configuration.md lists every key")
     }
 }
@@ -15,9 +21,14 @@ impl From<ConfigError> for Failed {
 pub(crate) fn run(config: &Config) -> Result<ExitCode, Failed> {
     let Config::Check { file } = config;
     let config = NodeConfig::load(Some(file), crate::config::variables(), &[], None)?;
+    let mut server = Server::new(Router::new()).config(config.server);
     for endpoint in &config.listen {
-        println!("listen {endpoint}");
+        server = server.listen(endpoint.clone());
     }
-    eprintln!("{}: correct", file.display());
+    server.check()?;
+    for endpoint in &config.listen {
+        say(format_args!("listen {endpoint}"));
+    }
+    tell(format_args!("{}: correct", file.display()));
     Ok(ExitCode::SUCCESS)
 }

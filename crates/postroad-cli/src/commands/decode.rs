@@ -1,5 +1,6 @@
 //! `postroad decode`: a frame field by field, and the place where it goes wrong.
 
+use crate::terminal::say;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(decode: &Decode, color: Color) -> Result<ExitCode, Failed> {
         at += consumed;
     }
     if decode.output == Output::Json {
-        println!("{}", serde_json::Value::from(all));
+        say(serde_json::Value::from(all));
     }
     Ok(ExitCode::from(if is_right { 0 } else { exit::FAILED }))
 }
@@ -117,7 +118,7 @@ fn reading(decode: &Decode, bytes: &[u8]) -> Result<As, Failed> {
 
 fn print(explanation: &Explanation, bytes: &[u8], base: usize, style: Style) {
     let title = format!("{} at byte {base}", explanation.title);
-    println!("{}", style.bold(&title));
+    say(style.bold(&title));
     for field in &explanation.fields {
         let end = field.offset + field.len;
         let raw = bytes
@@ -132,7 +133,10 @@ fn print(explanation: &Explanation, bytes: &[u8], base: usize, style: Style) {
             shown.push_str("..");
         }
         let at = style.dim(&format!("{:>6}", base + field.offset));
-        println!("{at}  {shown:<18}  {:<18}  {}", field.name, field.value);
+        say(format_args!(
+            "{at}  {shown:<18}  {:<18}  {}",
+            field.name, field.value
+        ));
     }
     if let Some(error) = &explanation.error {
         let at = base as u64 + error.at;
@@ -141,14 +145,14 @@ fn print(explanation: &Explanation, bytes: &[u8], base: usize, style: Style) {
             error.fault.word(),
             error.detail
         );
-        println!("{at:>6}  {}", style.red(&what));
+        say(format_args!("{at:>6}  {}", style.red(&what)));
     }
     if explanation.is_incomplete {
-        println!(
+        say(format_args!(
             "{:>6}  {}",
             base + bytes.len(),
             style.red("incomplete: the bytes end before the frame does")
-        );
+        ));
     }
 }
 

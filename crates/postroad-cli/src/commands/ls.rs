@@ -1,8 +1,9 @@
 //! `postroad ls URL`.
 
+use crate::terminal::say;
 use std::process::ExitCode;
 
-use postroad::{Client, ClientConfig};
+use postroad::{Client, ClientConfig, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Ls, Output};
@@ -16,7 +17,11 @@ struct Route {
 }
 
 pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
-    let endpoint = ls.url.parse()?;
+    let endpoint: Endpoint = ls.url.parse()?;
+    if !matches!(endpoint.protocol(), Protocol::Native) {
+        let hint = "name the node's native endpoint, such as tcp://127.0.0.1:7400";
+        return Err(Failed::usage("a dialect cannot list routes").hint(hint));
+    }
     let routes = super::runtime()?.block_on(async {
         let client = Client::connect_with(endpoint, ClientConfig::default()).await?;
         let routes: Vec<Route> = client.call("postroad/routes", &()).await?;
@@ -24,7 +29,7 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
         Ok::<_, Failed>(routes)
     })?;
     match ls.output {
-        Output::Json => println!("{}", serde_json::to_string(&routes).unwrap_or_default()),
+        Output::Json => say(serde_json::to_string(&routes).unwrap_or_default()),
         Output::Text => {
             let width = |len: fn(&Route) -> usize| routes.iter().map(len).max().unwrap_or(0);
             let (name, request) = (width(|r| r.route.len()), width(|r| r.request.len()));
@@ -34,7 +39,9 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
                 response,
             } in &routes
             {
-                println!("{route:name$}  {takes:request$}  -> {response}");
+                say(format_args!(
+                    "{route:name$}  {takes:request$}  -> {response}"
+                ));
             }
         }
     }

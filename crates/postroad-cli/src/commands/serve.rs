@@ -1,5 +1,6 @@
 //! `postroad serve`: a node.
 
+use crate::terminal::say;
 use std::process::ExitCode;
 
 use postroad::{Router, Server};
@@ -36,6 +37,8 @@ fn raise_open_files() {
 
 async fn node(config: NodeConfig) -> Result<ExitCode, Failed> {
     let mut signals = Signals::listen()?;
+    // Not handled yet; without a listener it would end the node.
+    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let mut server = Server::new(Router::new()).config(config.server);
     for endpoint in &config.listen {
         server = server.listen(endpoint.clone());
@@ -43,7 +46,7 @@ async fn node(config: NodeConfig) -> Result<ExitCode, Failed> {
     let server = server.start().await?;
     for (endpoint, address) in config.listen.iter().zip(server.addresses()) {
         // Data for whoever started the node on port 0; people read the log.
-        println!("listening {endpoint} {address}");
+        say(format_args!("listening {endpoint} {address}"));
     }
     signals.next().await;
     tracing::info!("finishing what was accepted; a second signal ends at once");

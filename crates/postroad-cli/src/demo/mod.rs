@@ -4,6 +4,7 @@ pub(crate) mod node;
 mod process;
 mod story;
 
+use crate::terminal::say;
 use std::process::ExitCode;
 
 use crate::args::{Color, Demo};
@@ -19,7 +20,7 @@ pub(crate) fn run(demo: &Demo, color: Color) -> Result<ExitCode, Failed> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let told = tokio::select! {
-            told = tell(style) => told?,
+            told = play(style) => told?,
             code = signals.next() => return Ok(code),
         };
         let (node, is_as_claimed) = told;
@@ -32,15 +33,14 @@ pub(crate) fn run(demo: &Demo, color: Color) -> Result<ExitCode, Failed> {
     })
 }
 
-async fn tell(style: Style) -> Result<(Node, bool), Failed> {
+async fn play(style: Style) -> Result<(Node, bool), Failed> {
     let mut story = Story::new(style);
-    println!(
-        "{}",
-        style.bold("1. A node with two services, and listeners for every dialect")
-    );
+    say(style.bold("1. A node with two services, and listeners for every dialect"));
     let mut node = Node::start().await?;
-    println!("   process {} listens on", node.id());
-    node.urls().iter().for_each(|url| println!("     {url}"));
+    say(format_args!("   process {} listens on", node.id()));
+    node.urls()
+        .iter()
+        .for_each(|url| say(format_args!("     {url}")));
     story.services(&node).await;
     story.dialects(&node).await;
     story.deadlines(&node).await;
@@ -57,13 +57,17 @@ fn stay(node: &Node, style: Style) {
         .url("line")
         .replace("tcp+line://", "")
         .replace(':', " ");
-    println!(
+    say(format_args!(
         "\n{}",
         style.bold("The node stays until Ctrl-C. In another terminal:")
-    );
-    println!("   postroad ls {native}");
-    println!("   postroad call {native} Stock.count '{{\"item\": \"nails\"}}'");
-    println!("   postroad call {native} Orders.place '{{\"item\": \"unicorns\"}}'");
-    println!("   echo hello | nc -q1 {line}");
-    println!("   postroad bench {native}");
+    ));
+    say(format_args!("   postroad ls {native}"));
+    say(format_args!(
+        "   postroad call {native} Stock.count '{{\"item\": \"nails\"}}'"
+    ));
+    say(format_args!(
+        "   postroad call {native} Orders.place '{{\"item\": \"unicorns\"}}'"
+    ));
+    say(format_args!("   echo hello | nc -q1 {line}"));
+    say(format_args!("   postroad bench {native}"));
 }

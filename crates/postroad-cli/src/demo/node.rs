@@ -1,9 +1,12 @@
 //! The process that the demonstration starts, kills and starts again: a node with two services.
 
+use crate::terminal::say;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use postroad::{Client, ClientConfig, Error, Router, Server, ServerConfig};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::args::DemoNode;
 use crate::commands::runtime;
@@ -57,6 +60,8 @@ impl Orders for Desk {
 }
 
 pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
+    // A demonstration that is killed takes its node with it.
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(std::io::Error::from)?;
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         // The services talk to each other as if they were on two machines.
@@ -75,9 +80,9 @@ pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
         }
         let server = server.start().await?;
         for address in server.addresses() {
-            println!("{address}");
+            say(format_args!("{address}"));
         }
-        println!("ready");
+        say(format_args!("ready"));
         signals.next().await;
         server.shutdown().await;
         drop(inside);

@@ -1,5 +1,6 @@
 //! What happens, in order, and whether it was as claimed.
 
+use crate::terminal::say;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +76,7 @@ impl Story {
     }
 
     fn title(&self, title: &str) {
-        println!("\n{}", self.style.bold(title));
+        say(format_args!("\n{}", self.style.bold(title)));
     }
 
     /// Says what was seen, and remembers if it was not what is claimed.
@@ -83,16 +84,16 @@ impl Story {
         let what = what.into();
         self.claims += 1;
         if holds {
-            println!("   {} {what}", self.style.green("ok"));
+            say(format_args!("   {} {what}", self.style.green("ok")));
         } else {
-            println!("   {} {what}", self.style.red("NOT SO"));
+            say(format_args!("   {} {what}", self.style.red("NOT SO")));
             self.broken.push(what);
         }
     }
 
     pub(super) fn end(&self) -> bool {
         let seen = self.claims - self.broken.len();
-        println!("\n{seen} of {} claims were seen", self.claims);
+        say(format_args!("\n{seen} of {} claims were seen", self.claims));
         self.broken.is_empty()
     }
 
@@ -166,7 +167,7 @@ impl Story {
                 let client = client.clone();
                 calls.push(tokio::spawn(async move {
                     let text = format!("message {number}");
-                    let answer = client.request("echo").call_raw(text.clone()).await;
+                    let answer = client.request("command/1").call_raw(text.clone()).await;
                     answer.is_ok_and(|answer| answer == text)
                 }));
             }
@@ -202,7 +203,7 @@ impl Story {
         let text = result
             .err()
             .map(|error| format!("{error}; try again: {:?}", error.retry()));
-        println!("      {}", text.unwrap_or_default());
+        say(format_args!("      {}", text.unwrap_or_default()));
     }
 
     pub(super) async fn killed_under_load(&mut self, node: &mut Node) -> Result<(), Failed> {
@@ -213,7 +214,10 @@ impl Story {
         let (outcomes, callers) = start_load(&client);
         pause(700).await;
         let before = outcomes.answered();
-        println!("      {before} calls answered; kill -9 {}", node.id());
+        say(format_args!(
+            "      {before} calls answered; kill -9 {}",
+            node.id()
+        ));
         node.kill()?;
         pause(300).await;
         let failed: u64 = outcomes.failed().values().sum();
@@ -227,7 +231,7 @@ impl Story {
             "each error says whether the call may be sent again",
         );
         node.restart().await?;
-        println!("      started again as process {}", node.id());
+        say(format_args!("      started again as process {}", node.id()));
         // The moment that its backoff has drawn may be some seconds away.
         let back = wait_for(&outcomes, before + 1000, Duration::from_secs(20)).await;
         self.claim(

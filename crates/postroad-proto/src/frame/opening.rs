@@ -237,20 +237,24 @@ fn check_head(buf: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn decode_parts(body: &Bytes) -> Result<OpeningParts, WireError> {
+fn decode_parts(body: &Bytes, fixed: usize) -> Result<OpeningParts, WireError> {
+    let at = (OPENING_HEAD_BYTES + fixed) as u64;
     Parts::new(body)
-        .map(|part| part.map(|part| (part.tag, body.slice_ref(part.value))))
+        .map(|part| {
+            let part = part.map_err(|error| WireError { at, ..error })?;
+            Ok((part.tag, body.slice_ref(part.value)))
+        })
         .collect()
 }
 
-fn check_max_frame(max_frame: u32) -> Result<u32, WireError> {
+fn check_max_frame(max_frame: u32, at: usize) -> Result<u32, WireError> {
     if (FRAME_BODY_MIN..=FRAME_BODY_MAX).contains(&(max_frame as usize)) {
         return Ok(max_frame);
     }
     let detail = format!("largest frame body of {max_frame} bytes is out of bounds");
     Err(WireError::new(
         WireFault::Reserved,
-        OPENING_HEAD_BYTES,
+        OPENING_HEAD_BYTES + at,
         detail,
     ))
 }
@@ -267,11 +271,11 @@ impl Hello {
             ));
         }
         let (offered, required) = (body.get_u32_le(), body.get_u32_le());
-        let max_frame = check_max_frame(body.get_u32_le())?;
+        let max_frame = check_max_frame(body.get_u32_le(), 12)?;
         let (max_message, max_calls) = (body.get_u32_le(), body.get_u32_le());
         let (heartbeat_ms, max_routes) = (body.get_u32_le(), body.get_u16_le());
         body.advance(2);
-        let parts = decode_parts(body)?;
+        let parts = decode_parts(body, HELLO_FIXED)?;
         Ok(Self {
             version_min,
             version_max,
@@ -308,14 +312,14 @@ impl Welcome {
         let version = body.get_u16_le();
         body.advance(2);
         let features = body.get_u32_le();
-        let max_frame = check_max_frame(body.get_u32_le())?;
+        let max_frame = check_max_frame(body.get_u32_le(), 8)?;
         let (max_message, max_calls) = (body.get_u32_le(), body.get_u32_le());
         let (heartbeat_ms, max_routes) = (body.get_u32_le(), body.get_u16_le());
         body.advance(2);
         let mut session_id = [0; 16];
         body.copy_to_slice(&mut session_id);
         let epoch = body.get_u32_le();
-        let parts = decode_parts(body)?;
+        let parts = decode_parts(body, WELCOME_FIXED)?;
         Ok(Self {
             version,
             features,

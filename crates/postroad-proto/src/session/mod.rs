@@ -92,6 +92,9 @@ pub struct Config {
     /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
     /// ms.
     pub heartbeat: Duration,
+    /// Whether a dialect's client sends heartbeats: a peer that does not know them would be taken
+    /// for dead.
+    pub has_heartbeat: bool,
     /// Time for the whole opening.
     pub handshake: Duration,
     /// Time for a frame that has begun to arrive.
@@ -113,6 +116,7 @@ impl Default for Config {
             required: 0,
             limits: Limits::default(),
             heartbeat: Duration::from_secs(30),
+            has_heartbeat: true,
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),

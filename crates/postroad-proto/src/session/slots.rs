@@ -137,7 +137,8 @@ impl CallerSlots {
         }
     }
 
-    /// Shows another slot than [`Self::peek`] has shown: a new one, or the one that was freed before it.
+    /// Shows another slot than [`Self::peek`] has shown: a new one, or the one that was freed
+    /// before it.
     pub(super) fn skip(&mut self) {
         if self.slots.len() < self.max
             && let Ok(index) = u16::try_from(self.slots.len())

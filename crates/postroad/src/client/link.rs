@@ -220,7 +220,8 @@ impl LinkKeeper {
                 });
             }
         };
-        let config = self.config.session(self.transport.has_integrity());
+        let mut config = self.config.session(self.transport.has_integrity());
+        config.has_heartbeat = self.endpoint.has_heartbeat();
         let now = clock::now();
         let session = match self.endpoint.dialect(config.limits.max_dialect_payload) {
             None => Session::client(config, now),

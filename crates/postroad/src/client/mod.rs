@@ -21,7 +21,7 @@ use crate::codec::{Codec, Json};
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
 use crate::server::ConfigError;
-use crate::transport::Transports;
+use crate::transport::{Transports, Use};
 use link::LinkKeeper;
 
 /// Why a client was not made, or did not connect.
@@ -117,6 +117,7 @@ impl Client {
             return Err(TransportError::Endpoint { url, detail }.into());
         }
         let transport = Arc::clone(transports.get(&endpoint)?);
+        transport.check(&endpoint, Use::Dial)?;
         let keeper = LinkKeeper::start(endpoint, config, transport);
         Ok(Self {
             keeper,

@@ -1,4 +1,6 @@
 use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,18 +30,26 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Avro {
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
-        let value = apache_avro::to_value(value).and_then(|value| value.resolve(&self.0));
-        let datum = value.and_then(|value| apache_avro::to_avro_datum(&self.0, value));
-        datum
+        let write = || {
+            let value = apache_avro::to_value(value)?.resolve(&self.0)?;
+            GenericDatumWriter::builder(&self.0)
+                .build()?
+                .write_value_to_vec(value)
+        };
+        write()
             .map(Bytes::from)
             .map_err(|detail| error("Avro", detail))
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<T, CodecError> {
         let mut rest: &[u8] = bytes;
-        let value = apache_avro::from_avro_datum(&self.0, &mut rest, None);
-        let value = value.and_then(|value| apache_avro::from_value(&value));
-        let value = value.map_err(|detail| error("Avro", detail))?;
+        let read = |rest: &mut &[u8]| {
+            let value = GenericDatumReader::builder(&self.0)
+                .build()?
+                .read_value(rest)?;
+            apache_avro::from_value(&value)
+        };
+        let value = read(&mut rest).map_err(|detail| error("Avro", detail))?;
         if rest.is_empty() {
             Ok(value)
         } else {

@@ -69,6 +69,9 @@ pub enum ConfigError {
     },
 }
 
+/// No setting is longer: a greater one is a slip, and sums of times must not overflow.
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
 /// Fails unless `ok`.
 pub(crate) fn bound(
     ok: bool,
@@ -112,6 +115,7 @@ impl ServerConfig {
             self.read_stall,
             self.write_stall,
         )?;
+        bound(self.drain <= DAY, "drain", self.drain, "at most a day")?;
         let workers = self.workers.unwrap_or(1);
         bound(
             (1..=1024).contains(&workers),

@@ -23,7 +23,7 @@ use crate::driver::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 use crate::router::{Router, Routes};
-use crate::transport::Transports;
+use crate::transport::{Transports, Use};
 use dispatch::Dispatch;
 use reactors::Reactors;
 use stats::Counters;
@@ -99,15 +99,29 @@ impl Server {
         self
     }
 
+    /// Checks everything that can be checked without binding anything.
+    ///
+    /// # Errors
+    /// The first setting or endpoint that is wrong.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.config.check()?;
+        if self.endpoints.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        for endpoint in &self.endpoints {
+            self.transports
+                .get(endpoint)?
+                .check(endpoint, Use::Listen)?;
+        }
+        Ok(())
+    }
+
     /// Binds every endpoint, then serves until [`RunningServer::shutdown`].
     ///
     /// # Errors
     /// If the configuration or an endpoint is wrong, or one cannot be bound: then none is served.
     pub async fn start(self) -> Result<RunningServer, StartError> {
-        self.config.check()?;
-        if self.endpoints.is_empty() {
-            return Err(StartError::NoEndpoint);
-        }
+        self.check()?;
         let mut bound = Vec::new();
         for endpoint in &self.endpoints {
             let transport = self.transports.get(endpoint)?;

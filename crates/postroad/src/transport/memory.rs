@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error};
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -52,7 +52,6 @@ impl Memory {
 impl Transport for Memory {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&[])?;
             let stream = Self::connect(endpoint.address()).await;
             stream.map_err(|error| io_error("connect to", endpoint, error))
         })
@@ -64,7 +63,6 @@ impl Transport for Memory {
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
             static NEXT: AtomicU64 = AtomicU64::new(0);
-            endpoint.check_options(&[])?;
             let name = endpoint.address().to_owned();
             let (sender, receiver) = mpsc::channel(BACKLOG);
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -80,6 +78,10 @@ impl Transport for Memory {
                 receiver,
             }) as Box<dyn Listener>)
         })
+    }
+
+    fn check(&self, endpoint: &Endpoint, _use_as: Use) -> Result<(), TransportError> {
+        endpoint.check_options(&[])
     }
 
     fn has_integrity(&self) -> bool {

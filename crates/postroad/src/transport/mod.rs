@@ -38,9 +38,28 @@ pub trait Transport: Send + Sync + 'static {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>>;
 
+    /// Checks all of an endpoint that can be checked without using it: its options, the files that
+    /// it names.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&self, endpoint: &Endpoint, use_as: Use) -> Result<(), TransportError> {
+        let _ = (endpoint, use_as);
+        Ok(())
+    }
+
     /// Whether bytes cannot be changed on the way unseen, so that frames need no checksum of their
     /// own.
     fn has_integrity(&self) -> bool;
+}
+
+/// What an endpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To connect to.
+    Dial,
+    /// To listen on.
+    Listen,
 }
 
 /// A bound endpoint.

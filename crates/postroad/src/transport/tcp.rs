@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error};
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -23,6 +23,22 @@ const NOT_SENT_MAX: u32 = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Tcp;
+
+/// The address needs a port; whether the name has an address is known only when it is used.
+pub(super) fn check_address(endpoint: &Endpoint) -> Result<(), TransportError> {
+    let port = endpoint
+        .address()
+        .rsplit_once(':')
+        .map(|(_, port)| port.parse::<u16>());
+    if matches!(port, Some(Ok(_))) {
+        return Ok(());
+    }
+    let detail = "an address is HOST:PORT, with a port from 0 to 65535".to_owned();
+    Err(TransportError::Endpoint {
+        url: endpoint.to_string(),
+        detail,
+    })
+}
 
 /// Sets what every connection has.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -94,10 +110,7 @@ pub(super) fn local_address(listener: &TcpListener) -> String {
 
 impl Transport for Tcp {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async move {
-            endpoint.check_options(&[])?;
-            connect(endpoint).await.map(Stream::from)
-        })
+        Box::pin(async move { connect(endpoint).await.map(Stream::from) })
     }
 
     fn listen<'a>(
@@ -105,10 +118,14 @@ impl Transport for Tcp {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&[])?;
             let listener = bind(endpoint).await?;
             Ok(Box::new(Bound(listener)) as Box<dyn Listener>)
         })
+    }
+
+    fn check(&self, endpoint: &Endpoint, _use_as: Use) -> Result<(), TransportError> {
+        endpoint.check_options(&[])?;
+        check_address(endpoint)
     }
 
     fn has_integrity(&self) -> bool {

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error, tcp};
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error, tcp};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -118,7 +118,6 @@ fn server_name(endpoint: &Endpoint) -> io::Result<ServerName<'static>> {
 impl Transport for Tls {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&["ca", "cert", "key", "name"])?;
             let fail = |error| io_error("connect to", endpoint, error);
             let config = client_config(endpoint).map_err(fail)?;
             let name = server_name(endpoint).map_err(fail)?;
@@ -134,12 +133,32 @@ impl Transport for Tls {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&["cert", "key", "client_ca"])?;
             let fail = |error| io_error("listen on", endpoint, error);
             let config = server_config(endpoint).map_err(fail)?;
             let listener = tcp::bind(endpoint).await?;
             let acceptor = TlsAcceptor::from(Arc::new(config));
             Ok(Box::new(Bound { listener, acceptor }) as Box<dyn Listener>)
+        })
+    }
+
+    fn check(&self, endpoint: &Endpoint, use_as: Use) -> Result<(), TransportError> {
+        let (known, result): (&[&str], _) = match use_as {
+            Use::Dial => (
+                &["ca", "cert", "key", "name"],
+                client_config(endpoint)
+                    .and_then(|_| server_name(endpoint))
+                    .map(drop),
+            ),
+            Use::Listen => (
+                &["cert", "key", "client_ca"],
+                server_config(endpoint).map(drop),
+            ),
+        };
+        endpoint.check_options(known)?;
+        tcp::check_address(endpoint)?;
+        result.map_err(|error| TransportError::Endpoint {
+            url: endpoint.to_string(),
+            detail: error.to_string(),
         })
     }
 

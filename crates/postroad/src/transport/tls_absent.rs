@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{BoxFuture, Listener, Stream, Transport, io_error};
+use super::{BoxFuture, Listener, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -28,6 +28,10 @@ impl Transport for Tls {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move { Err(absent("listen on", endpoint)) })
+    }
+
+    fn check(&self, endpoint: &Endpoint, _use_as: Use) -> Result<(), TransportError> {
+        Err(absent("use", endpoint))
     }
 
     fn has_integrity(&self) -> bool {

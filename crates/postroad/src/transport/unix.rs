@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, io_error};
+use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -16,7 +16,6 @@ pub(super) struct Unix;
 impl Transport for Unix {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&[])?;
             let stream = UnixStream::connect(endpoint.address()).await;
             stream
                 .map(Stream::from)
@@ -29,7 +28,6 @@ impl Transport for Unix {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
-            endpoint.check_options(&[])?;
             let path = PathBuf::from(endpoint.address());
             let listener = bind(&path)
                 .await
@@ -41,6 +39,10 @@ impl Transport for Unix {
                 inode,
             }) as Box<dyn Listener>)
         })
+    }
+
+    fn check(&self, endpoint: &Endpoint, _use_as: Use) -> Result<(), TransportError> {
+        endpoint.check_options(&[])
     }
 
     fn has_integrity(&self) -> bool {

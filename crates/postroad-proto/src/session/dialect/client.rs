@@ -159,7 +159,7 @@ impl DialectSession {
         call: &Call<'_>,
     ) -> Result<(), Failure> {
         let unsendable = |text: String| Failure::Unsendable(text);
-        let code = self.code_of(call.route);
+        let code = self.code_of(call.route)?;
         let payload = match self.mapping.envelope {
             Some(envelope) => envelope
                 .wrap(call.route, code, call.payload.clone())
@@ -188,17 +188,29 @@ impl DialectSession {
             .map_err(|error| unsendable(error.to_string()))
     }
 
-    /// The code of a route: the table's, or that of a name such as `command/0x17`, or 1.
-    pub(super) fn code_of(&self, route: &str) -> u8 {
+    /// The code of a route: the table's, or that of a name such as `command/0x17`. Dialects without
+    /// codes have none.
+    fn code_of(&self, route: &str) -> Result<u8, Failure> {
+        let has_codes = matches!(self.codec.dialect, Dialect::Session | Dialect::Opcode);
+        let needs_code = match self.mapping.envelope {
+            None => has_codes,
+            Some(envelope) => envelope == Envelope::MsgPack,
+        };
         let named = self
             .mapping
             .codes
             .iter()
             .find(|(_, name)| &***name == route);
-        named
-            .map(|(code, _)| *code)
-            .or_else(|| parse_code(route))
-            .unwrap_or(1)
+        let code = named.map(|(code, _)| *code).or_else(|| parse_code(route));
+        match code {
+            Some(code) => Ok(code),
+            None if needs_code => {
+                let text =
+                    format!("route {route:?} has no code here; name one, as in command/0x17");
+                Err(Failure::Unsendable(text))
+            }
+            None => Ok(1),
+        }
     }
 
     pub(in crate::session) fn cancel(&mut self, id: CallId) {

@@ -237,7 +237,7 @@ impl DialectSession {
             let failure = Failure::Deadline { sent: true };
             self.events.push_back(Event::Finished(id, Err(failure)));
         }
-        if self.is_client() {
+        if self.is_client() && self.config.has_heartbeat {
             // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
             let hears = self.has_room() && self.turns.is_empty();
             match self.heartbeat.handle_timeout(now, hears) {
@@ -334,7 +334,8 @@ impl DialectSession {
         if self.failing.is_some() {
             return Some(Time(0));
         }
-        let heartbeat = self.is_client().then(|| self.heartbeat.due());
+        let beats = self.is_client() && self.config.has_heartbeat;
+        let heartbeat = beats.then(|| self.heartbeat.due());
         earliest([
             heartbeat,
             self.stalls.due(&self.config),

@@ -59,6 +59,18 @@ fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
     Ok(name.into())
 }
 
+/// A message that comes whole is as long as it says, if it says so (M-025).
+fn check_whole(message: &Message) -> Result<(), WireError> {
+    let len = message.payload.len();
+    match message.known.whole {
+        Some(whole) if whole != len => {
+            let detail = format!("the whole length is {whole}, the message has {len} bytes");
+            Err(WireError::new(WireFault::Length, 16, detail).with_id(message.head.id))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Outside of calls nobody can be told: a critical part that is not understood ends the connection
 /// (M-031).
 fn refuse_critical(head: &Head, known: &Known) -> Result<(), WireError> {
@@ -169,6 +181,7 @@ impl Native {
         if head.has_more() {
             return self.begin(now, message);
         }
+        check_whole(&message)?;
         self.deliver(now, message);
         Ok(())
     }
