@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -95,6 +96,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// From 1 to `max`.
+fn count(max: i64) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=max)
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Call {
     /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7405.
@@ -164,14 +170,14 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "postroad/echo")]
     pub(crate) route: String,
     /// Closed loop: callers, each with one call in flight.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 64, value_parser = count(100_000))]
     pub(crate) callers: u32,
     /// Open loop: calls a second, due at fixed moments whatever the answers do; latency counts from
     /// when a call was due.
-    #[arg(long, conflicts_with = "callers", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, conflicts_with = "callers", value_parser = count(10_000_000))]
     pub(crate) rate: Option<u32>,
     /// Connections that the calls are spread over.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = count(10_000))]
     pub(crate) connections: u32,
     /// How long to measure.
     #[arg(long, short, value_parser = duration, default_value = "5s")]
@@ -180,7 +186,7 @@ pub(crate) struct Bench {
     #[arg(long, value_parser = duration, default_value = "1s")]
     pub(crate) warmup: Duration,
     /// Bytes of the payload.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=16_777_216))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=16_777_216))]
     pub(crate) size: u32,
     /// 0 to 7, 7 most urgent.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7), default_value_t = 3)]
