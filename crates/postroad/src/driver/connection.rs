@@ -38,6 +38,8 @@ pub(crate) enum Link {
 pub(crate) struct Arrived {
     pub(crate) request: Request,
     pub(crate) route: Option<Arc<str>>,
+    /// `native` or the dialect.
+    pub(crate) protocol: &'static str,
 }
 
 /// Handles requests.
@@ -352,7 +354,12 @@ impl Connection {
                         RouteRef::Name(name) => Some(Arc::clone(name)),
                         RouteRef::Code(_) | RouteRef::Unsaid => None,
                     };
-                    arrived.push_back(Arrived { request, route });
+                    let protocol = inner.session.protocol();
+                    arrived.push_back(Arrived {
+                        request,
+                        route,
+                        protocol,
+                    });
                 }
                 Event::Cancelled(id, _) => {
                     cancelled.insert(id);

@@ -146,8 +146,8 @@ impl Service for Dispatch {
         let Arrived {
             request: asked,
             route,
+            protocol,
         } = arrived;
-        let protocol = connection.protocol();
         let (name, route) = match self.find(&asked, route, protocol) {
             Found::Route(name, route) => (name, route),
             Found::Echo => {
