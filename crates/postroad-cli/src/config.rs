@@ -260,6 +260,10 @@ impl Listen {
             let none = || wrong(format!("envelope = {name:?}: there are {known}"));
             mapping.envelope = Some(envelope.ok_or_else(none)?);
         }
+        let mut routes = self.codes.values().chain(&self.route);
+        if let Some(route) = routes.find(|route| route.is_empty() || route.len() > 255) {
+            return Err(wrong(format!("route {route:?}: a name has 1 to 255 bytes")));
+        }
         if let Some(route) = &self.route {
             mapping.fixed = Some(route.as_str().into());
         }
@@ -270,7 +274,15 @@ impl Listen {
             };
             let number = number
                 .map_err(|_| wrong(format!("codes: {code:?} is not 0 to 255, 0x00 to 0xff")))?;
-            mapping.codes.insert(number, route.as_str().into());
+            if mapping
+                .codes
+                .insert(number, route.as_str().into())
+                .is_some()
+            {
+                return Err(wrong(format!(
+                    "codes: {code:?} names 0x{number:02x} a second time"
+                )));
+            }
         }
         Ok(endpoint.with_mapping(mapping))
     }
@@ -352,5 +364,9 @@ mod tests {
         )
         .unwrap_err();
         assert!(error.contains("300"), "{error}");
+        let text = "[[listen]]\nurl = \"tcp://h:1\"\ncodes = { \"1\" = \"a\", \"0x01\" = \"b\" }\n";
+        assert!(load(text, &[]).unwrap_err().contains("a second time"));
+        let error = load("[[listen]]\nurl = \"tcp://h:1\"\nroute = \"\"\n", &[]).unwrap_err();
+        assert!(error.contains("1 to 255 bytes"), "{error}");
     }
 }

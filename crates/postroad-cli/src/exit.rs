@@ -121,9 +121,16 @@ impl From<TransportError> for Failed {
 
 impl From<StartError> for Failed {
     fn from(error: StartError) -> Self {
-        match error {
-            StartError::Transport(TransportError::Io { .. }) => Self::new(FAILED, error)
-                .hint("is another process listening there? `--listen URL` takes another endpoint"),
+        match &error {
+            StartError::Transport(TransportError::Io { source, .. }) => {
+                let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
+                let failed = Self::new(FAILED, &error);
+                if is_taken {
+                    failed.hint("`--listen URL` takes another endpoint")
+                } else {
+                    failed
+                }
+            }
             StartError::Transport(_) | StartError::Config(_) => Self::new(CONFIG, error),
             other => Self::new(FAILED, other),
         }

@@ -20,14 +20,11 @@ use exit::Failed;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = terminal::Style::new(arguments.color, &std::io::stderr());
-    let _log = logging::start(&arguments, style);
-    match run(arguments) {
-        Ok(code) => code,
-        Err(failed) => {
-            failed.print(style);
-            failed.code()
-        }
-    }
+    let result = logging::start(&arguments, style).and_then(|_log| run(arguments));
+    result.unwrap_or_else(|failed| {
+        failed.print(style);
+        failed.code()
+    })
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failed> {

@@ -61,10 +61,64 @@ fn a_payload_comes_from_stdin_and_is_checked() {
 }
 
 #[test]
+fn output_that_nobody_takes_ends_a_tool_quietly_and_a_node_not_at_all() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let shell = |script: String| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output();
+        output.expect("sh is there")
+    };
+    let (program, url) = (env!("CARGO_BIN_EXE_postroad"), node.tcp());
+    let output = shell(format!(
+        "{program} ls {url} | true; {program} completions bash | head -1"
+    ));
+    assert!(
+        !text(&output.stderr).contains("panicked"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = shell(format!("{program} ls {url} > /dev/full"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("No space left"),
+        "{}",
+        text(&output.stderr)
+    );
+    let mut logging = postroad();
+    logging.args(["--log", "info", "serve", "--listen", "tcp://127.0.0.1:0"]);
+    let mut logging = logging
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it was built");
+    let mut out = std::io::BufReader::new(logging.stdout.take().expect("it is piped"));
+    std::io::BufRead::read_line(&mut out, &mut String::new()).expect("it says where it listens");
+    drop(logging.stderr.take());
+    let killed = std::process::Command::new("kill")
+        .arg(logging.id().to_string())
+        .status();
+    assert!(killed.expect("kill is there").success());
+    assert_eq!(
+        wait(&mut logging).code(),
+        Some(0),
+        "its log has no reader, and it ends as it should"
+    );
+}
+
+#[test]
 fn every_exit_code_of_the_table_is_used() {
     assert_eq!(run(&["--help"]).status.code(), Some(0));
     assert_eq!(run(&["no-such-command"]).status.code(), Some(2));
     assert_eq!(run(&["call", "no endpoint", "x"]).status.code(), Some(2));
+    for url in [
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1:1?nope=1",
+        "tls://h:1?ca=/no/file",
+    ] {
+        assert_eq!(run(&["call", url, "x"]).status.code(), Some(2), "{url}");
+        assert_eq!(run(&["--log", "a=b=c", "ls", url]).status.code(), Some(2));
+    }
     assert_eq!(
         run(&["call", "tcp://127.0.0.1:1", "x"]).status.code(),
         Some(69)

@@ -291,7 +291,7 @@ pub struct Printable<'a>(pub &'a str);
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if c.is_control() {
+            if c.is_control() || is_invisible(c) {
                 write!(f, "{}", c.escape_default())?;
             } else {
                 fmt::Write::write_char(f, c)?;
@@ -299,6 +299,11 @@ impl fmt::Display for Printable<'_> {
         }
         Ok(())
     }
+}
+
+/// Line separators, and marks that turn the direction of what follows around.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The longest beginning of `text` of at most `max` bytes that ends at a character.
@@ -479,10 +484,10 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_cannot_forge_a_line() {
-        let error = ErrorBody::new(Code::INTERNAL, "x\n2026 INFO all is well\x1b[2J");
+        let error = ErrorBody::new(Code::INTERNAL, "x\n2026 INFO all is well\x1b[2J\u{202e}");
         assert_eq!(
             error.to_string(),
-            "SRV-E-500 x\\n2026 INFO all is well\\u{1b}[2J"
+            "SRV-E-500 x\\n2026 INFO all is well\\u{1b}[2J\\u{202e}"
         );
     }
 

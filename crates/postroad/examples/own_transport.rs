@@ -3,10 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use postroad::{
-    BoxFuture, Client, ClientConfig, Endpoint, Incoming, Listener, Router, Server, Stream,
-    Transport, TransportError, Transports,
-};
+use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
+use postroad::{Client, ClientConfig, Endpoint, Router, Server, TransportError};
 use tokio::net::{TcpListener, TcpStream};
 
 static DIALLED: AtomicU64 = AtomicU64::new(0);

@@ -31,7 +31,7 @@
 //! ```
 //!
 //! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where,
-//! [`codec`] says how values become bytes, [`transport`](Transports) carries them. What is decided,
+//! [`codec`] says how values become bytes, [`transport`] carries them. What is decided,
 //! not done, is in `postroad-proto`.
 
 mod client;
@@ -46,7 +46,7 @@ mod handler;
 mod router;
 mod server;
 mod trace;
-mod transport;
+pub mod transport;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;
@@ -65,6 +65,3 @@ pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, Stat
 pub use handler::Handler;
 pub use router::{Description, Router, Routes};
 pub use server::{ConfigError, RunningServer, Server, ServerConfig, ServerStats, StartError};
-pub use transport::{
-    AsyncStream, BoxFuture, Incoming, Listener, Stream, Transport, Transports, Use,
-};

@@ -1,8 +1,8 @@
 //! Every transport carries calls; wrong keys and taken names are refused with words.
 
+use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
 use postroad::{
-    BoxFuture, Client, ClientConfig, Endpoint, Incoming, Listener, Router, RunningServer, Server,
-    Stream, Transport, TransportError, Transports,
+    Client, ClientConfig, Endpoint, Router, RunningServer, Server, ServerState, TransportError,
 };
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
@@ -168,6 +168,71 @@ async fn a_transport_of_ones_own_is_registered_under_its_scheme() -> Tested {
         client.request("postroad/echo").call_raw("coo").await?,
         "coo"
     );
+    Ok(())
+}
+
+/// A listener that the operating system refuses twice, as it does when there are too many open
+/// files.
+struct Moody {
+    inner: Box<dyn Listener>,
+    refusals: u32,
+}
+
+impl Listener for Moody {
+    fn accept(&mut self) -> BoxFuture<'_, std::io::Result<Incoming>> {
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Box::pin(async { Err(std::io::Error::other("too many open files")) });
+        }
+        self.inner.accept()
+    }
+
+    fn local_address(&self) -> String {
+        self.inner.local_address()
+    }
+}
+
+struct MoodyMemory(Transports);
+
+impl Transport for MoodyMemory {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        Box::pin(async move {
+            let endpoint = Pigeon::endpoint(endpoint);
+            self.0.get(&endpoint)?.dial(&endpoint).await
+        })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+    ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
+        Box::pin(async move {
+            let endpoint = Pigeon::endpoint(endpoint);
+            let inner = self.0.get(&endpoint)?.listen(&endpoint).await?;
+            Ok(Box::new(Moody { inner, refusals: 2 }) as Box<dyn Listener>)
+        })
+    }
+
+    fn has_integrity(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_accept_says_so_and_recovers() -> Tested {
+    let mut transports = Transports::default();
+    transports.register("moody", MoodyMemory(Transports::default()));
+    let server = Server::new(Router::new()).transports(transports.clone());
+    let server = server.listen("moody://weather".parse()?).start().await?;
+    let mut state = server.state();
+    state.wait_for(|state| *state == ServerState::Error).await?;
+    let endpoint = "moody://weather".parse()?;
+    let client = Client::with_transports(endpoint, ClientConfig::default(), &transports)?;
+    assert_eq!(
+        client.request("postroad/echo").call_raw("sun").await?,
+        "sun"
+    );
+    assert_eq!(*state.borrow_and_update(), ServerState::Running);
     Ok(())
 }
 

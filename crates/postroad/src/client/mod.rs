@@ -8,6 +8,7 @@ mod link;
 use std::fmt;
 use std::sync::Arc;
 
+use postroad_proto::error::{Fault, Retry};
 use postroad_proto::policy::ConnectionState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +38,28 @@ pub enum ConnectError {
     /// The first attempt has failed.
     #[error("{0}")]
     Failed(CallError),
+}
+
+impl ConnectError {
+    /// Who has to change something.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Config(_) => Fault::Caller,
+            Self::Transport(error) => error.fault(),
+            Self::Failed(error) => error.fault(),
+        }
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Config(_) => Retry::Never,
+            Self::Transport(error) => error.retry(),
+            Self::Failed(error) => error.retry(),
+        }
+    }
 }
 
 /// A client of one endpoint. Clones are handles of the same connection.

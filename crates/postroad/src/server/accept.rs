@@ -35,11 +35,15 @@ pub(super) async fn accept(
                 tracing::warn!(
                     target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
                 );
+                shared.fail();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 continue;
             }
         };
+        if pause > PAUSE_MIN {
+            shared.recover();
+        }
         pause = PAUSE_MIN;
         let open = *shared.open.borrow();
         if open >= shared.config.max_connections {
@@ -133,7 +137,7 @@ async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_int
     // A shutdown that began meanwhile has not seen this connection.
     if shared.is_dropped() {
         connection.close(CloseReason::Local);
-    } else if !shared.is_running() {
+    } else if shared.is_ending() {
         connection.drain(shared.config.drain);
     }
     let reason = driver.await;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use postroad_proto::error::{Fault, Retry};
 use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -44,6 +45,28 @@ pub enum StartError {
     /// A thread or its runtime could not be started.
     #[error("a worker cannot be started: {0}")]
     Worker(std::io::Error),
+}
+
+impl StartError {
+    /// Who has to change something.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Config(_) | Self::NoEndpoint => Fault::Caller,
+            Self::Transport(error) => error.fault(),
+            Self::Worker(_) => Fault::Environment,
+        }
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Config(_) | Self::NoEndpoint => Retry::Never,
+            Self::Transport(error) => error.retry(),
+            Self::Worker(_) => Retry::Here,
+        }
+    }
 }
 
 /// A server before it runs.
@@ -205,8 +228,26 @@ impl Shared {
         result.is_ok()
     }
 
-    pub(crate) fn is_running(&self) -> bool {
-        *self.state.borrow() == ServerState::Running
+    /// A listener cannot accept; connections that are there go on.
+    pub(crate) fn fail(&self) {
+        if *self.state.borrow() == ServerState::Running {
+            self.transition(ServerState::Error);
+        }
+    }
+
+    /// It can again.
+    pub(crate) fn recover(&self) {
+        if *self.state.borrow() == ServerState::Error {
+            self.transition(ServerState::Initializing);
+            self.transition(ServerState::Running);
+        }
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(
+            *self.state.borrow(),
+            ServerState::ShuttingDown | ServerState::Stopped
+        )
     }
 
     /// Whether nobody holds the server any more, or its shutdown is over.

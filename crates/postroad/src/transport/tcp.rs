@@ -26,11 +26,11 @@ pub(super) struct Tcp;
 
 /// The address needs a port; whether the name has an address is known only when it is used.
 pub(super) fn check_address(endpoint: &Endpoint) -> Result<(), TransportError> {
-    let port = endpoint
-        .address()
-        .rsplit_once(':')
-        .map(|(_, port)| port.parse::<u16>());
-    if matches!(port, Some(Ok(_))) {
+    if let Some((host, port)) = endpoint.address().rsplit_once(':')
+        && !host.is_empty()
+        && !host.contains(char::is_whitespace)
+        && port.parse::<u16>().is_ok()
+    {
         return Ok(());
     }
     let detail = "an address is HOST:PORT, with a port from 0 to 65535".to_owned();
