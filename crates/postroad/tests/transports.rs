@@ -110,10 +110,21 @@ async fn endpoints_that_cannot_be_used_say_why() -> Tested {
     Ok(())
 }
 
-/// A transport of a user's own: memory under another name.
-struct Pigeon(Transports);
+/// A transport of a user's own: memory under another name, whose listeners first refuse that many
+/// times, as the operating system does when there are too many open files.
+struct Pigeon {
+    inner: Transports,
+    refusals: u32,
+}
 
 impl Pigeon {
+    fn registered(refusals: u32) -> Transports {
+        let mut transports = Transports::default();
+        let inner = Transports::default();
+        transports.register("pigeon", Self { inner, refusals });
+        transports
+    }
+
     fn endpoint(endpoint: &Endpoint) -> Endpoint {
         let url = format!("mem://pigeon-{}", endpoint.address());
         url.parse().expect("a valid endpoint")
@@ -124,7 +135,7 @@ impl Transport for Pigeon {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
             let endpoint = Self::endpoint(endpoint);
-            self.0.get(&endpoint)?.dial(&endpoint).await
+            self.inner.get(&endpoint)?.dial(&endpoint).await
         })
     }
 
@@ -134,8 +145,9 @@ impl Transport for Pigeon {
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
             let endpoint = Self::endpoint(endpoint);
-            let inner = self.0.get(&endpoint)?.listen(&endpoint).await?;
-            Ok(Box::new(Loft(inner)) as Box<dyn Listener>)
+            let inner = self.inner.get(&endpoint)?.listen(&endpoint).await?;
+            let refusals = self.refusals;
+            Ok(Box::new(Loft { inner, refusals }) as Box<dyn Listener>)
         })
     }
 
@@ -144,41 +156,12 @@ impl Transport for Pigeon {
     }
 }
 
-struct Loft(Box<dyn Listener>);
-
-impl Listener for Loft {
-    fn accept(&mut self) -> BoxFuture<'_, std::io::Result<Incoming>> {
-        self.0.accept()
-    }
-
-    fn local_address(&self) -> String {
-        self.0.local_address()
-    }
-}
-
-#[tokio::test]
-async fn a_transport_of_ones_own_is_registered_under_its_scheme() -> Tested {
-    let mut transports = Transports::default();
-    transports.register("pigeon", Pigeon(Transports::default()));
-    let server = Server::new(Router::new()).transports(transports.clone());
-    let _server = server.listen("pigeon://roof".parse()?).start().await?;
-    let endpoint = "pigeon://roof".parse()?;
-    let client = Client::with_transports(endpoint, ClientConfig::default(), &transports)?;
-    assert_eq!(
-        client.request("postroad/echo").call_raw("coo").await?,
-        "coo"
-    );
-    Ok(())
-}
-
-/// A listener that the operating system refuses twice, as it does when there are too many open
-/// files.
-struct Moody {
+struct Loft {
     inner: Box<dyn Listener>,
     refusals: u32,
 }
 
-impl Listener for Moody {
+impl Listener for Loft {
     fn accept(&mut self) -> BoxFuture<'_, std::io::Result<Incoming>> {
         if self.refusals > 0 {
             self.refusals -= 1;
@@ -192,41 +175,28 @@ impl Listener for Moody {
     }
 }
 
-struct MoodyMemory(Transports);
-
-impl Transport for MoodyMemory {
-    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
-        Box::pin(async move {
-            let endpoint = Pigeon::endpoint(endpoint);
-            self.0.get(&endpoint)?.dial(&endpoint).await
-        })
-    }
-
-    fn listen<'a>(
-        &'a self,
-        endpoint: &'a Endpoint,
-    ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
-        Box::pin(async move {
-            let endpoint = Pigeon::endpoint(endpoint);
-            let inner = self.0.get(&endpoint)?.listen(&endpoint).await?;
-            Ok(Box::new(Moody { inner, refusals: 2 }) as Box<dyn Listener>)
-        })
-    }
-
-    fn has_integrity(&self) -> bool {
-        true
-    }
+#[tokio::test]
+async fn a_transport_of_ones_own_is_registered_under_its_scheme() -> Tested {
+    let transports = Pigeon::registered(0);
+    let server = Server::new(Router::new()).transports(transports.clone());
+    let _server = server.listen("pigeon://roof".parse()?).start().await?;
+    let endpoint = "pigeon://roof".parse()?;
+    let client = Client::with_transports(endpoint, ClientConfig::default(), &transports)?;
+    assert_eq!(
+        client.request("postroad/echo").call_raw("coo").await?,
+        "coo"
+    );
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_accept_says_so_and_recovers() -> Tested {
-    let mut transports = Transports::default();
-    transports.register("moody", MoodyMemory(Transports::default()));
+    let transports = Pigeon::registered(2);
     let server = Server::new(Router::new()).transports(transports.clone());
-    let server = server.listen("moody://weather".parse()?).start().await?;
+    let server = server.listen("pigeon://weather".parse()?).start().await?;
     let mut state = server.state();
     state.wait_for(|state| *state == ServerState::Error).await?;
-    let endpoint = "moody://weather".parse()?;
+    let endpoint = "pigeon://weather".parse()?;
     let client = Client::with_transports(endpoint, ClientConfig::default(), &transports)?;
     assert_eq!(
         client.request("postroad/echo").call_raw("sun").await?,
