@@ -52,6 +52,9 @@ async fn play(style: Style) -> Result<(Node, bool), Failed> {
 
 /// What to try by hand.
 fn stay(node: &Node, style: Style) {
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "postroad".to_owned());
     let native = node.url("native");
     let line = node
         .url("line")
@@ -61,13 +64,13 @@ fn stay(node: &Node, style: Style) {
         "\n{}",
         style.bold("The node stays until Ctrl-C. In another terminal:")
     ));
-    say(format_args!("   postroad ls {native}"));
+    say(format_args!("   {program} ls {native}"));
     say(format_args!(
-        "   postroad call {native} Stock.count '{{\"item\": \"nails\"}}'"
+        "   {program} call {native} Stock.count '{{\"item\": \"nails\"}}'"
     ));
     say(format_args!(
-        "   postroad call {native} Orders.place '{{\"item\": \"unicorns\"}}'"
+        "   {program} call {native} Orders.place '{{\"item\": \"unicorns\"}}'"
     ));
     say(format_args!("   echo hello | nc -q1 {line}"));
-    say(format_args!("   postroad bench {native}"));
+    say(format_args!("   {program} bench {native}"));
 }

@@ -296,6 +296,9 @@ pub enum CloseReason {
     /// The other end has closed it, at a frame's end.
     #[error("closed by the peer")]
     Peer,
+    /// There were too many connections when it came.
+    #[error("too many connections")]
+    TurnedAway,
     /// Drained: every call was answered.
     #[error("drained")]
     Drained,
@@ -369,6 +372,7 @@ impl CloseReason {
             Self::Local => "local",
             Self::Peer => "peer",
             Self::Drained => "drained",
+            Self::TurnedAway => "turned away",
             Self::Protocol(error) => error.fault.word(),
             Self::Fault(_) => "fault",
             Self::Refused(refuse) => refuse.reason.word(),
@@ -548,6 +552,16 @@ impl Session {
     /// the latest.
     pub fn drain(&mut self, now: Time, grace: Duration) {
         each!(self, session => session.drain(now, grace));
+    }
+
+    /// As a server: there are too many connections. Tells the client so, in words of its protocol
+    /// if that is known, and closes.
+    pub fn turn_away(&mut self, now: Time) {
+        match self {
+            Self::Native(session) => session.turn_away(now),
+            Self::Dialect(session) => session.turn_away(now),
+            Self::Detect(session) => session.close(now, CloseReason::TurnedAway),
+        }
     }
 
     /// Closes; calls in flight end with an error.

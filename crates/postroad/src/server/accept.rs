@@ -17,6 +17,10 @@ use crate::transport::{Incoming, Listener};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Connections beyond the bound that are told so at once; more than these are closed without a
+/// word.
+const TOLD_MAX: usize = 64;
+
 /// Accepts until it is aborted.
 pub(super) async fn accept(
     shared: Arc<Shared>,
@@ -46,7 +50,8 @@ pub(super) async fn accept(
         }
         pause = PAUSE_MIN;
         let open = *shared.open.borrow();
-        if open >= shared.config.max_connections {
+        let is_over = open >= shared.config.max_connections;
+        if is_over {
             count(&shared.counters.turned_away);
             if !is_full {
                 tracing::warn!(
@@ -54,14 +59,21 @@ pub(super) async fn accept(
                     "too many connections; turning new ones away"
                 );
             }
-            is_full = true;
+        }
+        is_full = is_over;
+        if open >= shared.config.max_connections.saturating_add(TOLD_MAX) {
             continue;
         }
-        is_full = false;
         count(&shared.counters.accepted);
         shared.open.send_modify(|open| *open += 1);
         let guard = Open(Arc::clone(&shared));
-        let task = serve(guard, Arc::clone(&endpoint), incoming, has_integrity);
+        let task = serve(
+            guard,
+            Arc::clone(&endpoint),
+            incoming,
+            has_integrity,
+            is_over,
+        );
         shared.reactors.run(task).await;
     }
 }
@@ -102,7 +114,13 @@ impl Drop for Entry<'_> {
     }
 }
 
-async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_integrity: bool) {
+async fn serve(
+    guard: Open,
+    endpoint: Arc<Endpoint>,
+    incoming: Incoming,
+    has_integrity: bool,
+    is_over: bool,
+) {
     let shared = &guard.0;
     let Incoming { peer, open } = incoming;
     let begin = clock::now();
@@ -126,7 +144,10 @@ async fn serve(guard: Open, endpoint: Arc<Endpoint>, incoming: Incoming, has_int
         .config
         .handshake
         .saturating_sub(clock::now().since(begin));
-    let session = session(shared, &endpoint, has_integrity, left);
+    let mut session = session(shared, &endpoint, has_integrity, left);
+    if is_over {
+        session.turn_away(clock::now());
+    }
     let service = Arc::clone(&shared.dispatch);
     let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service));
     let connection = Arc::clone(driver.connection());
@@ -171,7 +192,7 @@ fn session(
 fn log_end(endpoint: &Endpoint, peer: &str, protocol: &str, reason: &CloseReason) {
     let is_ordinary = matches!(
         reason,
-        CloseReason::Peer | CloseReason::Drained | CloseReason::Local
+        CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
     );
     if is_ordinary {
         tracing::debug!(

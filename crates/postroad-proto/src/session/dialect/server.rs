@@ -9,7 +9,7 @@ use crate::dialect::{
     Target,
 };
 use crate::error::{Code, ErrorBody, WireError, WireFault};
-use crate::session::{CallId, Event, Mapping, Reply, Request, RouteRef, bounded};
+use crate::session::{CallId, CloseReason, Event, Mapping, Reply, Request, RouteRef, bounded};
 
 impl DialectSession {
     /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
@@ -193,6 +193,12 @@ impl DialectSession {
             self.put(&frame);
         }
         true
+    }
+
+    pub(in crate::session) fn turn_away(&mut self, now: Time) {
+        let body = ErrorBody::new(Code::OVERLOADED, "too many connections");
+        self.put(&DialectFrame::new(FrameKind::Error, error_text(&body)));
+        self.close(now, CloseReason::TurnedAway);
     }
 
     pub(in crate::session) fn respond(

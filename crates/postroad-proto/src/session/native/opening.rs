@@ -235,6 +235,13 @@ impl Native {
         }
     }
 
+    pub(in crate::session) fn turn_away(&mut self, now: Time) {
+        let text = "too many connections".to_owned();
+        let refuse = self.refusal(RefuseReason::Capacity, Retry::Elsewhere, text);
+        self.refuse(refuse);
+        self.close(now, CloseReason::TurnedAway);
+    }
+
     pub(super) fn refuse_draining(&mut self) {
         if self.role == Role::Server {
             let text = "the server is shutting down".to_owned();
