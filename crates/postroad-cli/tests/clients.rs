@@ -94,10 +94,13 @@ async fn answers(client: &Client, has_ids: bool) {
     }
     let swapped = tokio::join!(call(client, "swap"), call(client, "after"));
     assert_eq!(
-        (swapped.0.expect("held back"), swapped.1.expect("first")),
+        (
+            swapped.0.expect("held back"),
+            swapped.1.expect("it came first")
+        ),
         ("swap".into(), "after".into())
     );
-    assert_eq!(call(client, "twice").await.expect("once"), "twice");
+    assert_eq!(call(client, "twice").await.expect("it comes once"), "twice");
     let late = client
         .request("command/0x17")
         .timeout(Duration::from_millis(100));
@@ -134,8 +137,8 @@ async fn breaks(client: &Client) {
         let back = state.wait_for(|state| *state == ConnectionState::Connected);
         tokio::time::timeout(Duration::from_secs(20), back)
             .await
-            .expect("in time")
-            .expect("alive");
+            .expect("it comes in time")
+            .expect("the client lives");
         assert_eq!(call(client, "back").await.expect("an echo"), "back");
     }
 }
