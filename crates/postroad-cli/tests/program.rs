@@ -384,7 +384,7 @@ fn ten_thousand_silent_connections_cost_little_and_others_are_served() {
         "1\n"
     );
     let each = (node.memory().saturating_sub(before)) as f64 / CONNECTIONS as f64;
-    assert!(each < 8.0, "{each:.1} KiB a connection");
+    assert!(each < 12.0, "{each:.1} KiB a connection");
     println!("{each:.2} KiB a silent connection");
     drop(silent);
     assert_eq!(

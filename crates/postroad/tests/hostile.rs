@@ -11,7 +11,7 @@ type Tested = Result<(), Box<dyn std::error::Error>>;
 
 /// Short times, so that giving up can be waited for.
 fn impatient() -> ServerConfig {
-    let short = Duration::from_millis(150);
+    let short = Duration::from_millis(400);
     let config = ServerConfig::default();
     ServerConfig {
         handshake: short,

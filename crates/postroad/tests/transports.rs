@@ -264,14 +264,25 @@ async fn tls_carries_calls_and_refuses_a_root_that_is_not_ours() -> Tested {
         .to_string();
     assert!(refused.contains("NET-E-503"), "{refused}");
     echo(&url(keys.path("ca.pem"))).await?;
-    let failed: u64 = server
-        .stats()
-        .closed
-        .iter()
-        .filter(|((p, _), _)| *p == "handshake")
-        .map(|(_, n)| n)
-        .sum();
-    assert_eq!(failed, 2, "each counted once: {:?}", server.stats().closed);
+    let failed = || {
+        let closed = server.stats().closed;
+        let handshakes = closed
+            .into_iter()
+            .filter(|((protocol, _), _)| *protocol == "handshake");
+        handshakes.map(|(_, count)| count).sum::<u64>()
+    };
+    let counted = async {
+        while failed() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), counted).await?;
+    assert_eq!(
+        failed(),
+        2,
+        "each counted once: {:?}",
+        server.stats().closed
+    );
     Ok(())
 }
 

@@ -256,10 +256,10 @@ impl Story {
         let calls: Vec<_> = (0..20)
             .map(|_| {
                 let stock = stock.clone();
-                tokio::spawn(async move { stock.count_slowly("nails".to_owned(), 500).await })
+                tokio::spawn(async move { stock.count_slowly("nails".to_owned(), 1000).await })
             })
             .collect();
-        pause(100).await;
+        pause(300).await;
         let begin = Instant::now();
         let ended_well = node.terminate().await?;
         let mut answered = 0;
