@@ -218,7 +218,7 @@ impl Limits {
         let frame = self.max_frame.max(self.max_dialect_payload) + HEAD_BYTES + CHECKSUM_BYTES;
         frame // one incomplete frame
             + self.outbox_max + frame // answers not yet written, and the one that met the bound
-            + self.assembly_max // messages whose fragments are missing
+            + self.assembly_max + frame // messages whose fragments are missing, and parts of one
             + self.max_calls * 160 // slots of both directions and their dialect bookkeeping
             + self.max_routes * (ROUTE_NAME_MAX + 64) // names of routes
             + (2 * self.max_calls + EVENTS_MAX) * 256 // events not yet taken

@@ -217,3 +217,97 @@ fn an_id_of_sixteen_bits_is_not_used_again_while_its_answer_may_come() {
         assert_eq!(pair.finished(id).unwrap().unwrap().payload, "quick");
     }
 }
+
+#[test]
+fn an_error_with_a_long_chain_is_one_frame_for_a_peer_with_small_frames() {
+    use postroad_proto::error::{Cause, ErrorBody, Trace};
+    let mut client = Config::default();
+    client.limits.max_frame = 1024;
+    let mut pair = Pair::opened(client, Config::default());
+    let id = pair.call(b"x", SECOND).unwrap();
+    pair.run_for(5 * MILLI);
+    let request = pair.request().unwrap();
+    let mut error = ErrorBody::new(Code::literal("ORD-E-102"), "m".repeat(600));
+    error.causes.push(Cause {
+        code: Code::INTERNAL,
+        message: "n".repeat(600),
+    });
+    error.trace = Some(Trace {
+        id: [1; 16],
+        span: [2; 8],
+        flags: 1,
+    });
+    pair.server
+        .session
+        .respond(pair.now, request.id.unwrap(), Err(error));
+    pair.run_for(5 * MILLI);
+    let Some(Err(Failure::Remote(error))) = pair.finished(id) else {
+        panic!("it has failed")
+    };
+    assert_eq!(error.code(), Code::literal("ORD-E-102"));
+    assert!(closed(&pair.client).is_none());
+}
+
+#[test]
+fn the_largest_message_has_room_although_there_is_no_more_than_that() {
+    let mut server = Config::default();
+    server.limits.max_message = 1 << 20;
+    server.limits.assembly_max = 1 << 20;
+    server.limits.check().unwrap();
+    let mut pair = Pair::opened(Config::default(), server);
+    let deadline = pair.now + SECOND;
+    let body = Bytes::from(vec![1; 1 << 20]);
+    pair.client
+        .session
+        .call(pair.now, &call("x", body.clone(), deadline))
+        .unwrap();
+    pair.run_for(100 * MILLI);
+    assert_eq!(pair.request().unwrap().payload, body);
+}
+
+/// Both ends of the `line` dialect.
+fn line_pair() -> Pair {
+    use postroad_proto::Time;
+    use postroad_proto::dialect::{Codec, Dialect, Reader};
+    use postroad_proto::session::{DialectConfig, Mapping, Session};
+    let codec = Codec::new(Dialect::Line, Reader::Client);
+    let dialect = DialectConfig {
+        codec,
+        mapping: Mapping::default().into(),
+    };
+    let now = Time(1_000_000_000);
+    let client = Session::dialect_client(Config::default(), dialect.clone(), now);
+    Pair::of(
+        client,
+        Session::dialect_server(Config::default(), dialect, now),
+        now,
+        1,
+    )
+}
+
+#[test]
+fn a_hung_peer_is_found_though_a_call_was_given_up() {
+    let mut pair = line_pair();
+    pair.to_client.is_silent = true;
+    pair.call(b"x", SECOND).unwrap();
+    pair.run_for(200 * SECOND);
+    assert!(matches!(
+        closed(&pair.client),
+        Some(CloseReason::HeartbeatTimeout(_))
+    ));
+}
+
+#[test]
+fn a_draining_dialect_client_leaves_when_its_last_call_is_given_up() {
+    let mut pair = line_pair();
+    let id = pair.call(b"x", 60 * SECOND).unwrap();
+    pair.client.session.drain(pair.now, 25 * SECOND);
+    pair.client.session.cancel(pair.now, id);
+    pair.run_for(MILLI);
+    assert!(matches!(closed(&pair.client), Some(CloseReason::Drained)));
+    let mut pair = line_pair();
+    pair.call(b"x", SECOND).unwrap();
+    pair.client.session.drain(pair.now, 25 * SECOND);
+    pair.run_for(2 * SECOND);
+    assert!(matches!(closed(&pair.client), Some(CloseReason::Drained)));
+}

@@ -1,4 +1,5 @@
-//! Many threads on one connection: a wake-up that is lost shows as a call that waits for its deadline.
+//! Many threads on one connection: a wake-up that is lost shows as a call that waits for its
+//! deadline.
 
 use std::time::Duration;
 

@@ -81,7 +81,9 @@ impl Assembly {
         }
         let promised = |partial: &Partial| partial.whole + partial.first.parts.len();
         let promised: usize = self.partial.values().map(promised).sum();
-        if self.partial.len() >= count_max || promised + whole + first.parts.len() > bytes_max {
+        let is_over = promised + whole + first.parts.len() > bytes_max;
+        // One message always has room: its length was checked, and its parts are one frame's.
+        if self.partial.len() >= count_max || is_over && !self.partial.is_empty() {
             return Err(Unkept::NoRoom);
         }
         // Copies, because a slice would keep the whole read buffer.

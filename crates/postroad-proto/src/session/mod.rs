@@ -532,7 +532,7 @@ impl Session {
     pub fn cancel(&mut self, now: Time, id: CallId) {
         match self {
             Self::Native(session) => session.cancel(now, id),
-            Self::Dialect(session) => session.cancel(id),
+            Self::Dialect(session) => session.cancel(now, id),
             Self::Detect(_) => {}
         }
     }

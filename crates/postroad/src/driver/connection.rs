@@ -324,7 +324,11 @@ impl Connection {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.lock().session.has_room()
+        let mut inner = self.lock();
+        let has_room = inner.session.has_room();
+        // Whoever makes room wakes the driver.
+        inner.paused |= !has_room;
+        has_room
     }
 
     /// Whether to read; remembers that it was not, because then bytes may wait in the buffer.

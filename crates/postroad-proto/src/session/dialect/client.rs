@@ -213,9 +213,10 @@ impl DialectSession {
         }
     }
 
-    pub(in crate::session) fn cancel(&mut self, id: CallId) {
+    pub(in crate::session) fn cancel(&mut self, now: Time, id: CallId) {
         if self.caller.is_live(id) {
             self.give_up(id);
+            self.finish_drain(now);
         }
     }
 }

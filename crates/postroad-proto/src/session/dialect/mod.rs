@@ -237,9 +237,13 @@ impl DialectSession {
             let failure = Failure::Deadline { sent: true };
             self.events.push_back(Event::Finished(id, Err(failure)));
         }
+        self.finish_drain(now);
+        if self.closed {
+            return;
+        }
         if self.is_client() && self.config.has_heartbeat {
             // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
-            let hears = self.has_room() && self.turns.is_empty();
+            let hears = self.has_room() && self.caller.in_flight() == 0;
             match self.heartbeat.handle_timeout(now, hears) {
                 Beat::Nothing => {}
                 Beat::Ping => {

@@ -6,7 +6,7 @@ use super::{CancelReason, Drain, Event, Native, Phase, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
-use crate::limits::{FRAGMENT_BYTES, PARTS_MAX, ROUTE_NAME_MAX};
+use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Failure, Reply, bounded};
@@ -239,7 +239,7 @@ impl Native {
         };
         // An error is one frame: its causes are bounded so that it fits what every end accepts.
         self.outbox
-            .push(head, &[], cut_error(body, self.peer.max_frame, error));
+            .push(head, &[], cut_error(body, self.outbox.fragment, error));
     }
 
     /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
@@ -256,8 +256,8 @@ impl Native {
 }
 
 /// The encoded error, or only its code if the peer's frames are too small for its chain.
-fn cut_error(body: BytesMut, max_frame: usize, error: &ErrorBody) -> Bytes {
-    if body.len() <= max_frame.min(FRAGMENT_BYTES) {
+fn cut_error(body: BytesMut, fragment: usize, error: &ErrorBody) -> Bytes {
+    if body.len() <= fragment {
         return body.freeze();
     }
     let mut body = BytesMut::new();
