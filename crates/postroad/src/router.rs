@@ -4,7 +4,6 @@ use std::any::type_name;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use postroad_proto::error::ErrorBody;
@@ -175,16 +174,12 @@ impl<S> fmt::Debug for Router<S> {
 #[derive(Clone, Default)]
 pub struct Routes {
     table: Arc<ArcSwap<Table>>,
-    generation: Arc<AtomicU64>,
 }
 
 impl Routes {
     pub(crate) fn new(table: Table) -> Self {
         let table = Arc::new(ArcSwap::from_pointee(table));
-        Self {
-            table,
-            generation: Arc::default(),
-        }
+        Self { table }
     }
 
     pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Table>> {
@@ -197,7 +192,6 @@ impl Routes {
             change(&mut table);
             table
         });
-        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Adds or replaces routes; requests that were started go on with the handler that they had.
@@ -217,12 +211,6 @@ impl Routes {
     #[must_use]
     pub fn list(&self) -> Vec<Description> {
         self.load().describe()
-    }
-
-    /// How often the table was changed.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
     }
 }
 

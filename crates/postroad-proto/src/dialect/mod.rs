@@ -446,6 +446,31 @@ fn kind_of(wire: u8) -> Option<FrameKind> {
     })
 }
 
+/// Code of a heartbeat in `session` and `opcode`.
+const HEARTBEAT: u8 = 0x00;
+/// Code of an error in `session` and `opcode`.
+const ERROR: u8 = 0xFF;
+
+/// What a frame of `session` or `opcode` is for: its code and its direction say it.
+fn kind_of_code(code: u8, is_heartbeat: bool, reader: Reader) -> FrameKind {
+    match (code, reader) {
+        (HEARTBEAT, Reader::Server) if is_heartbeat => FrameKind::Ping,
+        (HEARTBEAT, Reader::Client) if is_heartbeat => FrameKind::Pong,
+        (ERROR, _) => FrameKind::Error,
+        (_, Reader::Server) => FrameKind::Request,
+        (_, Reader::Client) => FrameKind::Response,
+    }
+}
+
+/// The code that a frame of `session` or `opcode` is sent with.
+fn code_of_frame(frame: &DialectFrame) -> u8 {
+    match frame.kind {
+        FrameKind::Ping | FrameKind::Pong => HEARTBEAT,
+        FrameKind::Error => ERROR,
+        FrameKind::Request | FrameKind::Response | FrameKind::OneWay => frame.code,
+    }
+}
+
 fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }

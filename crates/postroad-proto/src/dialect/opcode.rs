@@ -2,13 +2,13 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Codec, DialectFrame, FrameKind, Reader, be16, check_magic, check_version, take};
+use super::{
+    Codec, DialectFrame, be16, check_magic, check_version, code_of_frame, kind_of_code, take,
+};
 use crate::error::WireError;
 
 const MAGIC: [u8; 4] = [0x4D, 0x43, 0x50, 0x01];
 const HEADER: usize = 8;
-const HEARTBEAT: u8 = 0x00;
-const ERROR: u8 = 0xFF;
 
 pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<DialectFrame>, WireError> {
     check_magic(buf, &MAGIC)?;
@@ -21,13 +21,7 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
     let Some(payload) = take(buf, HEADER, len) else {
         return Ok(None);
     };
-    let kind = match (code, codec.reader) {
-        (HEARTBEAT, Reader::Server) => FrameKind::Ping,
-        (HEARTBEAT, Reader::Client) => FrameKind::Pong,
-        (ERROR, _) => FrameKind::Error,
-        (_, Reader::Server) => FrameKind::Request,
-        (_, Reader::Client) => FrameKind::Response,
-    };
+    let kind = kind_of_code(code, true, codec.reader);
     Ok(Some(DialectFrame {
         kind,
         code,
@@ -40,11 +34,7 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
 pub(super) fn encode(frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
     out.put_slice(&MAGIC);
     out.put_u8(1);
-    out.put_u8(match frame.kind {
-        FrameKind::Ping | FrameKind::Pong => HEARTBEAT,
-        FrameKind::Error => ERROR,
-        FrameKind::Request | FrameKind::Response | FrameKind::OneWay => frame.code,
-    });
+    out.put_u8(code_of_frame(frame));
     out.put_u16(frame.payload.len() as u16);
     out.put_slice(&frame.payload);
     Some(())

@@ -3,13 +3,11 @@
 use bytes::{Buf, BufMut, BytesMut};
 use crc::{CRC_16_ARC, CRC_16_IBM_3740, CRC_16_KERMIT, CRC_16_MODBUS, CRC_16_XMODEM};
 
-use super::{Codec, Crc, DialectFrame, FrameKind, Reader, be16, be32};
+use super::{Codec, Crc, DialectFrame, be16, be32, code_of_frame, kind_of_code};
 use crate::error::{WireError, WireFault};
 
 const HEADER: usize = 7;
 const TRAILER: usize = 2;
-const HEARTBEAT: u8 = 0x00;
-const ERROR: u8 = 0xFF;
 
 fn checksum(crc: Crc, bytes: &[u8]) -> u16 {
     static IBM_3740: crc::Crc<u16> = crc::Crc::<u16>::new(&CRC_16_IBM_3740);
@@ -47,13 +45,7 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
     let mut payload = buf.split_to(end + TRAILER).freeze();
     payload.truncate(end);
     payload.advance(HEADER);
-    let kind = match (code, codec.reader) {
-        (HEARTBEAT, Reader::Server) if len == 0 => FrameKind::Ping,
-        (HEARTBEAT, Reader::Client) if len == 0 => FrameKind::Pong,
-        (ERROR, _) => FrameKind::Error,
-        (_, Reader::Server) => FrameKind::Request,
-        (_, Reader::Client) => FrameKind::Response,
-    };
+    let kind = kind_of_code(code, len == 0, codec.reader);
     Ok(Some(DialectFrame {
         kind,
         code,
@@ -64,13 +56,8 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
 }
 
 pub(super) fn encode(codec: &Codec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
-    let code = match frame.kind {
-        FrameKind::Ping | FrameKind::Pong => HEARTBEAT,
-        FrameKind::Error => ERROR,
-        FrameKind::Request | FrameKind::Response | FrameKind::OneWay => frame.code,
-    };
     let start = out.len();
-    out.put_u8(code);
+    out.put_u8(code_of_frame(frame));
     out.put_u32(frame.id);
     out.put_u16(frame.payload.len() as u16);
     out.put_slice(&frame.payload);

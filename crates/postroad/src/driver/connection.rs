@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -160,9 +160,7 @@ impl Connection {
         let mut inner = self.lock();
         if let Some(id) = inner.waiters.abandon(key) {
             inner.session.cancel(clock::now(), id);
-            let driver = inner.driver.clone();
-            drop(inner);
-            driver.into_iter().for_each(Waker::wake);
+            self.wake_driver(inner);
         }
     }
 
@@ -273,8 +271,7 @@ impl Connection {
     }
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.writer.poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        self.writer.poll_shutdown(cx)
     }
 
     /// Hands out what has happened without bytes: a dialect is open from the start.
@@ -468,11 +465,10 @@ impl Connection {
     pub(crate) fn close(&self, reason: CloseReason) {
         let mut inner = self.lock();
         inner.session.close(clock::now(), reason);
-        let driver = inner.driver.clone();
-        self.take_events(inner, &mut VecDeque::new());
-        driver.into_iter().for_each(Waker::wake);
+        self.wake_driver(inner);
     }
 
+    /// Hands out what a command has caused, and lets the driver write it.
     fn wake_driver(&self, inner: MutexGuard<'_, Inner>) {
         let driver = inner.driver.clone();
         self.take_events(inner, &mut VecDeque::new());

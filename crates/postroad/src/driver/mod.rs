@@ -44,8 +44,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Not polled yet: what the session has to say from the start is still to be handed out.
-    Starting,
     Running,
     /// The session is over; its last bytes are being written.
     Flushing,
@@ -89,6 +87,7 @@ impl ConnectionDriver {
     ) -> (Self, watch::Receiver<Link>) {
         let (reader, writer) = stream.split();
         let (connection, link) = Connection::new(session, writer, peer);
+        connection.hand_out_events();
         let driver = Self {
             connection: Arc::new(connection),
             reader,
@@ -96,7 +95,7 @@ impl ConnectionDriver {
             read_size: READ_MIN,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: Time::NEVER,
-            stage: Stage::Starting,
+            stage: Stage::Running,
             service,
             arrived: VecDeque::new(),
         };
@@ -296,10 +295,6 @@ impl Future for ConnectionDriver {
         let this = self.get_mut();
         loop {
             match this.stage {
-                Stage::Starting => {
-                    this.connection.hand_out_events();
-                    this.stage = Stage::Running;
-                }
                 Stage::Running => {
                     ready!(this.poll_running(cx));
                     let reason = this.connection.close_reason();

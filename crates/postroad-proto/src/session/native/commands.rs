@@ -242,12 +242,17 @@ impl Native {
             .push(head, &[], cut_error(body, self.outbox.fragment, error));
     }
 
+    /// Answers a request whose time was up before it was whole (M-018).
+    pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
+        let text = "the deadline passed while fragments were missing";
+        self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+    }
+
     /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
     /// deadline. One that was never whole, and so never started, is told so (M-018).
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
         if self.assembly.forget(id.0) {
-            let text = "the deadline passed while fragments were missing";
-            self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+            self.refuse_late(now, id);
         } else if self.callee.finish(id).is_some() {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Deadline));

@@ -426,10 +426,4 @@ impl Native {
         let calls = self.in_flight() * 160;
         size_of::<Self>() + self.outbox.len() + self.assembly.bytes() + routes + events + calls
     }
-
-    /// Smoothed round trip, once a heartbeat has measured one.
-    #[must_use]
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.heartbeat.round_trip()
-    }
 }

@@ -298,8 +298,7 @@ impl Native {
             };
             self.finish(id, Ok(reply));
         } else if message.deadline <= now && head.id & MESSAGE_ID == 0 {
-            let text = "the deadline passed while fragments were missing";
-            self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+            self.refuse_late(now, id);
         } else {
             self.deliver(now, message);
         }
