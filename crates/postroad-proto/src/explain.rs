@@ -310,7 +310,7 @@ fn has_checksum(bytes: &[u8], head: &Head) -> bool {
     let found = bytes
         .get(end..)
         .and_then(|rest| rest.first_chunk::<CHECKSUM_BYTES>());
-    found.is_some_and(|found| u32::from_le_bytes(*found) == crc32c::crc32c(&bytes[..end]))
+    found.is_some_and(|found| u32::from_le_bytes(*found) == crate::frame::checksum(&bytes[..end]))
 }
 
 fn explain_frame(bytes: &[u8], checksum: Option<bool>) -> Explanation {

@@ -590,8 +590,12 @@ fn metadata_and_trace_arrive_and_errors_bring_the_chain_and_the_trace_back() {
     let id = pair.client.session.call(pair.now, &call).unwrap();
     pair.run_for(5 * MILLI);
     let request = pair.request().unwrap();
-    assert_eq!(request.trace, Some(trace));
-    assert!(request.parts.windows(7).any(|bytes| bytes == b"tenant7"));
+    assert_eq!(request.trace(), Some(trace));
+    let parts = request
+        .extras
+        .map(|extras| extras.parts)
+        .unwrap_or_default();
+    assert!(parts.windows(7).any(|bytes| bytes == b"tenant7"));
     let mut error = ErrorBody::new(Code::literal("ORD-E-102"), "no stock");
     error
         .causes

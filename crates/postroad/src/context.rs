@@ -63,6 +63,10 @@ impl<F> Scoped<F> {
     pub(crate) fn new(context: Context, future: F) -> Self {
         Self { context, future }
     }
+
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.context.trace
+    }
 }
 
 /// Puts the outer context back, also when the handler panics.

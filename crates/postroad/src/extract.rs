@@ -6,7 +6,7 @@ use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
 use postroad_proto::frame::{PartTag, Parts};
-use postroad_proto::session::Reply;
+use postroad_proto::session::{Extras, Reply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,33 +19,59 @@ use crate::error::{CodecError, Error};
 /// A request as a handler's extractors see it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The route that it came by.
-    pub route: Arc<str>,
-    /// Who sent it: address, or user and process.
-    pub peer: Arc<str>,
-    /// `native` or the dialect.
-    pub protocol: &'static str,
+    pub(crate) origin: Arc<Origin>,
     /// The payload.
     pub payload: Bytes,
     /// Its codec; see [`crate::codec::numbers`].
     pub codec: u8,
     /// 0 is the first attempt.
     pub attempt: u8,
-    pub(crate) context: Context,
-    pub(crate) parts: Bytes,
+    pub(crate) priority: u8,
+    pub(crate) deadline: Time,
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+/// Where the requests of one connection for one route come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) route: Arc<str>,
+    pub(crate) peer: Arc<str>,
+    pub(crate) protocol: &'static str,
 }
 
 impl Request {
+    /// The route that it came by.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.origin.route
+    }
+
+    /// Who sent it: address, or user and process.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.origin.peer
+    }
+
+    /// `native` or the dialect.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        self.origin.protocol
+    }
+
     /// The circumstances.
     #[must_use]
     pub fn context(&self) -> Context {
-        self.context
+        Context {
+            deadline: self.deadline,
+            priority: self.priority,
+            trace: self.extras.as_ref().and_then(|extras| extras.trace),
+        }
     }
 
     /// Whether the answer is of no use any more.
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        self.context.deadline != Time::NEVER && self.context.deadline <= crate::clock::now()
+        self.deadline != Time::NEVER && self.deadline <= crate::clock::now()
     }
 
     /// The value of a metadata key.
@@ -57,12 +83,16 @@ impl Request {
     }
 
     fn metadata_pairs(&self) -> impl Iterator<Item = (String, Bytes)> {
-        let parts = Parts::new(&self.parts).flatten();
-        let metadata = parts.filter(|part| part.tag & 0x7f == PartTag::Metadata as u8);
-        metadata.filter_map(|part| {
+        let parts = self.extras.as_ref().map(|extras| &extras.parts);
+        let parts = parts.into_iter().flat_map(|raw| {
+            let parts = Parts::new(raw).flatten();
+            parts.map(move |part| (raw, part))
+        });
+        let metadata = parts.filter(|(_, part)| part.tag & 0x7f == PartTag::Metadata as u8);
+        metadata.filter_map(|(raw, part)| {
             let (len, rest) = part.value.split_first()?;
             let key = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
-            let value = self.parts.slice_ref(&rest[usize::from(*len)..]);
+            let value = raw.slice_ref(&rest[usize::from(*len)..]);
             Some((key.to_owned(), value))
         })
     }
@@ -122,7 +152,7 @@ pub struct Peer(pub Arc<str>);
 fn unreadable(request: &Request, error: &CodecError) -> Error {
     Error::bad_request(format!(
         "route {}: the payload is not what it takes: {error}",
-        request.route
+        request.route()
     ))
 }
 
@@ -140,7 +170,7 @@ impl<S: Clone> FromRequest<S> for State<S> {
 
 impl<S> FromRequest<S> for Context {
     fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
-        Ok(request.context)
+        Ok(request.context())
     }
 }
 
@@ -152,7 +182,7 @@ impl<S> FromRequest<S> for Metadata {
 
 impl<S> FromRequest<S> for Peer {
     fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
-        Ok(Self(Arc::clone(&request.peer)))
+        Ok(Self(Arc::clone(&request.origin.peer)))
     }
 }
 

@@ -186,6 +186,10 @@ impl Routes {
         self.table.load()
     }
 
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
     fn change(&self, change: impl Fn(&mut Table)) {
         self.table.rcu(|table| {
             let mut table = Table::clone(table);

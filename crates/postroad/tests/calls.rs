@@ -117,7 +117,7 @@ async fn every_codec_and_extractor_has_its_handler() -> Tested {
                 .time_left()
                 .is_some_and(|left| left < Duration::from_secs(2));
             Json((
-                request.route.to_string(),
+                request.route().to_string(),
                 context.priority(),
                 is_soon,
                 request.attempt,

@@ -4,7 +4,7 @@
 mod opening;
 mod parts;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 pub use opening::{Hello, MAGIC, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 pub use parts::{CRITICAL, Part, PartTag, Parts, put_part, put_trace};
@@ -241,31 +241,47 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    /// Takes one frame from the beginning of `buf`; `None` if it is not complete yet.
+    /// Looks at the frame at the beginning of `buf` where it lies: its head, its body and its whole
+    /// length; `None` if it is not complete yet.
     ///
     /// # Errors
     /// M-010, M-011, M-012 and M-013: length, checksum, reserved bits and kind, each with its byte.
     #[inline]
-    pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some(bytes) = buf.first_chunk::<HEAD_BYTES>() else {
+    pub fn peek<'a>(&self, buf: &'a [u8]) -> Result<Option<(Head, &'a [u8], usize)>, WireError> {
+        let Some((bytes, rest)) = buf.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
         let head = Head::decode(bytes);
         self.check(&head)?;
-        let end = HEAD_BYTES + head.len as usize;
-        let whole = end + if self.checksum { CHECKSUM_BYTES } else { 0 };
+        let len = head.len as usize;
+        let whole = HEAD_BYTES + len + if self.checksum { CHECKSUM_BYTES } else { 0 };
         if buf.len() < whole {
             return Ok(None);
         }
-        let mut body = buf.split_to(whole);
         if self.checksum {
-            check_sum(&body, end).map_err(|error| error.with_id(head.id))?;
-            body.truncate(end);
+            check_sum(&buf[..whole]).map_err(|error| error.with_id(head.id))?;
         }
-        Ok(Some(Frame {
-            head,
-            body: body.freeze().slice(HEAD_BYTES..),
-        }))
+        Ok(Some((head, &rest[..len], whole)))
+    }
+
+    /// Takes one frame from the beginning of `buf`; `None` if it is not complete yet.
+    ///
+    /// # Errors
+    /// As [`Self::peek`].
+    #[inline]
+    pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
+        let Some((head, body, whole)) = self.peek(buf)? else {
+            return Ok(None);
+        };
+        let len = body.len();
+        // What is not the body is stepped over, so that a frame costs one reference count.
+        buf.advance(HEAD_BYTES);
+        let body = match len {
+            0 => Bytes::new(),
+            len => buf.split_to(len).freeze(),
+        };
+        buf.advance(whole - HEAD_BYTES - len);
+        Ok(Some(Frame { head, body }))
     }
 
     /// How many bytes of the next frame are missing, or `None` if its head is not there yet.
@@ -314,14 +330,23 @@ fn known_or_skippable(kind: u8) -> bool {
     kind & 0x80 != 0 || Kind::from_wire(kind).is_some()
 }
 
-fn check_sum(frame: &[u8], end: usize) -> Result<(), WireError> {
-    let expected = crc32c::crc32c(&frame[..end]);
-    let found = u32::from_le_bytes([frame[end], frame[end + 1], frame[end + 2], frame[end + 3]]);
+#[inline]
+fn check_sum(frame: &[u8]) -> Result<(), WireError> {
+    let Some((covered, found)) = frame.split_last_chunk::<CHECKSUM_BYTES>() else {
+        return Ok(());
+    };
+    let (found, expected) = (u32::from_le_bytes(*found), checksum(covered));
     if found == expected {
         return Ok(());
     }
     let detail = format!("found {found:08x}, computed {expected:08x}");
-    Err(WireError::new(WireFault::Checksum, end, detail))
+    Err(WireError::new(WireFault::Checksum, covered.len(), detail))
+}
+
+/// CRC-32C, the checksum of every frame and opening.
+#[inline]
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
 /// Appends one frame whose body is `parts` followed by `payload`.
@@ -346,7 +371,7 @@ pub fn put_frame(out: &mut BytesMut, mut head: Head, parts: &[u8], payload: &[u8
     }
     out.put_slice(payload);
     if checksum {
-        let sum = crc32c::crc32c(&out[start..]);
+        let sum = self::checksum(&out[start..]);
         out.put_u32_le(sum);
     }
 }

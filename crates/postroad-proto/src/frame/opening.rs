@@ -168,7 +168,7 @@ impl Opening {
             return Ok(None);
         }
         let mut whole = buf.split_to(end + CHECKSUM_BYTES).freeze();
-        super::check_sum(&whole, end)?;
+        super::check_sum(&whole)?;
         let mut body = whole.split_to(end).slice(OPENING_HEAD_BYTES..);
         let fixed = match kind {
             HELLO => HELLO_FIXED,
@@ -205,7 +205,7 @@ impl Opening {
         let len = (out.len() - start - OPENING_HEAD_BYTES).min(OPENING_BODY_MAX);
         out.truncate(start + OPENING_HEAD_BYTES + len);
         out[start + 6..start + 8].copy_from_slice(&(len as u16).to_le_bytes());
-        let sum = crc32c::crc32c(&out[start..]);
+        let sum = crate::frame::checksum(&out[start..]);
         out.put_u32_le(sum);
     }
 }

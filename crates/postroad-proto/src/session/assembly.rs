@@ -6,14 +6,15 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::Time;
-use crate::error::{Trace, WireError, WireFault};
+use crate::error::{WireError, WireFault};
 use crate::frame::Head;
+use crate::session::Extras;
 
 /// What the parts of a frame say that the session itself needs.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) route: Option<Arc<str>>,
-    pub(super) trace: Option<Trace>,
+    pub(super) extras: Extras,
     pub(super) whole: Option<usize>,
     /// A critical part that is not understood (M-031).
     pub(super) refused: Option<u8>,
@@ -23,10 +24,24 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) head: Head,
-    pub(super) parts: Bytes,
-    pub(super) known: Known,
+    /// Boxed, because few messages have parts, and all are moved.
+    pub(super) known: Option<Box<Known>>,
     pub(super) deadline: Time,
     pub(super) payload: Bytes,
+}
+
+impl Message {
+    /// Bytes of the whole message, if it says so.
+    pub(super) fn whole(&self) -> Option<usize> {
+        self.known.as_ref()?.whole
+    }
+
+    /// Bytes of its parts.
+    fn parts_len(&self) -> usize {
+        self.known
+            .as_ref()
+            .map_or(0, |known| known.extras.parts.len())
+    }
 }
 
 /// The first fragment of a message, kept until the last has come.
@@ -39,7 +54,7 @@ struct Partial {
 
 impl Partial {
     fn bytes(&self) -> usize {
-        self.payload.len() + self.first.parts.len()
+        self.payload.len() + self.first.parts_len()
     }
 }
 
@@ -79,16 +94,18 @@ impl Assembly {
             let detail = format!("message {id} has begun already");
             return Err(Unkept::Wrong(WireError::new(WireFault::Id, 8, detail)));
         }
-        let promised = |partial: &Partial| partial.whole + partial.first.parts.len();
+        let promised = |partial: &Partial| partial.whole + partial.first.parts_len();
         let promised: usize = self.partial.values().map(promised).sum();
-        let is_over = promised + whole + first.parts.len() > bytes_max;
+        let is_over = promised + whole + first.parts_len() > bytes_max;
         // One message always has room: its length was checked, and its parts are one frame's.
         if self.partial.len() >= count_max || is_over && !self.partial.is_empty() {
             return Err(Unkept::NoRoom);
         }
         // Copies, because a slice would keep the whole read buffer.
         let payload = BytesMut::from(std::mem::take(&mut first.payload).as_ref());
-        first.parts = Bytes::copy_from_slice(&first.parts);
+        if let Some(known) = &mut first.known {
+            known.extras.parts = Bytes::copy_from_slice(&known.extras.parts);
+        }
         let partial = Partial {
             first,
             payload,

@@ -176,12 +176,27 @@ pub struct Request {
     pub attempt: u8,
     /// When the answer is of no use any more.
     pub deadline: Time,
+    /// What few requests carry, and so is not moved with all of them.
+    pub extras: Option<Box<Extras>>,
+    /// A slice of the read buffer.
+    pub payload: Bytes,
+}
+
+impl Request {
+    /// The trace it belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        self.extras.as_ref()?.trace
+    }
+}
+
+/// What a request can carry besides its payload.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
     /// The trace it belongs to.
     pub trace: Option<Trace>,
     /// Raw parts of the frame, empty or to be read with [`crate::frame::Parts`].
     pub parts: Bytes,
-    /// A slice of the read buffer.
-    pub payload: Bytes,
 }
 
 /// An answer.
@@ -669,20 +684,14 @@ impl Session {
     }
 }
 
-/// An answer, or the error that there is no room for it: what a peer asks for and does not read is
+/// The error that there is no room for an answer: what a peer asks for and does not read is
 /// bounded.
-fn bounded(
-    answer: Result<Reply, ErrorBody>,
-    queued: usize,
-    max: usize,
-) -> Result<Reply, ErrorBody> {
-    match answer {
-        Ok(reply) if queued + reply.payload.len() > max => {
-            let text = format!("{queued} bytes of answers wait to be read already");
-            Err(ErrorBody::new(Code::TOO_LARGE, text).with_retry(Retry::IfIdempotent))
-        }
-        answer => answer,
-    }
+#[inline]
+fn no_room(reply: &Reply, queued: usize, max: usize) -> Option<ErrorBody> {
+    (queued + reply.payload.len() > max).then(|| {
+        let text = format!("{queued} bytes of answers wait to be read already");
+        ErrorBody::new(Code::TOO_LARGE, text).with_retry(Retry::IfIdempotent)
+    })
 }
 
 /// The earliest of several moments.

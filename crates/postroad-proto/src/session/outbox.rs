@@ -55,7 +55,8 @@ const SKIPPABLE: u8 = 1 << 7;
 #[derive(Debug)]
 pub(super) struct Outbox {
     control: BytesMut,
-    classes: [Class; 8],
+    /// By priority; most connections use one or two.
+    classes: [Option<Box<Class>>; 8],
     /// Bit p is set if class p may have work; saves looking at eight empty queues.
     busy: u8,
     bytes: usize,
@@ -103,15 +104,15 @@ impl Outbox {
 
     /// Queues a message, whole or to be cut into fragments.
     #[inline]
-    pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: Bytes) -> Place {
+    pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let index = head.priority();
-        let class = &mut self.classes[usize::from(index)];
+        let class = self.classes[usize::from(index)].get_or_insert_default();
         self.busy |= 1 << index;
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
         if parts.len() + payload.len() <= self.fragment && !behind {
             let (before, at) = (class.small.len(), class.enqueued);
-            put_frame(&mut class.small, head, parts, &payload, self.checksum);
+            put_frame(&mut class.small, head, parts, payload, self.checksum);
             let len = class.small.len() - before;
             class.enqueued += len as u64;
             self.bytes += len;
@@ -125,7 +126,7 @@ impl Outbox {
         let bulk = Bulk {
             head,
             parts: BytesMut::from(parts),
-            payload,
+            payload: payload.clone(),
             started: false,
         };
         let queue = if is_message {
@@ -146,7 +147,9 @@ impl Outbox {
     /// A frame that is queued between others is marked as one to be skipped (M-013) instead of
     /// being cut out.
     pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
-        let class = &mut self.classes[usize::from(place.class)];
+        let Some(class) = &mut self.classes[usize::from(place.class)] else {
+            return false;
+        };
         if place.bulk {
             let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) else {
                 return false;
@@ -166,14 +169,14 @@ impl Outbox {
         frame[KIND_AT] |= SKIPPABLE;
         if self.checksum {
             let (covered, sum) = frame.split_at_mut(end - start - CHECKSUM_BYTES);
-            sum.copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
+            sum.copy_from_slice(&crate::frame::checksum(covered).to_le_bytes());
         }
         true
     }
 
     /// Forgets the fragments of an answer that nobody waits for any more.
     pub(super) fn forget_answer(&mut self, id: u32) {
-        for class in &mut self.classes {
+        for class in self.classes.iter_mut().flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
                 self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
             }
@@ -205,7 +208,9 @@ impl Outbox {
                 continue;
             }
             if out.len() >= until {
-                self.classes[index].passed_over += u32::from(starved != Some(index));
+                if let Some(class) = &mut self.classes[index] {
+                    class.passed_over += u32::from(starved != Some(index));
+                }
                 continue;
             }
             while out.len() < until && self.take(index, out, until) {}
@@ -214,7 +219,9 @@ impl Outbox {
 
     /// Takes from one class; whether it has more.
     fn take(&mut self, index: usize, out: &mut BytesMut, until: usize) -> bool {
-        let class = &mut self.classes[index];
+        let Some(class) = &mut self.classes[index] else {
+            return false;
+        };
         class.passed_over = 0;
         self.bytes -= class.take(out, until, (self.fragment, self.checksum));
         if class.is_empty() {
@@ -225,10 +232,18 @@ impl Outbox {
 
     /// The class that was passed over longest, if that was too long: the least urgent still moves.
     fn starved(&self) -> Option<usize> {
+        // Nobody is passed over while one class alone has work.
+        if self.busy.is_power_of_two() {
+            return None;
+        }
+        let passed_over = |index: usize| {
+            let class = self.classes[index].as_ref();
+            class.map_or(0, |class| class.passed_over)
+        };
         (0..8)
             .filter(|index| self.busy & 1 << index != 0)
-            .filter(|&index| self.classes[index].passed_over >= STARVATION_TURNS)
-            .max_by_key(|&index| self.classes[index].passed_over)
+            .filter(|&index| passed_over(index) >= STARVATION_TURNS)
+            .max_by_key(|&index| passed_over(index))
     }
 }
 
@@ -372,23 +387,23 @@ mod tests {
     #[test]
     fn an_urgent_message_waits_for_at_most_one_fragment_m_026() {
         let mut outbox = Outbox::new(false);
-        outbox.push(request(1, 1), &[], Bytes::from(vec![0; 1 << 20]));
+        outbox.push(request(1, 1), &[], &Bytes::from(vec![0; 1 << 20]));
         assert_eq!(
             next_frames(&mut outbox).len(),
             1 + usize::from(TRANSMIT_BYTES > 2 * FRAGMENT_BYTES) + 1
         );
-        outbox.push(request(7, 2), &[], Bytes::from_static(b"urgent"));
+        outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
         assert_eq!(next_frames(&mut outbox)[0].head.id, 2);
     }
 
     #[test]
     fn the_least_urgent_moves_although_the_most_urgent_never_ends() {
         let mut outbox = Outbox::new(false);
-        outbox.push(request(0, 1), &[], Bytes::from_static(b"patient"));
+        outbox.push(request(0, 1), &[], &Bytes::from_static(b"patient"));
         let urgent = Bytes::from(vec![0; FRAGMENT_BYTES]);
         for turn in 0..=2 * STARVATION_TURNS {
             for id in 2..5 {
-                outbox.push(request(7, id), &[], urgent.clone());
+                outbox.push(request(7, id), &[], &urgent);
             }
             if next_frames(&mut outbox)
                 .iter()
@@ -408,12 +423,12 @@ mod tests {
             id,
             ..Head::new(Kind::OneWay)
         };
-        outbox.push(one_way(1), &[], Bytes::from(vec![0; 5 * FRAGMENT_BYTES]));
-        outbox.push(one_way(2), &[], Bytes::from_static(b"behind"));
+        outbox.push(one_way(1), &[], &Bytes::from(vec![0; 5 * FRAGMENT_BYTES]));
+        outbox.push(one_way(2), &[], &Bytes::from_static(b"behind"));
         outbox.push(
             request(0, 3),
             &[],
-            Bytes::from_static(b"a call may overtake"),
+            &Bytes::from_static(b"a call may overtake"),
         );
         let mut ends = Vec::new();
         for _ in 0..20 {
@@ -433,13 +448,13 @@ mod tests {
     fn a_call_can_be_taken_back_until_its_first_byte_is_taken() {
         for checksum in [false, true] {
             let mut outbox = Outbox::new(checksum);
-            let first = outbox.push(request(3, 1), &[], Bytes::from_static(b"x"));
-            let large = outbox.push(request(3, 2), &[], Bytes::from(vec![0; 1 << 20]));
+            let first = outbox.push(request(3, 1), &[], &Bytes::from_static(b"x"));
+            let large = outbox.push(request(3, 2), &[], &Bytes::from(vec![0; 1 << 20]));
             outbox.transmit(&mut BytesMut::new());
-            outbox.push(request(3, 3), &[], Bytes::from_static(b"before"));
-            let small = outbox.push(request(3, 4), &[], Bytes::from_static(b"taken back"));
-            outbox.push(request(3, 5), &[], Bytes::from_static(b"behind"));
-            let whole = outbox.push(request(3, 6), &[], Bytes::from(vec![0; 1 << 20]));
+            outbox.push(request(3, 3), &[], &Bytes::from_static(b"before"));
+            let small = outbox.push(request(3, 4), &[], &Bytes::from_static(b"taken back"));
+            outbox.push(request(3, 5), &[], &Bytes::from_static(b"behind"));
+            let whole = outbox.push(request(3, 6), &[], &Bytes::from(vec![0; 1 << 20]));
             assert!(!outbox.withdraw(first, 1) && !outbox.withdraw(large, 2));
             assert!(outbox.withdraw(small, 4) && outbox.withdraw(whole, 6));
             let mut out = BytesMut::new();

@@ -17,7 +17,7 @@ use super::{Client, DefaultCodec, encode, to_json};
 use crate::clock;
 use crate::codec::{Codec, json, msgpack, numbers};
 use crate::context::Context;
-use crate::driver::{Connection, WaiterKey};
+use crate::driver::{Connection, Patience, WaiterKey};
 use crate::error::{CallError, CodecError};
 use crate::trace;
 
@@ -39,6 +39,7 @@ pub struct CallBuilder<'a> {
 }
 
 impl<'a> CallBuilder<'a> {
+    #[inline]
     pub(super) fn new(client: &'a Client, route: &'a str) -> Self {
         let (timeout, priority, trace) = (None, None, None);
         Self {
@@ -56,6 +57,7 @@ impl<'a> CallBuilder<'a> {
     /// The deadline: everything is charged to it, waiting for a connection included.
     /// Default: [`ClientConfig::timeout`](super::ClientConfig::timeout). A handler's calls end no
     /// later than the handler's own.
+    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -63,12 +65,14 @@ impl<'a> CallBuilder<'a> {
 
     /// 0 to 7, 7 most urgent; more is taken for 7. Default 3, or that of the handler that makes the
     /// call.
+    #[inline]
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = Some(priority.min(7));
         self
     }
 
     /// The trace that the call belongs to. Default: that of the handler that makes the call.
+    #[inline]
     pub fn trace(mut self, trace: Trace) -> Self {
         self.trace = Some(trace);
         self
@@ -81,12 +85,14 @@ impl<'a> CallBuilder<'a> {
     }
 
     /// Which attempt this is, 0 the first, at most 7.
+    #[inline]
     pub fn attempt(mut self, attempt: u8) -> Self {
         self.attempt = attempt.min(7);
         self
     }
 
     /// Nobody on the way may send the call again.
+    #[inline]
     pub fn no_retry(mut self) -> Self {
         self.no_retry = true;
         self
@@ -180,34 +186,33 @@ impl<'a> CallBuilder<'a> {
     /// # Errors
     /// If they cannot be sent.
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
-        let (timeout, deadline) = self.deadline();
-        let call = self.spec(codec, payload, deadline);
+        let context = Context::current();
+        let patience = self.patience(context.as_ref());
+        let mut call = self.spec(codec, payload, context.as_ref());
         // Whoever sends without end must not keep the driver from writing.
         tokio::task::coop::consume_budget().await;
+        if let Some(connection) = self.client.keeper.current() {
+            match connection.send(&mut call, patience) {
+                Err(Failure::NotOpen) => {}
+                result => return result.map_err(|failure| self.failed(failure, patience)),
+            }
+        }
+        let (patience, deadline) = patience.from_now();
         loop {
-            let connection = self.connection(deadline).await?;
-            match connection.send(&call) {
-                Ok(()) => return Ok(()),
+            let connection = self.client.keeper.connected(deadline).await?;
+            match connection.send(&mut call, patience) {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(deadline).await;
                 }
-                Err(failure) => return Err(self.failed(failure, timeout)),
+                result => return result.map_err(|failure| self.failed(failure, patience)),
             }
         }
     }
 
-    /// The connection, when there is one.
-    async fn connection(&self, deadline: Time) -> Result<Arc<Connection>, CallError> {
-        match self.client.keeper.current() {
-            Some(connection) => Ok(connection),
-            None => self.client.keeper.connected(deadline).await,
-        }
-    }
-
-    fn failed(&self, failure: Failure, timeout: Duration) -> CallError {
+    fn failed(&self, failure: Failure, patience: Patience) -> CallError {
         match failure {
             Failure::NotOpen => self.client.keeper.not_connected(),
-            other => CallError::from_failure(other, timeout),
+            other => CallError::from_failure(other, patience.timeout),
         }
     }
 
@@ -218,22 +223,22 @@ impl<'a> CallBuilder<'a> {
         })
     }
 
-    /// The time that the call has, and when that is over. Fixed once; every later wait is charged
-    /// to it.
-    fn deadline(&self) -> (Duration, Time) {
-        let now = clock::now();
+    /// The time that the call has; every wait is charged to it.
+    #[inline]
+    fn patience(&self, context: Option<&Context>) -> Patience {
         let timeout = self.timeout.unwrap_or(self.client.keeper.config.timeout);
-        let deadline = now + timeout;
-        match Context::current() {
-            Some(context) if context.deadline < deadline => {
-                (context.deadline.since(now), context.deadline)
-            }
-            _ => (timeout, deadline),
+        let limit = context.map_or(Time::NEVER, |context| context.deadline);
+        if limit == Time::NEVER {
+            return Patience { timeout, limit };
         }
+        // A handler's own time may end sooner.
+        let timeout = timeout.min(limit.since(clock::now()));
+        Patience { timeout, limit }
     }
 
-    fn spec(&self, codec: u8, payload: Bytes, deadline: Time) -> Call<'_> {
-        let context = Context::current();
+    /// The call as the session takes it; its deadline is set when it is made.
+    #[inline]
+    fn spec(&self, codec: u8, payload: Bytes, context: Option<&Context>) -> Call<'_> {
         let trace = self
             .trace
             .or_else(|| context.and_then(|context| context.trace));
@@ -250,7 +255,7 @@ impl<'a> CallBuilder<'a> {
                 .priority
                 .or(context.map(|context| context.priority))
                 .unwrap_or(PRIORITY),
-            deadline,
+            deadline: Time::NEVER,
             attempt: self.attempt,
             no_retry: self.no_retry,
             trace,
@@ -258,33 +263,49 @@ impl<'a> CallBuilder<'a> {
         }
     }
 
-    async fn run(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
-        let (timeout, deadline) = self.deadline();
-        let call = self.spec(codec, payload, deadline);
+    async fn run(&self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
+        let context = Context::current();
+        let patience = self.patience(context.as_ref());
+        let mut call = self.spec(codec, payload, context.as_ref());
+        // Nearly always there is a connection, and it lives.
+        if let Some(connection) = self.client.keeper.current() {
+            match Answering::new(connection, &mut call, patience).await {
+                Err(Failure::NotOpen) => {}
+                result => return self.finish(&call, result, patience),
+            }
+        }
+        Box::pin(self.run_patiently(&mut call, patience)).await
+    }
+
+    /// Waits for a connection, and for another if that one ends before the call is sent.
+    async fn run_patiently(
+        &self,
+        call: &mut Call<'_>,
+        patience: Patience,
+    ) -> Result<Reply, CallError> {
+        let (patience, deadline) = patience.from_now();
         loop {
-            let connection = self.connection(deadline).await?;
-            match (Answering {
-                connection,
-                call: &call,
-                key: None,
-            })
-            .await
-            {
+            let connection = self.client.keeper.connected(deadline).await?;
+            match Answering::new(connection, call, patience).await {
                 // The connection ended between finding it and calling: nothing was sent.
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(deadline).await;
                 }
-                Ok(reply) => {
-                    self.observe(&call, None);
-                    return Ok(reply);
-                }
-                Err(failure) => {
-                    let error = self.failed(failure, timeout);
-                    self.observe(&call, Some(&error));
-                    return Err(error);
-                }
+                result => return self.finish(call, result, patience),
             }
         }
+    }
+
+    #[inline]
+    fn finish(
+        &self,
+        call: &Call<'_>,
+        result: Result<Reply, Failure>,
+        patience: Patience,
+    ) -> Result<Reply, CallError> {
+        let result = result.map_err(|failure| self.failed(failure, patience));
+        self.observe(call, result.as_ref().err());
+        result
     }
 
     fn observe(&self, call: &Call<'_>, error: Option<&CallError>) {
@@ -309,34 +330,48 @@ fn decode<R: DeserializeOwned>(reply: &Reply) -> Result<R, CallError> {
 
 /// Sends the call when it is first polled, then waits in the connection's table. Dropping it
 /// cancels the call.
-struct Answering<'a> {
+struct Answering<'a, 'b> {
     connection: Arc<Connection>,
-    call: &'a Call<'a>,
+    call: &'a mut Call<'b>,
+    patience: Patience,
     key: Option<WaiterKey>,
 }
 
-impl Future for Answering<'_> {
+impl<'a, 'b> Answering<'a, 'b> {
+    #[inline]
+    fn new(connection: Arc<Connection>, call: &'a mut Call<'b>, patience: Patience) -> Self {
+        Self {
+            connection,
+            call,
+            patience,
+            key: None,
+        }
+    }
+}
+
+impl Future for Answering<'_, '_> {
     type Output = Result<Reply, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match self.key {
-            None => match self.connection.call(self.call, cx.waker()) {
+        let this = &mut *self;
+        match this.key {
+            None => match this.connection.call(this.call, this.patience, cx.waker()) {
                 Ok(key) => {
-                    self.key = Some(key);
+                    this.key = Some(key);
                     Poll::Pending
                 }
                 Err(failure) => Poll::Ready(Err(failure)),
             },
             Some(key) => {
-                let answer = ready!(self.connection.poll_answer(key, cx.waker()));
-                self.key = None;
+                let answer = ready!(this.connection.poll_answer(key, cx.waker()));
+                this.key = None;
                 Poll::Ready(answer)
             }
         }
     }
 }
 
-impl Drop for Answering<'_> {
+impl Drop for Answering<'_, '_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.connection.abandon(key);

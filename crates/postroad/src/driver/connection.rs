@@ -1,6 +1,6 @@
 //! What callers, handlers and the driver of one connection share.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::error::ErrorBody;
-use postroad_proto::session::{
-    Call, CallId, CloseReason, Event, Failure, Reply, Request, RouteRef, Session,
-};
+use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, Request, Session};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::ANSWERS_AT_ONCE;
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::transport::Writer;
@@ -33,24 +32,79 @@ pub(crate) enum Link {
     Closed(CloseReason),
 }
 
-/// A request and the name of its route, if it has one.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) request: Request,
-    pub(crate) route: Option<Arc<str>>,
-    /// `native` or the dialect.
-    pub(crate) protocol: &'static str,
+/// The time that a call has: so long, but not beyond a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) timeout: Duration,
+    pub(crate) limit: Time,
 }
 
-/// Handles requests.
-pub(crate) trait Service: Send + Sync {
-    /// Starts the handler in place; its answer if it was done at once, else it answers by
-    /// [`Connection::respond`] later.
+impl Patience {
+    #[inline]
+    fn deadline(self, now: Time) -> Time {
+        (now + self.timeout).min(self.limit)
+    }
+
+    /// The same from now on, and when it ends: what is waited for before the call is charged to it.
+    pub(crate) fn from_now(self) -> (Self, Time) {
+        let limit = self.deadline(clock::now());
+        (Self { limit, ..self }, limit)
+    }
+}
+
+/// An answer to a request.
+pub(crate) type Answered = Result<Reply, ErrorBody>;
+
+/// Handles the requests of one connection; its driver owns it.
+pub(crate) trait Service: Send {
+    /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
+    /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later.
     fn start(
-        &self,
+        &mut self,
         connection: &Arc<Connection>,
-        arrived: Arrived,
-    ) -> Option<Result<Reply, ErrorBody>>;
+        arrived: &mut VecDeque<Request>,
+        answers: &mut Answers,
+        now: Time,
+    );
+}
+
+/// Answers that were made at once, to be encoded together.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    list: Vec<(CallId, Answered)>,
+    bytes: usize,
+}
+
+impl Answers {
+    /// Before more are made, it is asked whether they find room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= ANSWERS_AT_ONCE
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, id: CallId, answer: Answered) {
+        self.bytes += answer.as_ref().map_or(0, |reply| reply.payload.len());
+        self.list.push((id, answer));
+    }
+}
+
+/// What has happened, taken out under the lock and handed out without it.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) arrived: VecDeque<Request>,
+    wakers: Vec<Waker>,
+    link: Option<Link>,
+}
+
+/// What the driver has to know after it has used the session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Status {
+    pub(super) wants_read: bool,
+    /// Requests that have arrived may be started: their answers find room.
+    pub(super) has_room: bool,
+    pub(super) is_closed: bool,
+    /// When the session wants to be woken.
+    pub(super) due: Time,
 }
 
 #[derive(Debug)]
@@ -68,11 +122,54 @@ struct Inner {
     /// Handlers that were not done at once.
     tasks: HashMap<CallId, AbortHandle>,
     driver: Option<Waker>,
-    /// When the driver's timer rings.
+    /// The driver was woken and has not written since.
+    is_woken: bool,
+    /// The clock as it was read last.
+    now: Time,
+    /// When the driver's timer rings. Whoever makes that too late wakes the driver.
     armed: Time,
+    /// The driver does not read, or starts no handlers. Whoever makes room wakes it.
     paused: bool,
     closed: Option<CloseReason>,
-    wakers: Vec<Waker>,
+}
+
+impl Inner {
+    /// The time. Those who leave their frames to a driver that is about to run share one reading of
+    /// the clock.
+    #[inline]
+    fn now(&mut self) -> Time {
+        if !self.is_woken {
+            self.now = clock::now();
+        }
+        self.now
+    }
+
+    /// The driver's waker, unless it was woken and has not run since.
+    #[inline]
+    fn wake_driver(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.is_woken, true) {
+            return None;
+        }
+        self.driver.clone()
+    }
+
+    fn is_due_before_armed(&self) -> bool {
+        self.session
+            .poll_timeout()
+            .is_some_and(|due| due < self.armed)
+    }
+
+    fn status(&mut self) -> Status {
+        let status = Status {
+            wants_read: self.session.wants_read(),
+            has_room: self.session.has_room(),
+            is_closed: self.session.is_closed(),
+            due: self.session.poll_timeout().unwrap_or(Time::NEVER),
+        };
+        self.paused = !status.wants_read || !status.has_room;
+        self.armed = self.armed.min(status.due);
+        status
+    }
 }
 
 /// One connection: handles are cheap and hold no protocol state.
@@ -100,10 +197,11 @@ impl Connection {
             waiters: Waiters::default(),
             tasks: HashMap::new(),
             driver: None,
+            is_woken: false,
+            now: Time(0),
             armed: Time::NEVER,
             paused: false,
             closed: None,
-            wakers: Vec::new(),
         };
         (
             Self {
@@ -124,29 +222,35 @@ impl Connection {
 
     pub(super) fn register(&self, waker: &Waker) {
         let mut inner = self.lock();
-        match &mut inner.driver {
-            Some(driver) => driver.clone_from(waker),
-            None => inner.driver = Some(waker.clone()),
-        }
+        inner.driver = Some(waker.clone());
+        inner.is_woken = false;
     }
 
-    /// Makes a call and keeps the caller's waker.
-    pub(crate) fn call(&self, call: &Call<'_>, waker: &Waker) -> Result<WaiterKey, Failure> {
-        let now = clock::now();
+    /// Makes a call, sets its deadline, and keeps the caller's waker.
+    #[inline]
+    pub(crate) fn call(
+        &self,
+        call: &mut Call<'_>,
+        patience: Patience,
+        waker: &Waker,
+    ) -> Result<WaiterKey, Failure> {
         let mut inner = self.lock();
+        let now = inner.now();
+        call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
         let key = inner.waiters.add(id, waker);
         let is_lone = inner.session.calls_in_flight() == 1;
-        self.push_out(inner, now, is_lone);
+        self.push_out(inner, now, is_lone, call.deadline);
         Ok(key)
     }
 
     /// Sends a message that nobody answers.
-    pub(crate) fn send(&self, call: &Call<'_>) -> Result<(), Failure> {
-        let now = clock::now();
+    pub(crate) fn send(&self, call: &mut Call<'_>, patience: Patience) -> Result<(), Failure> {
         let mut inner = self.lock();
+        let now = inner.now();
+        call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
-        self.push_out(inner, now, false);
+        self.push_out(inner, now, false, Time::NEVER);
         Ok(())
     }
 
@@ -165,21 +269,19 @@ impl Connection {
     }
 
     /// Sees that what was queued is written: by the caller itself if it is alone, else by the
-    /// driver.
-    fn push_out(&self, inner: MutexGuard<'_, Inner>, now: Time, is_lone: bool) {
-        let must_rearm = inner
-            .session
-            .poll_timeout()
-            .is_some_and(|due| due < inner.armed);
-        let mut driver = (must_rearm || !is_lone)
-            .then(|| inner.driver.clone())
-            .flatten();
+    /// driver, which also has to know of a deadline before its next wakeup.
+    #[inline]
+    fn push_out(&self, mut inner: MutexGuard<'_, Inner>, now: Time, is_lone: bool, deadline: Time) {
+        let mut driver = None;
+        if !is_lone || deadline < inner.armed && inner.is_due_before_armed() {
+            driver = inner.wake_driver();
+        }
         if is_lone {
-            let inner = self.flush(inner, now, None);
+            let mut inner = self.flush(inner, now, None);
             // What this write kept the driver from, it has to do now.
             let waited = inner.paused || inner.session.is_closed();
             if waited || inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
-                driver.clone_from(&inner.driver);
+                driver = driver.or(inner.wake_driver());
             }
         } else {
             drop(inner);
@@ -236,10 +338,22 @@ impl Connection {
         inner
     }
 
-    /// As the driver: goes on where the transport was full, and ends the session where it failed.
-    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) {
-        let now = clock::now();
-        let mut inner = self.flush(self.lock(), now, Some(cx));
+    /// As the driver: encodes the answers that were made at once, goes on where the transport was
+    /// full, and ends the session where it failed.
+    pub(super) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        now: Time,
+        answers: &mut Answers,
+        batch: &mut Batch,
+    ) -> Status {
+        let mut inner = self.lock();
+        inner.is_woken = false;
+        answers.bytes = 0;
+        for (id, answer) in answers.list.drain(..) {
+            inner.session.respond(now, id, answer);
+        }
+        let mut inner = self.flush(inner, now, Some(cx));
         if self.writer.buffers() && !inner.blocked {
             drop(inner);
             let flushed = self.writer.poll_flush(cx);
@@ -248,17 +362,30 @@ impl Connection {
                 inner.write_error = Some(error.to_string());
             }
         }
-        if let Some(error) = inner.write_error.clone()
-            && !inner.session.is_closed()
-        {
+        if inner.write_error.is_some() && !inner.session.is_closed() {
+            let error = inner.write_error.clone().unwrap_or_default();
             inner.session.close(now, CloseReason::Transport(error));
-            self.take_events(inner, &mut VecDeque::new());
         }
+        self.finish(inner, batch)
+    }
+
+    /// As the driver: takes out what has happened, gives the lock back and hands it out.
+    fn finish(&self, mut inner: MutexGuard<'_, Inner>, batch: &mut Batch) -> Status {
+        self.collect(&mut inner, batch);
+        let status = inner.status();
+        drop(inner);
+        self.hand_out(batch);
+        status
     }
 
     /// Ready when everything is written, or cannot be.
     pub(super) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(cx);
+        self.poll_flush(
+            cx,
+            clock::now(),
+            &mut Answers::default(),
+            &mut Batch::default(),
+        );
         let inner = self.lock();
         if inner.write_error.is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -275,44 +402,33 @@ impl Connection {
     }
 
     /// Hands out what has happened without bytes: a dialect is open from the start.
-    pub(super) fn hand_out_events(&self) {
-        self.take_events(self.lock(), &mut VecDeque::new());
+    pub(super) fn hand_out_events(&self) -> Status {
+        self.finish(self.lock(), &mut Batch::default())
     }
 
-    pub(super) fn handle_bytes(
-        &self,
-        now: Time,
-        buf: &mut BytesMut,
-        arrived: &mut VecDeque<Arrived>,
-    ) {
+    pub(super) fn handle_bytes(&self, now: Time, buf: &mut BytesMut, batch: &mut Batch) -> Status {
         let mut inner = self.lock();
         inner.session.handle_bytes(now, buf);
-        inner.paused |= !inner.session.wants_read();
-        self.take_events(inner, arrived);
+        self.finish(inner, batch)
     }
 
-    pub(super) fn handle_end(&self, now: Time, buf: &BytesMut, error: Option<String>) {
+    pub(super) fn handle_end(&self, now: Time, buf: &BytesMut, error: Option<String>) -> Status {
         let mut inner = self.lock();
         inner.session.handle_end(now, buf, error);
-        self.take_events(inner, &mut VecDeque::new());
+        self.finish(inner, &mut Batch::default())
     }
 
-    pub(super) fn handle_timeout(&self, now: Time) {
+    /// The driver's timer has rung.
+    pub(super) fn handle_timeout(&self, now: Time, batch: &mut Batch) -> Status {
         let mut inner = self.lock();
+        inner.armed = Time::NEVER;
         inner.session.handle_timeout(now);
-        self.take_events(inner, &mut VecDeque::new());
+        self.finish(inner, batch)
     }
 
-    /// When the session wants to be woken; remembers when the driver will be, which is rung at
-    /// `armed` now. Whoever makes that too late wakes the driver.
-    pub(super) fn next_timeout(&self, armed: Time) -> Option<Time> {
-        let mut inner = self.lock();
-        let due = inner
-            .session
-            .poll_timeout()
-            .filter(|due| *due != Time::NEVER);
-        inner.armed = due.map_or(armed, |due| due.min(armed));
-        due
+    /// How things stand, for a driver that did not use the session lately.
+    pub(super) fn status(&self) -> Status {
+        self.lock().status()
     }
 
     /// Bytes that the transport has taken.
@@ -320,101 +436,67 @@ impl Connection {
         self.lock().written
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        let mut inner = self.lock();
-        let has_room = inner.session.has_room();
-        // Whoever makes room wakes the driver.
-        inner.paused |= !has_room;
-        has_room
+    /// As anybody else: hands out what a command has caused.
+    fn release(&self, mut inner: MutexGuard<'_, Inner>) {
+        let mut batch = Batch::default();
+        self.collect(&mut inner, &mut batch);
+        drop(inner);
+        self.hand_out(&mut batch);
     }
 
-    /// Whether to read; remembers that it was not, because then bytes may wait in the buffer.
-    pub(super) fn wants_read(&self) -> bool {
-        let mut inner = self.lock();
-        let wants = inner.session.wants_read();
-        inner.paused |= !wants;
-        wants
-    }
-
-    pub(super) fn was_paused(&self) -> bool {
-        std::mem::take(&mut self.lock().paused)
-    }
-
-    /// Hands out what has happened: answers to their callers, requests into `arrived`.
-    fn take_events(&self, mut inner: MutexGuard<'_, Inner>, arrived: &mut VecDeque<Arrived>) {
-        let (mut link, mut cancelled) = (None, HashSet::new());
+    /// Takes out what has happened: answers to their callers, requests into the batch.
+    fn collect(&self, inner: &mut Inner, batch: &mut Batch) {
         while let Some(event) = inner.session.poll_event() {
             match event {
                 Event::Finished(id, answer) => {
                     let waker = inner.waiters.finish(id, answer);
-                    inner.wakers.extend(waker);
+                    batch.wakers.extend(waker);
                 }
-                Event::Request(request) => {
-                    let route = match &request.route {
-                        RouteRef::Number(number) => inner.session.route_name(*number).cloned(),
-                        RouteRef::Name(name) => Some(Arc::clone(name)),
-                        RouteRef::Code(_) | RouteRef::Unsaid => None,
-                    };
-                    let protocol = inner.session.protocol();
-                    arrived.push_back(Arrived {
-                        request,
-                        route,
-                        protocol,
-                    });
-                }
-                Event::Cancelled(id, _) => {
-                    cancelled.insert(id);
-                    if let Some(task) = inner.tasks.remove(&id) {
-                        task.abort();
-                    }
-                }
-                Event::Opened {
-                    protocol,
-                    version,
-                    agent,
-                } => {
-                    tracing::debug!(
-                        target: "postroad::connection", peer = %self.peer, protocol, version, agent,
-                        "open"
-                    );
-                    link = Some(Link::Open);
-                }
-                Event::Draining => link = Some(Link::Draining),
-                Event::RoundTrip(round_trip) => {
-                    tracing::trace!(
-                        target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
-                    );
-                }
-                Event::Closed(reason) => {
-                    inner.closed = Some(reason.clone());
-                    link = Some(Link::Closed(reason));
-                }
-                _ => {}
+                Event::Request(request) => batch.arrived.push_back(request),
+                event => self.collect_rare(event, inner, batch),
             }
-        }
-        if !cancelled.is_empty() {
-            let is_wanted = |id: &CallId| !cancelled.contains(id);
-            arrived.retain(|arrived| arrived.request.id.as_ref().is_none_or(is_wanted));
-        }
-        let mut wakers = std::mem::take(&mut inner.wakers);
-        drop(inner);
-        if let Some(link) = link {
-            self.link.send_replace(link);
-        }
-        wakers.drain(..).for_each(Waker::wake);
-        // The list keeps its memory for the next batch.
-        if wakers.capacity() > 0 {
-            self.lock().wakers = wakers;
         }
     }
 
-    /// Answers those that were done at once; the driver flushes.
-    pub(super) fn respond_all(&self, now: Time, answers: Vec<(CallId, Result<Reply, ErrorBody>)>) {
-        let mut inner = self.lock();
-        for (id, answer) in answers {
-            inner.session.respond(now, id, answer);
+    fn collect_rare(&self, event: Event, inner: &mut Inner, batch: &mut Batch) {
+        match event {
+            Event::Cancelled(id, _) => {
+                batch.arrived.retain(|request| request.id != Some(id));
+                if let Some(task) = inner.tasks.remove(&id) {
+                    task.abort();
+                }
+            }
+            Event::Opened {
+                protocol,
+                version,
+                agent,
+            } => {
+                tracing::debug!(
+                    target: "postroad::connection", peer = %self.peer, protocol, version, agent,
+                    "open"
+                );
+                batch.link = Some(Link::Open);
+            }
+            Event::Draining => batch.link = Some(Link::Draining),
+            Event::RoundTrip(round_trip) => {
+                tracing::trace!(
+                    target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
+                );
+            }
+            Event::Closed(reason) => {
+                inner.closed = Some(reason.clone());
+                batch.link = Some(Link::Closed(reason));
+            }
+            _ => {}
         }
-        self.take_events(inner, &mut VecDeque::new());
+    }
+
+    /// Tells whoever waits for what was taken out.
+    fn hand_out(&self, batch: &mut Batch) {
+        if let Some(link) = batch.link.take() {
+            self.link.send_replace(link);
+        }
+        batch.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// Runs a handler that was not done at once; it is aborted when its call is called off.
@@ -448,9 +530,9 @@ impl Connection {
         inner.session.respond(now, id, answer);
         let must_look = inner.session.is_closed() || inner.paused;
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
-        self.push_out(inner, now, is_lone);
+        self.push_out(inner, now, is_lone, Time::NEVER);
         if must_look {
-            self.take_events(self.lock(), &mut VecDeque::new());
+            self.release(self.lock());
         }
     }
 
@@ -469,18 +551,19 @@ impl Connection {
     }
 
     /// Hands out what a command has caused, and lets the driver write it.
-    fn wake_driver(&self, inner: MutexGuard<'_, Inner>) {
-        let driver = inner.driver.clone();
-        self.take_events(inner, &mut VecDeque::new());
+    fn wake_driver(&self, mut inner: MutexGuard<'_, Inner>) {
+        let driver = inner.wake_driver();
+        self.release(inner);
         driver.into_iter().for_each(Waker::wake);
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().session.is_closed()
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {
         self.lock().closed.clone().unwrap_or(CloseReason::Local)
+    }
+
+    /// The name behind a route's number.
+    pub(crate) fn route_name(&self, number: u16) -> Option<Arc<str>> {
+        self.lock().session.route_name(number).cloned()
     }
 
     /// `native` or the dialect, once it is known.

@@ -8,12 +8,12 @@
 mod connection;
 mod waiters;
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -25,12 +25,15 @@ use tokio::time::Sleep;
 use crate::clock;
 use crate::transport::{Reader, Stream};
 
-pub(crate) use connection::{Arrived, Connection, Link, Service};
+pub(crate) use connection::{Answered, Answers, Connection, Link, Patience, Service};
+use connection::{Batch, Status};
 pub(crate) use waiters::WaiterKey;
 
-/// Bytes of the first read; doubled while reads fill it.
-const READ_MIN: usize = 8 * 1024;
-/// Bytes of the largest read.
+/// Bytes of a thread's read buffer.
+const READ_BYTES: usize = 64 * 1024;
+/// Room under which a read buffer is renewed.
+const READ_MIN: usize = 16 * 1024;
+/// Bytes of the largest read, while reads fill the buffer.
 const READ_MAX: usize = 256 * 1024;
 /// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find
 /// room.
@@ -62,19 +65,35 @@ enum Progress {
     Paused,
 }
 
+thread_local! {
+    /// The read buffer of the thread: no connection has one of its own while nothing comes, and the
+    /// one that is read next finds it in the cache.
+    static BUFFER: Cell<BytesMut> = Cell::default();
+}
+
 /// Drives one connection to its end, which is its output.
 #[must_use = "a connection does nothing unless its driver is polled"]
 pub(crate) struct ConnectionDriver {
     connection: Arc<Connection>,
     reader: Reader,
+    /// What was read and not taken yet: a frame's beginning, or all while reading is paused.
     buf: BytesMut,
-    read_size: usize,
     timer: Pin<Box<Sleep>>,
     armed: Time,
     stage: Stage,
-    service: Option<Arc<dyn Service>>,
-    /// Requests whose handlers were not started yet, because answers wait to be read.
-    arrived: VecDeque<Arrived>,
+    service: Option<Box<dyn Service>>,
+    /// What the session has said last.
+    status: Status,
+    /// The session did not take all that was read.
+    is_paused: bool,
+    /// The waker that the connection knows.
+    waker: Option<Waker>,
+    /// Requests whose handlers were not started yet, because answers wait to be read, and other
+    /// lists that are used again.
+    batch: Batch,
+    answers: Answers,
+    /// The last reading of the clock.
+    now: Time,
 }
 
 impl ConnectionDriver {
@@ -83,21 +102,25 @@ impl ConnectionDriver {
         stream: Stream,
         session: Session,
         peer: String,
-        service: Option<Arc<dyn Service>>,
+        service: Option<Box<dyn Service>>,
     ) -> (Self, watch::Receiver<Link>) {
         let (reader, writer) = stream.split();
         let (connection, link) = Connection::new(session, writer, peer);
-        connection.hand_out_events();
+        let status = connection.hand_out_events();
         let driver = Self {
             connection: Arc::new(connection),
             reader,
             buf: BytesMut::new(),
-            read_size: READ_MIN,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: Time::NEVER,
             stage: Stage::Running,
             service,
-            arrived: VecDeque::new(),
+            status,
+            is_paused: false,
+            waker: None,
+            batch: Batch::default(),
+            answers: Answers::default(),
+            now: clock::now(),
         };
         (driver, link)
     }
@@ -106,28 +129,38 @@ impl ConnectionDriver {
         &self.connection
     }
 
+    fn register(&mut self, cx: &Context<'_>) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            self.connection.register(cx.waker());
+            self.waker = Some(cx.waker().clone());
+            // Whatever happened before nobody was woken for.
+            self.status = self.connection.status();
+        }
+    }
+
     /// Reads once and lets the session take it.
     fn read(&mut self, cx: &mut Context<'_>) -> Progress {
-        if !self.arrived.is_empty() {
-            if !self.connection.has_room() {
+        if !self.batch.arrived.is_empty() {
+            if !self.status.has_room {
                 return Progress::Paused;
             }
             self.start_arrived();
             return Progress::Read;
         }
-        if !self.connection.wants_read() {
+        if !self.status.wants_read {
             return Progress::Paused;
         }
-        if self.connection.was_paused() && !self.buf.is_empty() {
+        if self.is_paused && !self.buf.is_empty() {
             // What was left in the buffer while reading was paused comes before anything new.
-            self.handle(clock::now());
+            self.now = clock::now();
+            self.handle();
             return Progress::Read;
         }
-        let spare = self.buf.capacity() - self.buf.len();
-        if spare < self.read_size / 2 {
-            self.buf.reserve(self.read_size);
-        }
-        let room = self.buf.capacity() - self.buf.len();
+        let room = self.make_room();
         let result = match self.reader.poll_read(cx, &mut self.buf) {
             Poll::Pending => {
                 self.rest();
@@ -135,86 +168,95 @@ impl ConnectionDriver {
             }
             Poll::Ready(result) => result,
         };
-        let now = clock::now();
-        match result {
-            Ok(0) => {
-                self.connection.handle_end(now, &self.buf, None);
-                return Progress::Idle;
+        self.now = clock::now();
+        let error = match result {
+            Ok(read) if read > 0 => {
+                if read == room && room < READ_MAX {
+                    self.buf.reserve(2 * room);
+                }
+                self.handle();
+                return Progress::Read;
             }
-            Ok(read) if read == room => self.read_size = (self.read_size * 2).min(READ_MAX),
-            Ok(_) => {}
-            Err(error) => {
-                self.connection
-                    .handle_end(now, &self.buf, Some(error.to_string()));
-                return Progress::Idle;
-            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        self.status = self.connection.handle_end(self.now, &self.buf, error);
+        Progress::Idle
+    }
+
+    /// Sees that there is room to read into, and says how many bytes.
+    fn make_room(&mut self) -> usize {
+        if self.buf.capacity() == 0 {
+            self.buf = BUFFER.take();
         }
-        self.handle(now);
-        Progress::Read
+        if self.buf.capacity() - self.buf.len() < READ_MIN {
+            self.buf.reserve(READ_BYTES);
+        }
+        self.buf.capacity() - self.buf.len()
     }
 
     /// Gives the read buffer back while nothing comes.
     fn rest(&mut self) {
-        if self.buf.is_empty() && self.buf.capacity() > READ_MIN {
-            self.buf = BytesMut::new();
-            self.read_size = READ_MIN;
+        if self.buf.is_empty() {
+            BUFFER.set(std::mem::take(&mut self.buf));
         }
     }
 
     /// Lets the session take what was read, and starts handlers.
-    fn handle(&mut self, now: Time) {
-        self.connection
-            .handle_bytes(now, &mut self.buf, &mut self.arrived);
+    fn handle(&mut self) {
+        let connection = &self.connection;
+        self.status = connection.handle_bytes(self.now, &mut self.buf, &mut self.batch);
+        self.is_paused = !self.status.wants_read;
         self.start_arrived();
     }
 
-    /// Starts handlers in the order of arrival, as long as their answers find room, and answers
-    /// with those that were done at once.
+    /// Starts handlers, as long as their answers find room.
     fn start_arrived(&mut self) {
-        let Some(service) = &self.service else {
-            return self.arrived.clear();
-        };
-        while !self.arrived.is_empty() && self.connection.has_room() {
-            let (mut answers, mut bytes) = (Vec::new(), 0);
-            while bytes < ANSWERS_AT_ONCE
-                && let Some(arrived) = self.arrived.pop_front()
-            {
-                let id = arrived.request.id;
-                let answer = service.start(&self.connection, arrived);
-                if let Some((id, answer)) = id.zip(answer) {
-                    bytes += answer.as_ref().map_or(0, |reply| reply.payload.len());
-                    answers.push((id, answer));
-                }
+        let arrived = &mut self.batch.arrived;
+        match &mut self.service {
+            Some(service) if self.status.has_room && !arrived.is_empty() => {
+                service.start(&self.connection, arrived, &mut self.answers, self.now);
             }
-            self.connection.respond_all(clock::now(), answers);
+            Some(_) => {}
+            None => arrived.clear(),
         }
     }
 
-    /// Runs the session's timers and arms the one wakeup for all of them.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        while let Some(due) = self.connection.next_timeout(self.armed) {
-            if due < self.armed {
-                self.armed = due;
-                self.timer.as_mut().reset(clock::instant(due));
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.armed = Time::NEVER;
-            self.connection.handle_timeout(clock::now());
+    /// Encodes the answers that were made at once, and writes what there is.
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        let (answers, batch) = (&mut self.answers, &mut self.batch);
+        self.status = self.connection.poll_flush(cx, self.now, answers, batch);
+    }
+
+    /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether
+    /// any was.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.status.due < self.armed {
+            self.armed = self.status.due;
+            self.timer.as_mut().reset(clock::instant(self.armed));
         }
+        if self.armed == Time::NEVER || self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.armed = Time::NEVER;
+        self.now = clock::now();
+        self.status = self.connection.handle_timeout(self.now, &mut self.batch);
+        true
     }
 
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.register(cx.waker());
-        for _ in 0..ROUNDS {
+        self.register(cx);
+        for round in 0..ROUNDS {
             let progress = self.read(cx);
-            self.connection.poll_flush(cx);
-            if progress == Progress::Idle {
-                self.poll_timer(cx);
-                self.connection.poll_flush(cx);
+            if progress == Progress::Read || round == 0 {
+                self.flush(cx);
             }
-            if self.connection.is_closed() {
+            if progress != Progress::Read {
+                while self.poll_timer(cx) {
+                    self.flush(cx);
+                }
+            }
+            if self.status.is_closed {
                 return Poll::Ready(());
             }
             // What paused the reading may have been written just now; if not, whoever ends it wakes
@@ -222,18 +264,11 @@ impl ConnectionDriver {
             let goes_on = match progress {
                 Progress::Read => true,
                 Progress::Idle => false,
-                Progress::Paused if self.arrived.is_empty() => self.connection.wants_read(),
-                Progress::Paused => self.connection.has_room(),
+                Progress::Paused if self.batch.arrived.is_empty() => self.status.wants_read,
+                Progress::Paused => self.status.has_room,
             };
             if !goes_on {
-                if progress == Progress::Paused {
-                    self.poll_timer(cx);
-                }
-                return if self.connection.is_closed() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                };
+                return Poll::Pending;
             }
         }
         // Time passes also while bytes keep coming.

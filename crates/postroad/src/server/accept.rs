@@ -7,6 +7,7 @@ use std::time::Duration;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
+use super::dispatch::Dispatcher;
 use super::stats::count;
 use crate::clock;
 use crate::driver::ConnectionDriver;
@@ -52,7 +53,7 @@ pub(super) async fn accept(
         let open = *shared.open.borrow();
         let is_over = open >= shared.config.max_connections;
         if is_over {
-            count(&shared.counters.turned_away);
+            count(&shared.counters.turned_away, 1);
             if !is_full {
                 tracing::warn!(
                     target: "postroad::server", %endpoint, open,
@@ -64,7 +65,7 @@ pub(super) async fn accept(
         if open >= shared.config.max_connections.saturating_add(TOLD_MAX) {
             continue;
         }
-        count(&shared.counters.accepted);
+        count(&shared.counters.accepted, 1);
         shared.open.send_modify(|open| *open += 1);
         let guard = Open(Arc::clone(&shared));
         let task = serve(
@@ -148,7 +149,7 @@ async fn serve(
     if is_over {
         session.turn_away(clock::now());
     }
-    let service = Arc::clone(&shared.dispatch);
+    let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
     let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service));
     let connection = Arc::clone(driver.connection());
     let _entry = Entry {

@@ -1,6 +1,7 @@
 //! From a request to its handler's answer.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -11,16 +12,16 @@ use std::time::Duration;
 
 use postroad_proto::Time;
 use postroad_proto::error::{Code, ErrorBody, Retry, Trace};
-use postroad_proto::session::{Reply, Request as Asked, RouteRef};
+use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
 
 use super::stats::{Counters, count};
 use crate::clock;
 use crate::codec::Json;
 use crate::context::{Context, Scoped};
-use crate::driver::{Arrived, Connection, Service};
+use crate::driver::{Answered, Answers, Connection, Service};
 use crate::error::Error;
-use crate::extract::Request;
-use crate::router::{Route, Router, Routes};
+use crate::extract::{Origin, Request};
+use crate::router::{Route, Router, Routes, Table};
 use crate::trace;
 use crate::transport::BoxFuture;
 
@@ -30,6 +31,10 @@ pub(crate) const ECHO: &str = "postroad/echo";
 pub(crate) const ROUTES: &str = "postroad/routes";
 /// Where a dialect's requests go that name no route, if there is one of this name.
 const DEFAULT: &str = "default";
+/// Requests of a batch after which the clock is read again.
+const CLOCK_EVERY: u64 = 8;
+/// Time before a deadline from which on the clock is read for each request.
+const CLOCK_SLACK: Duration = Duration::from_millis(50);
 /// What a client that is refused for too much at once is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -50,85 +55,241 @@ pub(crate) fn add_built_in(routes: &Routes) {
     routes.add(router);
 }
 
-/// Finds handlers and starts them.
+/// What the requests of all connections of a server share.
 pub(crate) struct Dispatch {
     routes: Routes,
-    running: Arc<AtomicUsize>,
+    /// Requests whose handlers were not done at once.
+    running: AtomicUsize,
     max_running: usize,
     counters: Arc<Counters>,
 }
 
-/// What a request has to find.
-enum Found {
-    Route(Arc<str>, Arc<Route>),
-    /// A dialect's request on a listener that names no route.
-    Echo,
-    Nothing(String),
-}
-
 impl Dispatch {
-    /// Requests whose handlers are at work now.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn new(routes: Routes, max_running: usize, counters: Arc<Counters>) -> Self {
         Self {
             routes,
-            running: Arc::default(),
+            running: AtomicUsize::new(0),
             max_running,
             counters,
         }
     }
 
-    fn find(&self, asked: &Asked, name: Option<Arc<str>>, protocol: &str) -> Found {
-        let table = self.routes.load();
-        if let Some(name) = name {
-            return match table.get(&name) {
-                Some(route) => Found::Route(name, Arc::clone(route)),
-                None => Found::Nothing(format!("no route {name:?}")),
-            };
+    /// Requests whose handlers are at work now.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+/// A route as the requests of one connection find it.
+struct Known {
+    route: Arc<Route>,
+    origin: Arc<Origin>,
+}
+
+/// What a request finds.
+enum Found {
+    Route(Known),
+    /// A dialect's request on a listener that names no route.
+    Echo,
+    Nothing(String),
+}
+
+/// The routes that the requests of one connection were for.
+struct Lookup {
+    /// The table that they were found in.
+    table: Arc<Table>,
+    by_number: Vec<Option<Found>>,
+    /// The last that was not asked for by number.
+    last: Option<(RouteRef, Found)>,
+}
+
+impl Lookup {
+    /// Forgets what was found in a table that was changed since.
+    fn refresh(&mut self, routes: &Routes) {
+        let table = routes.load();
+        if !Arc::ptr_eq(&table, &self.table) {
+            self.table = Arc::clone(&table);
+            self.by_number.clear();
+            self.last = None;
         }
-        let by_name = |name: &str| {
-            table
-                .get(name)
-                .map(|route| Found::Route(name.into(), Arc::clone(route)))
+    }
+
+    #[inline]
+    fn find(&mut self, connection: &Connection, asked: &RouteRef) -> &Found {
+        let RouteRef::Number(number) = asked else {
+            return self.find_other(connection, asked);
         };
-        match asked.route {
-            RouteRef::Code(code) => {
-                let kind = if protocol == "opcode" {
-                    "opcode"
-                } else {
-                    "command"
-                };
-                let found = by_name(&format!("{kind}/0x{code:02x}")).or_else(|| by_name(DEFAULT));
-                found.unwrap_or_else(|| match table.has_codes(kind) {
-                    true => Found::Nothing(format!("no route for {kind} 0x{code:02x}")),
-                    false => Found::Echo,
-                })
+        let at = usize::from(*number);
+        if at >= self.by_number.len() {
+            self.by_number.resize_with(at + 1, || None);
+        }
+        self.by_number[at].get_or_insert_with(|| {
+            let name = connection.route_name(*number).unwrap_or_default();
+            let found = look_up(&self.table, connection, &name);
+            found.unwrap_or_else(|| Found::Nothing(format!("no route {name:?}")))
+        })
+    }
+
+    fn find_other(&mut self, connection: &Connection, asked: &RouteRef) -> &Found {
+        self.last.take_if(|(last, _)| last != asked);
+        let (_, found) = self.last.get_or_insert_with(|| {
+            let found = find_named(&self.table, connection, asked);
+            (asked.clone(), found)
+        });
+        found
+    }
+}
+
+fn find_named(table: &Table, connection: &Connection, asked: &RouteRef) -> Found {
+    let protocol = connection.protocol();
+    match asked {
+        RouteRef::Name(name) => look_up(table, connection, name)
+            .unwrap_or_else(|| Found::Nothing(format!("no route {name:?}"))),
+        RouteRef::Code(code) => {
+            let kind = if protocol == "opcode" {
+                "opcode"
+            } else {
+                "command"
+            };
+            let found = look_up(table, connection, &format!("{kind}/0x{code:02x}"));
+            let found = found.or_else(|| look_up(table, connection, DEFAULT));
+            found.unwrap_or_else(|| match table.has_codes(kind) {
+                true => Found::Nothing(format!("no route for {kind} 0x{code:02x}")),
+                false => Found::Echo,
+            })
+        }
+        _ if protocol == "native" => Found::Nothing("the request names no route".to_owned()),
+        _ => look_up(table, connection, DEFAULT).unwrap_or(Found::Echo),
+    }
+}
+
+fn look_up(table: &Table, connection: &Connection, name: &str) -> Option<Found> {
+    let route = Arc::clone(table.get(name)?);
+    let origin = Origin {
+        route: name.into(),
+        peer: Arc::clone(&connection.peer),
+        protocol: connection.protocol(),
+    };
+    let origin = Arc::new(origin);
+    Some(Found::Route(Known { route, origin }))
+}
+
+/// Finds the handlers of one connection's requests and starts them.
+pub(crate) struct Dispatcher {
+    dispatch: Arc<Dispatch>,
+    lookup: Lookup,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(dispatch: Arc<Dispatch>) -> Self {
+        let lookup = Lookup {
+            table: dispatch.routes.table(),
+            by_number: Vec::new(),
+            last: None,
+        };
+        Self { dispatch, lookup }
+    }
+
+    #[inline]
+    fn start_one(
+        &mut self,
+        connection: &Arc<Connection>,
+        asked: Asked,
+        now: Time,
+    ) -> Option<(CallId, Answered)> {
+        let (dispatch, id) = (&self.dispatch, asked.id);
+        let known = match self.lookup.find(connection, &asked.route) {
+            Found::Route(known) => known,
+            Found::Echo => {
+                let (codec, payload) = (asked.codec, asked.payload);
+                return Some((id?, Ok(Reply { codec, payload })));
             }
-            _ if protocol == "native" => Found::Nothing("the request names no route".to_owned()),
-            _ => by_name(DEFAULT).unwrap_or(Found::Echo),
+            Found::Nothing(what) => {
+                let error = Error::of(Code::NOT_FOUND, what.clone());
+                let refused = dispatch.refuse(connection, "", error);
+                return Some((id?, refused));
+            }
+        };
+        if let Some(error) = dispatch.refusal(asked.deadline, now) {
+            let refused = dispatch.refuse(connection, &known.origin.route, error);
+            return Some((id?, refused));
+        }
+        let context = Context {
+            deadline: asked.deadline,
+            priority: asked.priority,
+            trace: asked.trace(),
+        };
+        let request = Request {
+            origin: Arc::clone(&known.origin),
+            payload: asked.payload,
+            codec: asked.codec,
+            attempt: asked.attempt,
+            priority: asked.priority,
+            deadline: asked.deadline,
+            extras: asked.extras,
+        };
+        let mut future = Scoped::new(context, start(&known.route, request));
+        let seen = Seen::new(&known.origin, context.trace);
+        let mut nobody = TaskContext::from_waker(Waker::noop());
+        match poll_guarded(&mut future, &mut nobody, &dispatch.counters, &seen) {
+            Poll::Ready(answer) => Some((id?, answer)),
+            Poll::Pending => {
+                // The task polls at once, so that a wake-up that this poll has missed is not
+                // needed.
+                let running = Running::new(dispatch, future, known, seen.since);
+                connection.spawn(id, running);
+                None
+            }
         }
     }
+}
 
-    /// Takes one of the places for running requests.
-    fn enter(&self) -> Option<Running> {
-        let running = Running(Arc::clone(&self.running));
-        // The guard is counted before it is known whether there is room, and gives its place back
-        // if not.
-        let before = self.running.fetch_add(1, Ordering::Relaxed);
-        (before < self.max_running).then_some(running)
+impl Service for Dispatcher {
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        arrived: &mut VecDeque<Asked>,
+        answers: &mut Answers,
+        mut now: Time,
+    ) {
+        self.lookup.refresh(&self.dispatch.routes);
+        let mut started = 0;
+        while !answers.is_full()
+            && let Some(asked) = arrived.pop_front()
+        {
+            started += 1;
+            if started % CLOCK_EVERY == 0 {
+                now = clock::now();
+            }
+            if let Some((id, answer)) = self.start_one(connection, asked, now) {
+                answers.push(id, answer);
+            }
+        }
+        count(&self.dispatch.counters.started, started);
+    }
+}
+
+impl Dispatch {
+    /// Why a request is not started, if so.
+    #[inline]
+    fn refusal(&self, deadline: Time, now: Time) -> Option<Error> {
+        // Those before it in the same batch may have taken long: a request past its deadline is
+        // never started. Where that is far away, the clock is not read for each.
+        if deadline <= now + CLOCK_SLACK && deadline <= clock::now() {
+            let text = "the deadline passed before the request was started";
+            return Some(Error::of(Code::DEADLINE, text));
+        }
+        if self.running() >= self.max_running {
+            let text = format!("{} requests are running already", self.max_running);
+            let error = Error::of(Code::OVERLOADED, text).with_retry(Retry::Here, RETRY_AFTER);
+            return Some(error);
+        }
+        None
     }
 
-    fn refuse(
-        &self,
-        connection: &Connection,
-        route: &str,
-        error: Error,
-    ) -> Result<Reply, ErrorBody> {
+    fn refuse(&self, connection: &Connection, route: &str, error: Error) -> Answered {
         let error = error.with_trace(trace::new());
-        count(&self.counters.failed);
+        count(&self.counters.failed, 1);
         tracing::debug!(
             target: "postroad::call", peer = %connection.peer, route,
             trace = error.trace().map(tracing::field::display), %error, "refused"
@@ -137,137 +298,34 @@ impl Dispatch {
     }
 }
 
-impl Service for Dispatch {
-    fn start(
-        &self,
-        connection: &Arc<Connection>,
-        arrived: Arrived,
-    ) -> Option<Result<Reply, ErrorBody>> {
-        let Arrived {
-            request: asked,
-            route,
-            protocol,
-        } = arrived;
-        let (name, route) = match self.find(&asked, route, protocol) {
-            Found::Route(name, route) => (name, route),
-            Found::Echo => {
-                count(&self.counters.started);
-                return Some(Ok(Reply {
-                    codec: asked.codec,
-                    payload: asked.payload,
-                }));
-            }
-            Found::Nothing(what) => {
-                let error = Error::of(Code::NOT_FOUND, what);
-                return Some(self.refuse(connection, "", error));
-            }
-        };
-        // Those before it in the same batch may have taken long: a request past its deadline is
-        // never started.
-        if asked.deadline != Time::NEVER && asked.deadline <= clock::now() {
-            let error = Error::of(
-                Code::DEADLINE,
-                "the deadline passed before the request was started",
-            );
-            return Some(self.refuse(connection, &name, error));
-        }
-        let Some(running) = self.enter() else {
-            let text = format!("{} requests are running already", self.max_running);
-            let error = Error::of(Code::OVERLOADED, text).with_retry(Retry::Here, RETRY_AFTER);
-            return Some(self.refuse(connection, &name, error));
-        };
-        count(&self.counters.started);
-        let id = asked.id;
-        let mut handling = Handling::new(self, connection, asked, protocol, name, &route, running);
-        match Pin::new(&mut handling).poll(&mut TaskContext::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Some(answer),
-            Poll::Pending => {
-                // The task polls at once, so that a wake-up that this poll has missed is not
-                // needed.
-                connection.spawn(id, handling);
-                None
-            }
-        }
-    }
-}
-
-/// Counts a request as running while it lives.
-struct Running(Arc<AtomicUsize>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A handler at work: in its context, guarded against panics, observed once when it is done.
-struct Handling {
-    future: Scoped<BoxFuture<'static, Result<Reply, ErrorBody>>>,
-    name: Arc<str>,
-    peer: Arc<str>,
+/// What is told of a request when it is over.
+struct Seen<'a> {
+    origin: &'a Origin,
     trace: Option<Trace>,
     since: Time,
-    counters: Arc<Counters>,
-    _running: Running,
 }
 
-impl Handling {
-    fn new(
-        dispatch: &Dispatch,
-        connection: &Connection,
-        asked: Asked,
-        protocol: &'static str,
-        name: Arc<str>,
-        route: &Route,
-        running: Running,
-    ) -> Self {
-        let Asked {
-            deadline,
-            priority,
-            trace,
-            payload,
-            codec,
-            attempt,
-            parts,
-            ..
-        } = asked;
-        let context = Context {
-            deadline,
-            priority,
-            trace,
-        };
-        let peer = Arc::clone(&connection.peer);
-        let request = Request {
-            route: Arc::clone(&name),
-            peer: Arc::clone(&peer),
-            protocol,
-            payload,
-            codec,
-            attempt,
-            context,
-            parts,
-        };
+impl<'a> Seen<'a> {
+    #[inline]
+    fn new(origin: &'a Origin, trace: Option<Trace>) -> Self {
         let is_observed = tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG);
         Self {
-            future: Scoped::new(context, start(route, request)),
-            name,
-            peer,
+            origin,
             trace,
             since: if is_observed { clock::now() } else { Time(0) },
-            counters: Arc::clone(&dispatch.counters),
-            _running: running,
         }
     }
 
-    fn panicked(&self, payload: &(dyn Any + Send)) -> ErrorBody {
+    #[cold]
+    fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> ErrorBody {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("of an unprintable kind");
         let trace = self.trace.unwrap_or_else(trace::new);
-        count(&self.counters.panicked);
+        count(&counters.panicked, 1);
         tracing::error!(
-            target: "postroad::call", peer = %self.peer, route = %self.name, %trace, panic = text,
-            "handler panicked"
+            target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route, %trace,
+            panic = text, "handler panicked"
         );
         // What exactly happened is the operator's business; the trace id finds it.
         let error = ErrorBody::new(Code::INTERNAL, "the handler failed unexpectedly");
@@ -278,9 +336,10 @@ impl Handling {
         }
     }
 
-    fn observe(&self, answer: &mut Result<Reply, ErrorBody>) {
+    #[inline]
+    fn observe(&self, counters: &Counters, answer: &mut Answered) {
         if let Err(error) = answer {
-            count(&self.counters.failed);
+            count(&counters.failed, 1);
             // Every failure can be found again, also when nobody asked for a trace.
             error.trace = error.trace.or(self.trace).or_else(|| Some(trace::new()));
         }
@@ -294,32 +353,76 @@ impl Handling {
             let trace = trace.map(tracing::field::display);
             let error = answer.as_ref().err().map(tracing::field::display);
             tracing::debug!(
-                target: "postroad::call", peer = %self.peer, route = %self.name, trace, micros,
-                error, "handled"
+                target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route,
+                trace, micros, error, "handled"
             );
         }
     }
 }
 
+type HandlerFuture = Scoped<BoxFuture<'static, Answered>>;
+
+/// Polls a handler: guarded against panics, observed once when it is done.
+#[inline]
+fn poll_guarded(
+    future: &mut HandlerFuture,
+    cx: &mut TaskContext<'_>,
+    counters: &Counters,
+    seen: &Seen<'_>,
+) -> Poll<Answered> {
+    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
+    let mut answer = match polled {
+        Ok(Poll::Pending) => return Poll::Pending,
+        Ok(Poll::Ready(answer)) => answer,
+        Err(payload) => Err(seen.panicked(counters, payload.as_ref())),
+    };
+    seen.observe(counters, &mut answer);
+    Poll::Ready(answer)
+}
+
 /// The handler's future. What panics before it exists panics when it is polled, where that is
 /// caught.
-fn start(route: &Route, request: Request) -> BoxFuture<'static, Result<Reply, ErrorBody>> {
+fn start(route: &Route, request: Request) -> BoxFuture<'static, Answered> {
     catch_unwind(AssertUnwindSafe(|| route.start(request)))
         .unwrap_or_else(|payload| Box::pin(async move { resume_unwind(payload) }))
 }
 
-impl Future for Handling {
-    type Output = Result<Reply, ErrorBody>;
+/// A handler that was not done at once: it counts as running while it lives.
+struct Running {
+    dispatch: Arc<Dispatch>,
+    future: HandlerFuture,
+    origin: Arc<Origin>,
+    since: Time,
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+impl Running {
+    fn new(dispatch: &Arc<Dispatch>, future: HandlerFuture, known: &Known, since: Time) -> Self {
+        dispatch.running.fetch_add(1, Ordering::Relaxed);
+        Self {
+            dispatch: Arc::clone(dispatch),
+            future,
+            origin: Arc::clone(&known.origin),
+            since,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.dispatch.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Future for Running {
+    type Output = Answered;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Answered> {
         let this = &mut *self;
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.future).poll(cx)));
-        let mut answer = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(answer)) => answer,
-            Err(payload) => Err(this.panicked(payload.as_ref())),
+        let seen = Seen {
+            origin: &this.origin,
+            trace: this.future.trace(),
+            since: this.since,
         };
-        this.observe(&mut answer);
-        Poll::Ready(answer)
+        poll_guarded(&mut this.future, cx, &this.dispatch.counters, &seen)
     }
 }

@@ -9,7 +9,7 @@ use crate::dialect::{
     Target,
 };
 use crate::error::{Code, ErrorBody, WireError, WireFault};
-use crate::session::{CallId, CloseReason, Event, Mapping, Reply, Request, RouteRef, bounded};
+use crate::session::{CallId, CloseReason, Event, Mapping, Reply, Request, RouteRef, no_room};
 
 impl DialectSession {
     /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
@@ -85,8 +85,7 @@ impl DialectSession {
             codec: self.codec_of_payload(),
             attempt: 0,
             deadline: Time::NEVER,
-            trace: None,
-            parts: Bytes::new(),
+            extras: None,
             payload,
         }));
         Ok(())
@@ -158,7 +157,8 @@ impl DialectSession {
             return false;
         }
         let queued = self.out.len() + self.held;
-        let answer = bounded(answer, queued, self.config.limits.outbox_max);
+        let max = self.config.limits.outbox_max;
+        let answer = answer.and_then(|reply| no_room(&reply, queued, max).map_or(Ok(reply), Err));
         let (kind, payload) = match answer {
             Ok(reply) => (FrameKind::Response, pending.reply.wrap(reply.payload)),
             Err(error) => (FrameKind::Error, error_text(&error)),

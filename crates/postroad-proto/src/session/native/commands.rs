@@ -1,5 +1,7 @@
 //! What a driver asks of the session: calls, answers, cancelling.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CancelReason, Drain, Event, Native, Phase, Role};
@@ -8,8 +10,8 @@ use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
-use crate::session::slots::Outgoing;
-use crate::session::{Call, CallId, Failure, Reply, bounded};
+use crate::session::slots::{Incoming, Outgoing};
+use crate::session::{Call, CallId, Failure, Reply, no_room};
 
 /// Keys that one call may have: the parts of the session's own need some of [`PARTS_MAX`].
 const CALL_METADATA_MAX: usize = PARTS_MAX - 8;
@@ -70,8 +72,27 @@ impl Native {
         id: u32,
         call: &Call<'_>,
     ) -> Result<Place, Failure> {
-        let mut parts = BytesMut::new();
         let route = self.route_number(call.route)?;
+        let is_plain = route != 0 && call.trace.is_none() && call.metadata.is_empty();
+        let parts = match is_plain {
+            true => BytesMut::new(),
+            false => self.parts_of(route, call)?,
+        };
+        let no_retry = if call.no_retry { NO_RETRY } else { 0 };
+        let head = Head {
+            class: call.priority & 7,
+            form: call.codec & 15 | (call.attempt & 7) << 4 | no_retry,
+            route,
+            id,
+            arg: call.deadline.micros_left(now),
+            ..Head::new(kind)
+        };
+        Ok(self.outbox.push(head, &parts, &call.payload))
+    }
+
+    /// What a call carries besides its payload.
+    fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<BytesMut, Failure> {
+        let mut parts = BytesMut::new();
         if route == 0 {
             put_part(&mut parts, PartTag::RouteName as u8, call.route.as_bytes());
         }
@@ -98,24 +119,26 @@ impl Native {
             let text = format!("metadata of {} bytes, at most {room} fit", parts.len());
             return Err(Failure::Unsendable(text));
         }
-        let no_retry = if call.no_retry { NO_RETRY } else { 0 };
-        let head = Head {
-            class: call.priority & 7,
-            form: call.codec & 15 | (call.attempt & 7) << 4 | no_retry,
-            route,
-            id,
-            arg: call.deadline.micros_left(now),
-            ..Head::new(kind)
-        };
-        Ok(self.outbox.push(head, &parts, call.payload.clone()))
+        Ok(parts)
     }
 
     /// The number of a route, defined on the way if there is room for it, else 0 (M-020).
     #[inline]
     fn route_number(&mut self, route: &str) -> Result<u16, Failure> {
-        if let Some(number) = self.routes_out.get(route) {
+        // Most calls have the route of the call before.
+        if let Some((name, number)) = &self.last_route
+            && **name == *route
+        {
             return Ok(*number);
         }
+        if let Some((name, number)) = self.routes_out.get_key_value(route) {
+            self.last_route = Some((Arc::clone(name), *number));
+            return Ok(*number);
+        }
+        self.define_route(route)
+    }
+
+    fn define_route(&mut self, route: &str) -> Result<u16, Failure> {
         if route.is_empty() || route.len() > ROUTE_NAME_MAX {
             let text = format!(
                 "route name of {} bytes, 1 to {ROUTE_NAME_MAX} are allowed",
@@ -169,7 +192,7 @@ impl Native {
             arg: reason,
             ..Head::new(Kind::Cancel)
         };
-        self.outbox.push(head, &[], Bytes::new());
+        self.outbox.push(head, &[], &Bytes::new());
         true
     }
 
@@ -194,30 +217,38 @@ impl Native {
         let Some(call) = self.callee.finish(id) else {
             return false;
         };
-        let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
-        match bounded(answer, queued, max) {
-            Ok(reply) if reply.payload.len() <= self.peer.max_message => {
-                let spent = now.since(call.since).as_micros();
-                let head = Head {
-                    class: call.priority,
-                    form: reply.codec & 15,
-                    id: id.0,
-                    arg: u32::try_from(spent).unwrap_or(u32::MAX),
-                    ..Head::new(Kind::Response)
-                };
-                self.outbox.push(head, &[], reply.payload);
-            }
-            Ok(reply) => {
-                let (len, max) = (reply.payload.len(), self.peer.max_message);
-                let text = format!("answer of {len} bytes, the client accepts {max}");
-                self.send_error(id.0, call.priority, &ErrorBody::new(Code::TOO_LARGE, text));
-            }
+        match answer {
+            Ok(reply) => self.send_reply(now, call, &reply),
             Err(error) => self.send_error(id.0, call.priority, &error),
         }
         if self.drain != Drain::No {
             self.continue_drain(now);
         }
         true
+    }
+
+    #[inline]
+    fn send_reply(&mut self, now: Time, call: Incoming, reply: &Reply) {
+        let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
+        let (len, len_max) = (reply.payload.len(), self.peer.max_message);
+        let refusal = no_room(reply, queued, max).or_else(|| {
+            (len > len_max).then(|| {
+                let text = format!("answer of {len} bytes, the client accepts {len_max}");
+                ErrorBody::new(Code::TOO_LARGE, text)
+            })
+        });
+        if let Some(error) = refusal {
+            return self.send_error(call.id.0, call.priority, &error);
+        }
+        let spent = now.since(call.since).as_micros();
+        let head = Head {
+            class: call.priority,
+            form: reply.codec & 15,
+            id: call.id.0,
+            arg: u32::try_from(spent).unwrap_or(u32::MAX),
+            ..Head::new(Kind::Response)
+        };
+        self.outbox.push(head, &[], &reply.payload);
     }
 
     pub(super) fn send_error(&mut self, id: u32, priority: u8, error: &ErrorBody) {
@@ -239,7 +270,7 @@ impl Native {
         };
         // An error is one frame: its causes are bounded so that it fits what every end accepts.
         self.outbox
-            .push(head, &[], cut_error(body, self.outbox.fragment, error));
+            .push(head, &[], &cut_error(body, self.outbox.fragment, error));
     }
 
     /// Answers a request whose time was up before it was whole (M-018).

@@ -85,7 +85,9 @@ pub struct Native {
     heartbeat: Heartbeat,
     stalls: Stalls,
     events: VecDeque<Event>,
-    routes_out: HashMap<Box<str>, u16>,
+    routes_out: HashMap<Arc<str>, u16>,
+    /// The route of the last call, and its number.
+    last_route: Option<(Arc<str>, u16)>,
     routes_in: Vec<Option<Arc<str>>>,
     routes_in_bytes: usize,
     next_message: u32,
@@ -135,6 +137,7 @@ impl Native {
             stalls: Stalls::default(),
             events: VecDeque::new(),
             routes_out: HashMap::new(),
+            last_route: None,
             routes_in: Vec::new(),
             routes_in_bytes: 0,
             next_message: 0,
@@ -172,6 +175,9 @@ impl Native {
                 }
             }
         }
+        if made_progress {
+            self.heartbeat.received(now);
+        }
         let is_partial = !buf.is_empty() && self.wants_read();
         self.stalls.handle_rest(now, is_partial, made_progress);
     }
@@ -180,11 +186,7 @@ impl Native {
     fn handle_frame(&mut self, now: Time, buf: &mut BytesMut) -> Result<bool, WireError> {
         match self.decoder.decode(buf)? {
             None => Ok(false),
-            Some(frame) => {
-                self.heartbeat.received(now);
-                self.receive(now, frame)?;
-                Ok(true)
-            }
+            Some(frame) => self.receive(now, frame).map(|()| true),
         }
     }
 

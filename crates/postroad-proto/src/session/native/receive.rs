@@ -13,12 +13,18 @@ use crate::session::assembly::{Known, Message, Unkept};
 use crate::session::slots::{Accepted, Incoming};
 use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef};
 
-/// Takes the parts off the body, and reads them.
-fn split_parts(head: &Head, body: &mut Bytes) -> Result<(Bytes, Known), WireError> {
-    let mut known = Known::default();
-    if !head.has_parts() {
-        return Ok((Bytes::new(), known));
+/// Takes the parts off the body, and reads them; most frames have none.
+#[inline]
+fn split_parts(head: &Head, body: &mut Bytes) -> Result<Option<Box<Known>>, WireError> {
+    if head.has_parts() {
+        read_parts(body).map(|known| Some(Box::new(known)))
+    } else {
+        Ok(None)
     }
+}
+
+fn read_parts(body: &mut Bytes) -> Result<Known, WireError> {
+    let mut known = Known::default();
     let (parts, end) = Parts::split(body)?;
     let wrong = |what: &str| WireError::new(WireFault::Parts, 16, what.to_owned());
     for part in parts {
@@ -27,7 +33,8 @@ fn split_parts(head: &Head, body: &mut Bytes) -> Result<(Bytes, Known), WireErro
             tag if tag == PartTag::RouteName as u8 => known.route = Some(route_name(part.value)?),
             tag if tag == PartTag::Trace as u8 => {
                 let trace = Trace::from_wire(part.value);
-                known.trace = Some(trace.ok_or_else(|| wrong("trace context is not 25 bytes"))?);
+                let trace = trace.ok_or_else(|| wrong("trace context is not 25 bytes"))?;
+                known.extras.trace = Some(trace);
             }
             tag if tag == PartTag::WholeLength as u8 => {
                 let bytes = part
@@ -41,9 +48,9 @@ fn split_parts(head: &Head, body: &mut Bytes) -> Result<(Bytes, Known), WireErro
             _ => {}
         }
     }
-    let parts = body.slice(2..end);
+    known.extras.parts = body.slice(2..end);
     body.advance(end);
-    Ok((parts, known))
+    Ok(known)
 }
 
 fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
@@ -62,7 +69,7 @@ fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
 /// A message that comes whole is as long as it says, if it says so (M-025).
 fn check_whole(message: &Message) -> Result<(), WireError> {
     let len = message.payload.len();
-    match message.known.whole {
+    match message.whole() {
         Some(whole) if whole != len => {
             let detail = format!("the whole length is {whole}, the message has {len} bytes");
             Err(WireError::new(WireFault::Length, 16, detail).with_id(message.head.id))
@@ -73,8 +80,9 @@ fn check_whole(message: &Message) -> Result<(), WireError> {
 
 /// Outside of calls nobody can be told: a critical part that is not understood ends the connection
 /// (M-031).
-fn refuse_critical(head: &Head, known: &Known) -> Result<(), WireError> {
-    let Some(tag) = known.refused else {
+#[inline]
+fn refuse_critical(head: &Head, known: Option<&Known>) -> Result<(), WireError> {
+    let Some(tag) = known.and_then(|known| known.refused) else {
         return Ok(());
     };
     let detail = format!("critical part 0x{tag:02x} is not understood");
@@ -154,7 +162,7 @@ impl Native {
 
     #[inline]
     fn receive_request(&mut self, now: Time, head: Head, mut body: Bytes) -> Result<(), WireError> {
-        let (parts, known) = split_parts(&head, &mut body)?;
+        let known = split_parts(&head, &mut body)?;
         let is_call = head.kind == Kind::Request as u8;
         if is_call == (head.id & MESSAGE_ID != 0) {
             let detail = "bit 31 of the id tells one-way messages from calls";
@@ -165,15 +173,14 @@ impl Native {
             return Err(WireError::new(WireFault::Id, 6, detail).with_id(head.id));
         }
         let deadline = Time::from_micros_left(now, head.arg);
-        if is_call && !self.accept(now, &head, deadline, &known)? {
+        if is_call && !self.accept(now, &head, deadline, known.as_deref())? {
             return Ok(());
         }
         if !is_call {
-            refuse_critical(&head, &known)?;
+            refuse_critical(&head, known.as_deref())?;
         }
         let message = Message {
             head,
-            parts,
             known,
             deadline,
             payload: body,
@@ -193,7 +200,7 @@ impl Native {
         now: Time,
         head: &Head,
         deadline: Time,
-        known: &Known,
+        known: Option<&Known>,
     ) -> Result<bool, WireError> {
         let id = CallId(head.id);
         let call = Incoming {
@@ -230,14 +237,14 @@ impl Native {
     }
 
     /// Why a call that has just arrived is not started, if so.
-    fn refusal_of(&self, now: Time, deadline: Time, known: &Known) -> Option<ErrorBody> {
+    fn refusal_of(&self, now: Time, deadline: Time, known: Option<&Known>) -> Option<ErrorBody> {
         if deadline <= now {
             return Some(ErrorBody::new(
                 Code::DEADLINE,
                 "the deadline had passed when the call arrived",
             ));
         }
-        if let Some(tag) = known.refused {
+        if let Some(tag) = known.and_then(|known| known.refused) {
             let text = format!("critical part 0x{tag:02x} is not understood");
             return Some(ErrorBody::new(Code::UNSUPPORTED, text));
         }
@@ -252,7 +259,7 @@ impl Native {
         let (limits, id) = (&self.config.limits, first.head.id);
         let wrong = |detail: String| WireError::new(WireFault::Length, 16, detail).with_id(id);
         let missing = || wrong("first of several fragments without its whole length".to_owned());
-        let whole = first.known.whole.ok_or_else(missing)?;
+        let whole = first.whole().ok_or_else(missing)?;
         if whole > limits.max_message {
             let max = limits.max_message;
             return Err(wrong(format!(
@@ -309,7 +316,6 @@ impl Native {
     fn deliver(&mut self, now: Time, message: Message) {
         let Message {
             head,
-            parts,
             known,
             deadline,
             payload,
@@ -319,7 +325,11 @@ impl Native {
         if !is_call && deadline <= now {
             return;
         }
-        let route = match known.route {
+        let (route, extras) = match known {
+            None => (None, None),
+            Some(known) => (known.route, Some(Box::new(known.extras))),
+        };
+        let route = match route {
             Some(name) if head.route == 0 => RouteRef::Name(name),
             None if head.route == 0 => RouteRef::Unsaid,
             _ => RouteRef::Number(head.route),
@@ -332,17 +342,16 @@ impl Native {
             codec: head.codec(),
             attempt: head.attempt(),
             deadline,
-            trace: known.trace,
-            parts,
+            extras,
             payload,
         }));
     }
 
     #[inline]
     fn receive_response(&mut self, head: Head, mut body: Bytes) -> Result<(), WireError> {
-        let (parts, known) = split_parts(&head, &mut body)?;
+        let known = split_parts(&head, &mut body)?;
         let id = CallId(head.id);
-        refuse_critical(&head, &known)?;
+        refuse_critical(&head, known.as_deref())?;
         if head.has_more() {
             if !self.caller.is_live(id) {
                 self.caller.late += 1;
@@ -353,7 +362,6 @@ impl Native {
                 Time(0),
                 Message {
                     head,
-                    parts,
                     known,
                     deadline,
                     payload: body,
@@ -371,14 +379,14 @@ impl Native {
     }
 
     fn receive_error(&mut self, head: &Head, mut body: Bytes) -> Result<(), WireError> {
-        let (_, known) = split_parts(head, &mut body)?;
-        refuse_critical(head, &known)?;
+        let known = split_parts(head, &mut body)?;
+        refuse_critical(head, known.as_deref())?;
         let error = ErrorBody::decode(body).ok_or_else(|| {
             WireError::new(WireFault::Reserved, 16, "error body does not parse").with_id(head.id)
         })?;
         let error = ErrorBody {
             retry_after_ms: head.arg,
-            trace: known.trace,
+            trace: known.and_then(|known| known.extras.trace),
             ..error
         };
         self.finish(CallId(head.id), Err(Failure::Remote(Box::new(error))));

@@ -1,0 +1,187 @@
+//! The hot paths of Postroad with nothing around them, to be counted and profiled.
+//!
+//! `counts SCENARIO COUNT IN_FLIGHT` runs both ends on one thread, so that the same work is done in
+//! the same order every time; `counts serve ENDPOINT` and `counts load URL SCENARIO COUNT
+//! IN_FLIGHT` are the two ends as processes. `cargo xtask counts` runs them under callgrind, DHAT
+//! and strace, and compares with `counts/counts.toml`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use postroad::{Bytes, Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
+use tokio::runtime::Builder;
+use tokio::sync::Notify;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call or send";
+
+/// What the server counts of one-way messages, and whom it tells.
+#[derive(Default)]
+struct Sink {
+    arrived: AtomicU64,
+    awaited: AtomicU64,
+    all: Notify,
+}
+
+fn router(sink: &Arc<Sink>) -> Router {
+    let sink = Arc::clone(sink);
+    let count = move |payload: Bytes| {
+        std::hint::black_box(payload);
+        if sink.arrived.fetch_add(1, Ordering::Relaxed) + 1 == sink.awaited.load(Ordering::Relaxed)
+        {
+            sink.all.notify_one();
+        }
+        std::future::ready(())
+    };
+    Router::new()
+        .route("counts/call", async |payload: Bytes| payload)
+        .route("counts/send", count)
+}
+
+async fn serve(endpoint: &str, sink: &Arc<Sink>) -> Outcome<postroad::RunningServer> {
+    let config = ServerConfig {
+        workers: None,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(router(sink)).config(config);
+    Ok(server.listen(endpoint.parse()?).start().await?)
+}
+
+async fn connect(url: &str) -> Outcome<Client> {
+    Ok(Client::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await?)
+}
+
+/// Callers that wait for their answers.
+async fn call(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
+    let callers = (0..in_flight).map(|number| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let mine = count / in_flight + u64::from(number < count % in_flight);
+            for _ in 0..mine {
+                let request = client
+                    .request("counts/call")
+                    .timeout(Duration::from_secs(60));
+                request.call_raw(Bytes::from_static(&PAYLOAD)).await?;
+            }
+            Ok::<_, postroad::CallError>(())
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    for caller in callers {
+        caller.await??;
+    }
+    Ok(())
+}
+
+/// Messages that nobody answers.
+async fn send(client: &Client, count: u64) -> Outcome<()> {
+    for _ in 0..count {
+        let message = client.request("counts/send");
+        message.send_bytes(0, Bytes::from_static(&PAYLOAD)).await?;
+    }
+    Ok(())
+}
+
+async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {
+    let sink = Arc::new(Sink::default());
+    sink.awaited.store(count, Ordering::Relaxed);
+    let server = serve("tcp://127.0.0.1:0", &sink).await?;
+    let client = connect(&format!("tcp://{}", server.addresses()[0])).await?;
+    let (begin, cpu) = (Instant::now(), cpu_time());
+    match scenario {
+        "call" => call(&client, count, in_flight).await?,
+        "send" => {
+            send(&client, count).await?;
+            sink.all.notified().await;
+        }
+        _ => return Err(USAGE.into()),
+    }
+    tell(count, begin.elapsed(), cpu_time() - cpu);
+    server.shutdown().await;
+    Ok(())
+}
+
+async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {
+    let client = connect(url).await?;
+    let (begin, cpu) = (Instant::now(), cpu_time());
+    match scenario {
+        "call" => call(&client, count, in_flight).await?,
+        "send" => send(&client, count).await?,
+        _ => return Err(USAGE.into()),
+    }
+    tell(count, begin.elapsed(), cpu_time() - cpu);
+    client.close().await;
+    Ok(())
+}
+
+/// CPU time of all threads of this process, as the scheduler counts it; nothing where there is no
+/// `/proc`.
+fn cpu_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of_task = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of_task).sum())
+}
+
+fn tell(count: u64, time: Duration, cpu: Duration) {
+    let each = |time: Duration| time.as_nanos() as f64 / count as f64;
+    println!(
+        "{count} messages, {:.1} ns each, {:.1} ns of this process's CPU each",
+        each(time),
+        each(cpu)
+    );
+}
+
+async fn run(arguments: &[&str]) -> Outcome<()> {
+    match arguments {
+        ["serve", endpoint] => {
+            let sink = Arc::new(Sink::default());
+            let server = serve(endpoint, &sink).await?;
+            println!("{}", server.addresses()[0]);
+            tokio::signal::ctrl_c().await?;
+            let handled = server.stats().started.max(1);
+            tell(handled, Duration::ZERO, cpu_time());
+            server.shutdown().await;
+            Ok(())
+        }
+        ["load", url, scenario, count, in_flight] => {
+            load(url, scenario, count.parse()?, in_flight.parse()?).await
+        }
+        [scenario, count, in_flight] => {
+            one_process(scenario, count.parse()?, in_flight.parse()?).await
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = match std::env::var("COUNTS_RUNTIME").as_deref() {
+        Ok("multi") => Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build(),
+        _ => Builder::new_current_thread().enable_all().build(),
+    };
+    let result = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(run(&arguments)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
