@@ -20,7 +20,7 @@ mod native;
 mod outbox;
 mod slots;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -434,6 +434,35 @@ pub enum Event {
     Closed(CloseReason),
 }
 
+/// Where the commonest events go; see [`Session::handle_bytes_into`].
+pub trait Sink {
+    /// A request or one-way message to handle.
+    fn request(&mut self, events: &mut VecDeque<Event>, request: Request);
+    /// A call of this end is over.
+    fn finished(&mut self, events: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>);
+    /// Whether no more should come before what came was taken.
+    fn is_full(&self) -> bool;
+}
+
+/// Queues them with the others.
+struct Queue;
+
+impl Sink for Queue {
+    #[inline]
+    fn request(&mut self, events: &mut VecDeque<Event>, request: Request) {
+        events.push_back(Event::Request(request));
+    }
+
+    #[inline]
+    fn finished(&mut self, events: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>) {
+        events.push_back(Event::Finished(id, end));
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
 /// A session of any protocol.
 #[derive(Debug)]
 pub enum Session {
@@ -490,6 +519,13 @@ impl Session {
     /// Takes what has been read. Bytes may stay in `buf`: an incomplete frame, or everything while
     /// [`Self::wants_read`] is false. Call again with the rest once it is true.
     pub fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
+        self.handle_bytes_into(now, buf, &mut Queue);
+    }
+
+    /// The same, but requests and answers go into `sink` at once instead of being queued as events.
+    /// Other events of the same bytes are polled afterwards; a request that was called off
+    /// meanwhile has its [`Event::Cancelled`] then.
+    pub fn handle_bytes_into(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         if let Self::Detect(detect) = self {
             match detect.decide(now, buf) {
                 Some(session) => *self = session,
@@ -497,7 +533,7 @@ impl Session {
             }
         }
         match self {
-            Self::Native(session) => session.handle_bytes(now, buf),
+            Self::Native(session) => session.handle_bytes(now, buf, sink),
             Self::Dialect(session) => session.handle_bytes(now, buf),
             Self::Detect(_) => {}
         }

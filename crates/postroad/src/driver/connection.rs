@@ -10,7 +10,10 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::error::ErrorBody;
-use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, Request, Session};
+use postroad_proto::limits::EVENTS_MAX;
+use postroad_proto::session::{
+    Call, CallId, CloseReason, Event, Failure, Reply, Request, Session, Sink,
+};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -94,6 +97,36 @@ pub(super) struct Batch {
     pub(super) arrived: VecDeque<Request>,
     wakers: Vec<Waker>,
     link: Option<Link>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.arrived.len().max(self.wakers.len()) >= EVENTS_MAX
+    }
+}
+
+/// Takes what arrives most without the detour over the session's events.
+struct Arriving<'a> {
+    waiters: &'a mut Waiters,
+    batch: &'a mut Batch,
+}
+
+impl Sink for Arriving<'_> {
+    #[inline]
+    fn request(&mut self, _: &mut VecDeque<Event>, request: Request) {
+        self.batch.arrived.push_back(request);
+    }
+
+    #[inline]
+    fn finished(&mut self, _: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>) {
+        let waker = self.waiters.finish(id, end);
+        self.batch.wakers.extend(waker);
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.batch.is_full()
+    }
 }
 
 /// What the driver has to know after it has used the session.
@@ -406,10 +439,23 @@ impl Connection {
         self.finish(self.lock(), &mut Batch::default())
     }
 
-    pub(super) fn handle_bytes(&self, now: Time, buf: &mut BytesMut, batch: &mut Batch) -> Status {
-        let mut inner = self.lock();
-        inner.session.handle_bytes(now, buf);
-        self.finish(inner, batch)
+    /// Takes what was read; also whether it stopped before the end, though there may be whole
+    /// frames left.
+    pub(super) fn handle_bytes(
+        &self,
+        now: Time,
+        buf: &mut BytesMut,
+        batch: &mut Batch,
+    ) -> (Status, bool) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let mut sink = Arriving {
+            waiters: &mut inner.waiters,
+            batch,
+        };
+        inner.session.handle_bytes_into(now, buf, &mut sink);
+        let has_stopped = !inner.session.wants_read() || batch.is_full();
+        (self.finish(guard, batch), has_stopped)
     }
 
     pub(super) fn handle_end(&self, now: Time, buf: &BytesMut, error: Option<String>) -> Status {

@@ -84,8 +84,8 @@ pub(crate) struct ConnectionDriver {
     service: Option<Box<dyn Service>>,
     /// What the session has said last.
     status: Status,
-    /// The session did not take all that was read.
-    is_paused: bool,
+    /// The session took less than what was read.
+    has_stopped: bool,
     /// The waker that the connection knows.
     waker: Option<Waker>,
     /// Requests whose handlers were not started yet, because answers wait to be read, and other
@@ -116,7 +116,7 @@ impl ConnectionDriver {
             stage: Stage::Running,
             service,
             status,
-            is_paused: false,
+            has_stopped: false,
             waker: None,
             batch: Batch::default(),
             answers: Answers::default(),
@@ -154,7 +154,7 @@ impl ConnectionDriver {
         if !self.status.wants_read {
             return Progress::Paused;
         }
-        if self.is_paused && !self.buf.is_empty() {
+        if self.has_stopped && !self.buf.is_empty() {
             // What was left in the buffer while reading was paused comes before anything new.
             self.now = clock::now();
             self.handle();
@@ -205,8 +205,8 @@ impl ConnectionDriver {
     /// Lets the session take what was read, and starts handlers.
     fn handle(&mut self) {
         let connection = &self.connection;
-        self.status = connection.handle_bytes(self.now, &mut self.buf, &mut self.batch);
-        self.is_paused = !self.status.wants_read;
+        (self.status, self.has_stopped) =
+            connection.handle_bytes(self.now, &mut self.buf, &mut self.batch);
         self.start_arrived();
     }
 

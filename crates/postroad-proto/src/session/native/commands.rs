@@ -11,7 +11,7 @@ use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, p
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::outbox::Place;
 use crate::session::slots::{Incoming, Outgoing};
-use crate::session::{Call, CallId, Failure, Reply, no_room};
+use crate::session::{Call, CallId, Failure, Reply, Sink, no_room};
 
 /// Keys that one call may have: the parts of the session's own need some of [`PARTS_MAX`].
 const CALL_METADATA_MAX: usize = PARTS_MAX - 8;
@@ -197,10 +197,15 @@ impl Native {
     }
 
     #[inline]
-    pub(super) fn finish(&mut self, id: CallId, result: Result<Reply, Failure>) {
+    pub(super) fn finish(
+        &mut self,
+        id: CallId,
+        result: Result<Reply, Failure>,
+        sink: &mut impl Sink,
+    ) {
         if self.caller.finish(id).is_some() {
             self.assembly.forget(id.0);
-            self.events.push_back(Event::Finished(id, result));
+            sink.finished(&mut self.events, id, result);
             if self.drain != Drain::No {
                 self.continue_drain(Time(0));
             }

@@ -22,7 +22,7 @@ use super::assembly::Assembly;
 use super::heartbeat::{Beat, Heartbeat};
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
-use super::{CancelReason, CloseReason, Config, Event, Failure, Stalls, earliest};
+use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
 use crate::Time;
 use crate::error::{Retry, WireError, WireFault};
 use crate::frame::{FrameDecoder, Head, Kind};
@@ -149,9 +149,9 @@ impl Native {
     }
 
     #[inline]
-    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
+    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         let mut made_progress = false;
-        while self.wants_read() {
+        while self.wants_read() && !sink.is_full() {
             let before = buf.len();
             let step = match self.phase {
                 Phase::Closed => {
@@ -159,7 +159,7 @@ impl Native {
                     return;
                 }
                 Phase::Opening(_) => self.handle_opening(now, buf),
-                Phase::Open => self.handle_frame(now, buf),
+                Phase::Open => self.handle_frame(now, buf, sink),
             };
             match step {
                 Ok(true) => {
@@ -178,15 +178,20 @@ impl Native {
         if made_progress {
             self.heartbeat.received(now);
         }
-        let is_partial = !buf.is_empty() && self.wants_read();
+        let is_partial = !buf.is_empty() && self.wants_read() && !sink.is_full();
         self.stalls.handle_rest(now, is_partial, made_progress);
     }
 
     #[inline]
-    fn handle_frame(&mut self, now: Time, buf: &mut BytesMut) -> Result<bool, WireError> {
+    fn handle_frame(
+        &mut self,
+        now: Time,
+        buf: &mut BytesMut,
+        sink: &mut impl Sink,
+    ) -> Result<bool, WireError> {
         match self.decoder.decode(buf)? {
             None => Ok(false),
-            Some(frame) => self.receive(now, frame).map(|()| true),
+            Some(frame) => self.receive(now, frame, sink).map(|()| true),
         }
     }
 

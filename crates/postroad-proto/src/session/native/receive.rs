@@ -11,7 +11,7 @@ use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts};
 use crate::limits::ROUTE_NAME_MAX;
 use crate::session::assembly::{Known, Message, Unkept};
 use crate::session::slots::{Accepted, Incoming};
-use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef};
+use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef, Sink};
 
 /// Takes the parts off the body, and reads them; most frames have none.
 #[inline]
@@ -96,7 +96,12 @@ fn wrong_state(head: &Head, kind: Kind) -> WireError {
 
 impl Native {
     #[inline]
-    pub(super) fn receive(&mut self, now: Time, frame: Frame) -> Result<(), WireError> {
+    pub(super) fn receive(
+        &mut self,
+        now: Time,
+        frame: Frame,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         let Frame { head, body } = frame;
         // Kinds with bit 7 set that are not known are skipped (M-013); the decoder has refused the
         // others.
@@ -104,10 +109,12 @@ impl Native {
             return Ok(());
         };
         match (kind, self.role) {
-            (Kind::Response, Role::Client) => self.receive_response(head, body),
-            (Kind::Request | Kind::OneWay, Role::Server) => self.receive_request(now, head, body),
-            (Kind::Error, Role::Client) => self.receive_error(&head, body),
-            (Kind::Data, _) => self.receive_data(now, &head, &body),
+            (Kind::Response, Role::Client) => self.receive_response(head, body, sink),
+            (Kind::Request | Kind::OneWay, Role::Server) => {
+                self.receive_request(now, head, body, sink)
+            }
+            (Kind::Error, Role::Client) => self.receive_error(&head, body, sink),
+            (Kind::Data, _) => self.receive_data(now, &head, &body, sink),
             (Kind::Cancel, Role::Server) => {
                 self.receive_cancel(now, &head);
                 Ok(())
@@ -161,7 +168,13 @@ impl Native {
     }
 
     #[inline]
-    fn receive_request(&mut self, now: Time, head: Head, mut body: Bytes) -> Result<(), WireError> {
+    fn receive_request(
+        &mut self,
+        now: Time,
+        head: Head,
+        mut body: Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         let known = split_parts(&head, &mut body)?;
         let is_call = head.kind == Kind::Request as u8;
         if is_call == (head.id & MESSAGE_ID != 0) {
@@ -186,10 +199,10 @@ impl Native {
             payload: body,
         };
         if head.has_more() {
-            return self.begin(now, message);
+            return self.begin(now, message, sink);
         }
         check_whole(&message)?;
-        self.deliver(now, message);
+        self.deliver(now, message, sink);
         Ok(())
     }
 
@@ -255,7 +268,7 @@ impl Native {
         None
     }
 
-    fn begin(&mut self, now: Time, first: Message) -> Result<(), WireError> {
+    fn begin(&mut self, now: Time, first: Message, sink: &mut impl Sink) -> Result<(), WireError> {
         let (limits, id) = (&self.config.limits, first.head.id);
         let wrong = |detail: String| WireError::new(WireFault::Length, 16, detail).with_id(id);
         let missing = || wrong("first of several fragments without its whole length".to_owned());
@@ -271,7 +284,7 @@ impl Native {
             Ok(()) => Ok(()),
             Err(Unkept::Wrong(error)) => Err(error.with_id(id)),
             Err(Unkept::NoRoom) => {
-                self.refuse_message(now, id);
+                self.refuse_message(now, id, sink);
                 Ok(())
             }
         }
@@ -279,18 +292,25 @@ impl Native {
 
     /// There is no room for another large message: a call is told so, an answer's call ends without
     /// it.
-    fn refuse_message(&mut self, now: Time, id: u32) {
+    fn refuse_message(&mut self, now: Time, id: u32, sink: &mut impl Sink) {
         let error = ErrorBody::new(Code::OVERLOADED, "no room for another large message now");
         if self.role == Role::Client {
             // The handler has run.
             let error = error.with_retry(Retry::IfIdempotent);
-            self.finish(CallId(id), Err(Failure::Remote(Box::new(error))));
+            let failure = Failure::Remote(Box::new(error));
+            self.finish(CallId(id), Err(failure), sink);
         } else if id & MESSAGE_ID == 0 {
             self.respond(now, CallId(id), Err(error.with_retry(Retry::Here)));
         }
     }
 
-    fn receive_data(&mut self, now: Time, head: &Head, body: &Bytes) -> Result<(), WireError> {
+    fn receive_data(
+        &mut self,
+        now: Time,
+        head: &Head,
+        body: &Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         if (head.arg == 1) != (self.role == Role::Client) || head.arg > 1 {
             return Err(wrong_state(head, Kind::Data));
         }
@@ -303,17 +323,17 @@ impl Native {
                 codec: message.head.codec(),
                 payload: message.payload,
             };
-            self.finish(id, Ok(reply));
+            self.finish(id, Ok(reply), sink);
         } else if message.deadline <= now && head.id & MESSAGE_ID == 0 {
             self.refuse_late(now, id);
         } else {
-            self.deliver(now, message);
+            self.deliver(now, message, sink);
         }
         Ok(())
     }
 
     #[inline]
-    fn deliver(&mut self, now: Time, message: Message) {
+    fn deliver(&mut self, now: Time, message: Message, sink: &mut impl Sink) {
         let Message {
             head,
             known,
@@ -334,7 +354,7 @@ impl Native {
             None if head.route == 0 => RouteRef::Unsaid,
             _ => RouteRef::Number(head.route),
         };
-        self.events.push_back(Event::Request(Request {
+        let request = Request {
             id: is_call.then_some(CallId(head.id)),
             route,
             priority: head.priority(),
@@ -344,11 +364,17 @@ impl Native {
             deadline,
             extras,
             payload,
-        }));
+        };
+        sink.request(&mut self.events, request);
     }
 
     #[inline]
-    fn receive_response(&mut self, head: Head, mut body: Bytes) -> Result<(), WireError> {
+    fn receive_response(
+        &mut self,
+        head: Head,
+        mut body: Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         let known = split_parts(&head, &mut body)?;
         let id = CallId(head.id);
         refuse_critical(&head, known.as_deref())?;
@@ -358,27 +384,28 @@ impl Native {
                 return Ok(());
             }
             let deadline = Time::NEVER;
-            return self.begin(
-                Time(0),
-                Message {
-                    head,
-                    known,
-                    deadline,
-                    payload: body,
-                },
-            );
-        }
-        self.finish(
-            id,
-            Ok(Reply {
-                codec: head.codec(),
+            let message = Message {
+                head,
+                known,
+                deadline,
                 payload: body,
-            }),
-        );
+            };
+            return self.begin(Time(0), message, sink);
+        }
+        let reply = Reply {
+            codec: head.codec(),
+            payload: body,
+        };
+        self.finish(id, Ok(reply), sink);
         Ok(())
     }
 
-    fn receive_error(&mut self, head: &Head, mut body: Bytes) -> Result<(), WireError> {
+    fn receive_error(
+        &mut self,
+        head: &Head,
+        mut body: Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         let known = split_parts(head, &mut body)?;
         refuse_critical(head, known.as_deref())?;
         let error = ErrorBody::decode(body).ok_or_else(|| {
@@ -389,7 +416,8 @@ impl Native {
             trace: known.and_then(|known| known.extras.trace),
             ..error
         };
-        self.finish(CallId(head.id), Err(Failure::Remote(Box::new(error))));
+        let failure = Failure::Remote(Box::new(error));
+        self.finish(CallId(head.id), Err(failure), sink);
         Ok(())
     }
 
