@@ -121,7 +121,7 @@ async fn closed_loop<C: Caller>(mut caller: C, recorder: Arc<Recorder>) -> Resul
     let mut lap = recorder.lap();
     loop {
         caller.call().await?;
-        if !lap.next() {
+        if !lap.tick() {
             return Ok(());
         }
     }

@@ -111,7 +111,7 @@ pub struct Lap {
 
 impl Lap {
     /// A call was answered, and the next begins now, if this says so.
-    pub fn next(&mut self) -> bool {
+    pub fn tick(&mut self) -> bool {
         let now = Instant::now();
         let since = std::mem::replace(&mut self.last, now);
         self.answered(since, now, 1)

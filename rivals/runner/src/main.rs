@@ -1,12 +1,16 @@
 //! Starts every rival, measures them in turns, and says which goals are reached.
 
 mod build;
+mod goals;
 mod measure;
+mod plot;
 mod process;
+mod report;
 mod results;
 mod rows;
 mod table;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -82,8 +86,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if rows.is_empty() {
         return Err("no row has this name in these groups".into());
     }
-    let built = build::home().join("target/release");
+    let home = build::home();
+    let built = home.join("target/release");
     let absent = build::prepare(&rows, &built);
+    let rows: Vec<&Row> = rows
+        .into_iter()
+        .filter(|row| !absent.contains_key(row.name))
+        .collect();
     let seconds = if arguments.quick {
         0.3
     } else {
@@ -95,29 +104,54 @@ fn run(arguments: &Arguments) -> Result<bool> {
         seconds,
     };
     let rounds = if arguments.quick { 1 } else { arguments.rounds };
-    let mut results = Results::default();
-    let mut failed = false;
+    let (results, failed) = measure_all(&bench, rounds, &rows, &cells);
+    println!(
+        "{}## Goals\n\n{}",
+        table::tables(&results),
+        goals::table(&results)
+    );
+    let not_run: Vec<String> = absent
+        .iter()
+        .map(|(row, problem)| format!("not run: {row}: {problem}"))
+        .collect();
+    not_run
+        .iter()
+        .chain(&failed)
+        .for_each(|line| println!("{line}"));
+    if !arguments.quick && arguments.only.is_empty() {
+        report::keep(&home.join("results"), results, &not_run)?;
+    }
+    Ok(failed.is_empty() && not_run.is_empty())
+}
+
+/// Every row in every cell, then the same again: what slows the machine for a while slows all.
+fn measure_all(
+    bench: &Bench,
+    rounds: usize,
+    rows: &[&'static Row],
+    cells: &[&'static Cell],
+) -> (Results, BTreeSet<String>) {
+    let (mut results, mut failed) = (Results::default(), BTreeSet::new());
     for round in 1..=rounds {
-        for cell in &cells {
-            let rows = rows.iter().filter(|row| row.cells.contains(&cell.name));
-            for row in rows.filter(|row| !absent.contains_key(row.name)) {
+        for cell in cells {
+            for row in rows.iter().filter(|row| row.cells.contains(&cell.name)) {
                 let report = bench.measure(row, cell);
-                let said = report.as_ref().map_or_else(ToString::to_string, |report| {
-                    let value = report.get(cell.by);
-                    value.map_or_else(|| "-".to_owned(), |value| table::show(cell.by, value))
-                });
+                let said = match &report {
+                    Ok(report) => report
+                        .get(cell.by)
+                        .map_or_else(|| "-".to_owned(), |value| table::show(cell.by, value)),
+                    Err(error) => {
+                        failed.insert(format!("failed: {} in {}: {error}", row.name, cell.name));
+                        error.to_string()
+                    }
+                };
                 eprintln!(
                     "round {round}/{rounds}  {:<9} {:<22} {said}",
                     cell.name, row.name
                 );
-                failed |= report.is_err();
                 results.add(cell.name, row.name, report.ok());
             }
         }
     }
-    println!("{}", table::tables(&results));
-    for (row, problem) in &absent {
-        println!("not run: {row}: {problem}");
-    }
-    Ok(!failed && absent.is_empty())
+    (results, failed)
 }

@@ -1,36 +1,74 @@
-//! All numbers of a run: medians over rounds, their spread, and ratios within a round.
+//! All numbers: medians over rounds, their spread, and ratios within a round.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
 use crate::measure::Report;
-use crate::rows::{CELLS, Metric, ROWS, Row};
+use crate::rows::{CELLS, Cell, Kind, Metric, ROWS, Row};
 
 /// Reports by cell and row, one a round; none where the row failed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(transparent)]
 pub(crate) struct Results {
-    rounds: BTreeMap<(String, String), Vec<Option<Report>>>,
+    cells: BTreeMap<String, BTreeMap<String, Vec<Option<Report>>>>,
 }
 
 impl Results {
-    pub(crate) fn add(&mut self, cell: &str, row: &str, report: Option<Report>) {
-        let key = (cell.to_owned(), row.to_owned());
-        self.rounds.entry(key).or_default().push(report);
+    /// What earlier runs have left, if they have.
+    pub(crate) fn load(file: &Path) -> Result<Self> {
+        match fs::read_to_string(file) {
+            Ok(text) => Ok(serde_json::from_str(&text)?),
+            Err(_) => Ok(Self::default()),
+        }
     }
 
-    fn all(&self, cell: &str, row: &str) -> &[Option<Report>] {
-        let key = (cell.to_owned(), row.to_owned());
-        self.rounds.get(&key).map_or(&[], Vec::as_slice)
+    pub(crate) fn save(&self, file: &Path) -> Result<()> {
+        Ok(fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
+    }
+
+    /// Replaces the cells that were measured again, whole.
+    pub(crate) fn replace(&mut self, newer: Self) {
+        self.cells.extend(newer.cells);
+    }
+
+    pub(crate) fn add(&mut self, cell: &str, row: &str, report: Option<Report>) {
+        let rows = self.cells.entry(cell.to_owned()).or_default();
+        rows.entry(row.to_owned()).or_default().push(report);
+    }
+
+    fn rounds(&self, cell: &str, row: &str) -> &[Option<Report>] {
+        let rows = self.cells.get(cell);
+        rows.and_then(|rows| rows.get(row))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The cells that have a number, in the order of the table.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &'static Cell> {
+        CELLS
+            .iter()
+            .filter(|cell| self.rows(cell.name).next().is_some())
     }
 
     /// The rows of a cell that have a number, in the order of the table.
     pub(crate) fn rows(&self, cell: &str) -> impl Iterator<Item = &'static Row> {
         ROWS.iter()
-            .filter(move |row| self.all(cell, row.name).iter().any(Option::is_some))
+            .filter(move |row| self.rounds(cell, row.name).iter().any(Option::is_some))
     }
 
-    /// Each round's number.
-    pub(crate) fn values(&self, cell: &str, row: &str, metric: Metric) -> Vec<f64> {
-        let reports = self.all(cell, row).iter().flatten();
+    /// How many rounds a cell was measured in.
+    pub(crate) fn rounds_of(&self, cell: &str) -> usize {
+        self.rows(cell)
+            .map(|row| self.rounds(cell, row.name).len())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn values(&self, cell: &str, row: &str, metric: Metric) -> Vec<f64> {
+        let reports = self.rounds(cell, row).iter().flatten();
         reports.filter_map(|report| report.get(metric)).collect()
     }
 
@@ -46,25 +84,39 @@ impl Results {
         Some((greatest - least) / median(values)?)
     }
 
-    /// The median of the ratios of two rows, each taken within one round.
+    /// The best median among the rows of one kind, and whose it is.
+    pub(crate) fn best(
+        &self,
+        cell: &str,
+        kind: Kind,
+        metric: Metric,
+    ) -> Option<(&'static str, f64)> {
+        let rows = self.rows(cell).filter(|row| row.kind == kind);
+        let medians = rows.filter_map(|row| Some((row.name, self.median(cell, row.name, metric)?)));
+        medians.reduce(|one, other| {
+            if metric.better(one.1, other.1) == one.1 {
+                one
+            } else {
+                other
+            }
+        })
+    }
+
+    /// The median of the ratios, each taken within one round, of a row to the best of others.
     pub(crate) fn ratio(
         &self,
         cell: &str,
         row: &str,
-        reference: &str,
+        others: &[&str],
         metric: Metric,
     ) -> Option<f64> {
-        let pairs = self.all(cell, row).iter().zip(self.all(cell, reference));
-        let ratios = pairs.filter_map(|(ours, theirs)| {
-            Some(ours.as_ref()?.get(metric)? / theirs.as_ref()?.get(metric)?)
+        let number =
+            |row: &str, round: usize| self.rounds(cell, row).get(round)?.as_ref()?.get(metric);
+        let ratios = (0..self.rounds_of(cell)).filter_map(|round| {
+            let theirs = others.iter().filter_map(|other| number(other, round));
+            Some(number(row, round)? / theirs.reduce(|one, other| metric.better(one, other))?)
         });
         median(ratios.collect())
-    }
-
-    pub(crate) fn cells(&self) -> impl Iterator<Item = &'static crate::rows::Cell> {
-        CELLS
-            .iter()
-            .filter(|cell| self.rows(cell.name).next().is_some())
     }
 }
 
@@ -72,4 +124,34 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
     Some(f64::midpoint(values[low], values[high]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(calls: u64) -> Option<Report> {
+        let text = format!(
+            r#"{{"calls":{calls},"seconds":1,"p50":0,"p99":0,"max":0,"own_cpu":0,"other_cpu":0,
+            "connection_bytes":0}}"#
+        );
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round_and_a_failed_round_is_left_out() {
+        let mut results = Results::default();
+        for (ours, theirs) in [(10, 5), (400, 100), (30, 10), (7, 0)] {
+            results.add("S", "postroad ct", report(ours));
+            results.add("S", "tarpc ct", report(theirs).filter(|_| theirs > 0));
+        }
+        let ratio = results.ratio("S", "postroad ct", &["tarpc ct"], Metric::Rate);
+        assert_eq!(ratio, Some(3.0));
+        assert_eq!(results.median("S", "postroad ct", Metric::Rate), Some(20.0));
+        assert_eq!(results.spread("S", "tarpc ct", Metric::Rate), Some(9.5));
+        assert_eq!(
+            results.best("S", Kind::Rival, Metric::Rate),
+            Some(("tarpc ct", 10.0))
+        );
+    }
 }

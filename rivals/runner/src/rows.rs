@@ -92,8 +92,25 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
-    pub(crate) fn is_better_when_less(self) -> bool {
-        self != Self::Rate
+    /// The head of its column.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Rate => "a second",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::Cpu => "cpu a call",
+            Self::Memory => "memory a connection",
+            Self::Frame => "a frame",
+        }
+    }
+
+    /// The better of two numbers.
+    pub(crate) fn better(self, one: f64, other: f64) -> f64 {
+        if self == Self::Rate {
+            one.max(other)
+        } else {
+            one.min(other)
+        }
     }
 }
 
@@ -209,10 +226,12 @@ pub(crate) const CELLS: &[Cell] = &[
     ),
 ];
 
-const CALLS: &[&str] = &["S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128"];
 const CALLS_W: &[&str] = &["S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128", "W"];
 const CALLS_WD: &[&str] = &[
     "S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128", "W", "D",
+];
+const CALLS_CW: &[&str] = &[
+    "S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128", "C 64 B", "C 1 KiB", "W",
 ];
 const ALL: &[&str] = &[
     "S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128", "C 64 B", "C 1 KiB", "W", "D",
@@ -268,39 +287,91 @@ const fn postroad(
     }
 }
 
+const fn decoder(name: &'static str, kind: Kind, mode: &'static str) -> Row {
+    let (peer, runtime, server) = ("decode", "ct", Server::None);
+    Row {
+        name,
+        kind,
+        peer,
+        mode,
+        runtime,
+        server,
+        cells: &["G"],
+    }
+}
+
 pub(crate) const ROWS: &[Row] = &[
-    floor("raw blocking", "blocking", CALLS),
+    floor("raw blocking", "blocking", CALLS_CW),
     floor("raw spin", "spin", &["A"]),
     Row {
         server: Server::Unix,
         ..floor("raw unix", "blocking", &["S", "A"])
     },
-    floor("tokio echo ct", "tokio", &["S", "A"]),
+    floor("tokio echo ct", "tokio", &["S", "A", "W"]),
+    Row {
+        runtime: "mt",
+        ..floor("tokio echo mt", "tokio", &["W", "D"])
+    },
+    floor("tokio feed", "codec", ONE_WAY),
     rival(
         "redis ping",
         "redis",
         "ct",
         Server::Alone(Package::Redis),
-        CALLS,
+        CALLS_W,
     ),
     rival("tarpc ct", "tarpc", "ct", Server::Own, CALLS_W),
     rival("tarpc mt", "tarpc", "mt", Server::Own, CALLS_W),
     rival("tonic ct", "tonic", "ct", Server::Own, CALLS_W),
     rival("tonic mt", "tonic", "mt", Server::Own, CALLS_WD),
+    rival("volo-thrift mt", "volo", "mt", Server::Own, CALLS_W),
+    rival("nats", "nats", "ct", Server::Broker(Package::Nats), ALL),
+    rival("zenoh", "zenoh", "ct", Server::Own, CALLS_CW),
+    rival(
+        "mosquitto",
+        "mosquitto",
+        "ct",
+        Server::Alone(Package::Mosquitto),
+        ONE_WAY,
+    ),
+    rival(
+        "mosquitto ping",
+        "mosquitto",
+        "ct",
+        Server::Alone(Package::Mosquitto),
+        &["D"],
+    ),
+    rival(
+        "go plain",
+        "go",
+        "",
+        Server::Own,
+        &["S", "A", "T 1x64", "T 1x1024", "C 64 B"],
+    ),
+    Row {
+        mode: "batched",
+        ..rival("go batched", "go", "", Server::Own, ONE_WAY)
+    },
     postroad("postroad ct", "", "ct", ALL),
     postroad("postroad mt", "", "mt", ALL),
     Row {
         server: Server::Unix,
         ..postroad("postroad unix", "", "ct", &["S", "A"])
     },
+    decoder("LengthDelimitedCodec", Kind::Rival, "codec"),
+    decoder("decode owned", Kind::Postroad, "owned"),
+    decoder("decode owned, checksum", Kind::Postroad, "owned-sum"),
 ];
 
 impl Row {
     /// Connections in a cell: who has one call in flight on a connection needs more of them.
     pub(crate) fn connections(&self, cell: &Cell) -> usize {
-        match (self.peer, cell.name) {
-            ("floor", "W") => cell.in_flight,
-            _ => cell.connections,
+        let has_calls_one_by_one =
+            self.mode == "tokio" || (self.kind == Kind::Floor && cell.name == "W");
+        if has_calls_one_by_one {
+            cell.connections.max(cell.in_flight)
+        } else {
+            cell.connections
         }
     }
 }

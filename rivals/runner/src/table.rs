@@ -14,7 +14,8 @@ pub(crate) fn tables(results: &Results) -> String {
     for cell in results.cells() {
         let table = table(results, cell);
         // Writing to a text cannot fail.
-        let _ = writeln!(text, "## {}: {}\n\n{table}", cell.name, cell.title);
+        let (name, title, rounds) = (cell.name, cell.title, results.rounds_of(cell.name));
+        let _ = writeln!(text, "## {name}: {title}\n\nRounds: {rounds}.\n\n{table}");
     }
     text
 }
@@ -22,7 +23,7 @@ pub(crate) fn tables(results: &Results) -> String {
 fn table(results: &Results, cell: &Cell) -> String {
     let columns = columns(cell);
     let mut head = vec!["row".to_owned()];
-    head.extend(columns.iter().map(|metric| title(*metric).to_owned()));
+    head.extend(columns.iter().map(|metric| metric.title().to_owned()));
     head.extend(["spread", "to raw blocking", "to postroad ct"].map(str::to_owned));
     let rows = results.rows(cell.name).map(|row| {
         let name = match row.kind {
@@ -36,9 +37,9 @@ fn table(results: &Results, cell: &Cell) -> String {
             line.push(value.map_or_else(|| "-".to_owned(), |value| show(*metric, value)));
         }
         let spread = results.spread(cell.name, row.name, cell.by);
-        line.push(spread.map_or_else(|| "-".to_owned(), |spread| percent(spread)));
+        line.push(spread.map_or_else(|| "-".to_owned(), percent));
         for reference in [FLOOR, OURS] {
-            let ratio = results.ratio(cell.name, row.name, reference, cell.by);
+            let ratio = results.ratio(cell.name, row.name, &[reference], cell.by);
             line.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")));
         }
         line
@@ -57,17 +58,6 @@ fn columns(cell: &Cell) -> Vec<Metric> {
         ("C 64 B" | "C 1 KiB", _) => vec![Metric::Rate],
         ("D", _) => vec![Metric::Memory, Metric::Rate, Metric::P50, Metric::P99],
         _ => vec![Metric::P50, Metric::P99, Metric::Rate, Metric::Cpu],
-    }
-}
-
-fn title(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Rate => "a second",
-        Metric::P50 => "p50",
-        Metric::P99 => "p99",
-        Metric::Cpu => "cpu a call",
-        Metric::Memory => "memory a connection",
-        Metric::Frame => "a frame",
     }
 }
 

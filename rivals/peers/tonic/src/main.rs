@@ -13,7 +13,12 @@ use tonic::{Request, Response, Status};
 const STREAMS: u32 = 8192;
 
 /// What `tonic-build` made of `build.rs`.
-#[expect(unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
+#[expect(
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated"
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/rivals.Echo.rs"));
 }
