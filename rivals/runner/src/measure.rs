@@ -76,8 +76,8 @@ impl Bench {
             if row.server == Server::Own {
                 receiver.accepts_at(&at)?;
             }
-            let _sender = self.role("sender", row, cell, &at, &[])?;
-            return receiver.result(limit);
+            servers.push(self.role("sender", row, cell, &at, &[])?);
+            return receiver.result(&mut servers, limit);
         }
         if matches!(row.server, Server::Own | Server::Unix | Server::Broker(_)) {
             let mut server = self.role("server", row, cell, &at, &[])?;
@@ -85,7 +85,8 @@ impl Bench {
             servers.push(server);
         }
         let watched: Vec<u32> = servers.iter().map(Running::id).collect();
-        self.role("client", row, cell, &at, &watched)?.result(limit)
+        self.role("client", row, cell, &at, &watched)?
+            .result(&mut servers, limit)
     }
 
     fn role(

@@ -5,9 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
+
+use serde::de::DeserializeOwned;
 
 use crate::Result;
 
@@ -58,30 +61,49 @@ impl Running {
             if connected.is_ok() {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
-                return Err(format!("{} has ended by itself: {status}", self.name).into());
-            }
+            self.must_run()?;
             thread::sleep(Duration::from_millis(5));
         }
         Err(format!("{} does not accept connections at {at}", self.name).into())
     }
 
-    /// The line of JSON that a measuring process ends with.
-    pub(crate) fn result<T: serde::de::DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
+    /// The line of JSON that a measuring process ends with. The others must outlive it: what they
+    /// did not do was not measured.
+    pub(crate) fn result<T: DeserializeOwned>(
+        &mut self,
+        others: &mut [Self],
+        limit: Duration,
+    ) -> Result<T> {
         let output = self.child.stdout.take().ok_or("a result is read once")?;
-        let (sender, lines) = std::sync::mpsc::sync_channel(1);
+        let (sender, line) = sync_channel(1);
         thread::spawn(move || {
-            let line = BufReader::new(output)
-                .lines()
-                .find(|line| line.as_ref().map_or(true, |line| line.starts_with('{')));
+            let mut lines = BufReader::new(output).lines().map_while(io::Result::ok);
+            let line = lines.find(|line| line.starts_with('{'));
             // Nobody listens any more if it took too long.
             let _ = sender.send(line);
         });
-        let line = lines
-            .recv_timeout(limit)
-            .map_err(|_| format!("{} gave no result in {limit:?}", self.name))?;
-        let line = line.ok_or_else(|| format!("{} ended without a result", self.name))??;
-        Ok(serde_json::from_str(&line)?)
+        let deadline = Instant::now() + limit;
+        loop {
+            let line = line.recv_timeout(Duration::from_millis(100));
+            for other in &mut *others {
+                other.must_run()?;
+            }
+            match line {
+                Ok(Some(line)) => return Ok(serde_json::from_str(&line)?),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("{} gave no result in {limit:?}", self.name).into());
+                }
+                _ => return Err(format!("{} ended without a result", self.name).into()),
+            }
+        }
+    }
+
+    fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("{} has ended by itself: {status}", self.name).into()),
+        }
     }
 }
 

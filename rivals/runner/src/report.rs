@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use crate::build::home;
 use crate::results::Results;
 use crate::{Result, goals, plot, table};
 
@@ -13,7 +15,7 @@ pub(crate) fn keep(folder: &Path, newer: Results, not_run: &[String]) -> Result<
     fs::create_dir_all(folder)?;
     let rounds = folder.join("rounds.json");
     let mut results = Results::load(&rounds)?;
-    results.replace(newer);
+    results.replace(newer, &commit());
     results.save(&rounds)?;
     let absent: String = not_run.iter().map(|line| format!("- {line}\n")).collect();
     let page = format!(
@@ -46,4 +48,25 @@ fn machine() -> String {
     let kernel = read("/proc/sys/kernel/osrelease");
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     format!("{count} x {name}, Linux {kernel}")
+}
+
+/// The state of the repository, the results themselves aside; empty where git cannot say.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        Command::new("git")
+            .args(arguments)
+            .current_dir(home())
+            .output()
+    };
+    let short = git(&["rev-parse", "--short", "HEAD"]).map(|output| output.stdout);
+    let changed = git(&["status", "--porcelain", "--", ":/", ":!results"]);
+    let is_changed = changed.is_ok_and(|output| !output.stdout.is_empty());
+    let commit = String::from_utf8_lossy(&short.unwrap_or_default())
+        .trim()
+        .to_owned();
+    if is_changed {
+        commit + " with changes"
+    } else {
+        commit
+    }
 }

@@ -10,11 +10,19 @@ use crate::Result;
 use crate::measure::Report;
 use crate::rows::{CELLS, Cell, Kind, Metric, ROWS, Row};
 
-/// Reports by cell and row, one a round; none where the row failed.
+/// What was measured, by cell.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Results {
-    cells: BTreeMap<String, BTreeMap<String, Vec<Option<Report>>>>,
+    cells: BTreeMap<String, Measured>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Measured {
+    /// The state of the repository, as git describes it.
+    commit: String,
+    /// One report a round, by row; none where the row failed.
+    rows: BTreeMap<String, Vec<Option<Report>>>,
 }
 
 impl Results {
@@ -31,19 +39,31 @@ impl Results {
     }
 
     /// Replaces the cells that were measured again, whole.
-    pub(crate) fn replace(&mut self, newer: Self) {
-        self.cells.extend(newer.cells);
+    pub(crate) fn replace(&mut self, newer: Self, commit: &str) {
+        for (name, mut measured) in newer.cells {
+            commit.clone_into(&mut measured.commit);
+            self.cells.insert(name, measured);
+        }
     }
 
     pub(crate) fn add(&mut self, cell: &str, row: &str, report: Option<Report>) {
-        let rows = self.cells.entry(cell.to_owned()).or_default();
+        let rows = &mut self.cells.entry(cell.to_owned()).or_default().rows;
         rows.entry(row.to_owned()).or_default().push(report);
     }
 
     fn rounds(&self, cell: &str, row: &str) -> &[Option<Report>] {
-        let rows = self.cells.get(cell);
-        rows.and_then(|rows| rows.get(row))
+        let measured = self.cells.get(cell);
+        measured
+            .and_then(|measured| measured.rows.get(row))
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// How often a cell was measured, and of which state of the repository.
+    pub(crate) fn origin(&self, cell: &str) -> (usize, &str) {
+        self.cells.get(cell).map_or((0, ""), |measured| {
+            let rounds = measured.rows.values().map(Vec::len).max().unwrap_or(0);
+            (rounds, measured.commit.as_str())
+        })
     }
 
     /// The cells that have a number, in the order of the table.
@@ -57,14 +77,6 @@ impl Results {
     pub(crate) fn rows(&self, cell: &str) -> impl Iterator<Item = &'static Row> {
         ROWS.iter()
             .filter(move |row| self.rounds(cell, row.name).iter().any(Option::is_some))
-    }
-
-    /// How many rounds a cell was measured in.
-    pub(crate) fn rounds_of(&self, cell: &str) -> usize {
-        self.rows(cell)
-            .map(|row| self.rounds(cell, row.name).len())
-            .max()
-            .unwrap_or(0)
     }
 
     fn values(&self, cell: &str, row: &str, metric: Metric) -> Vec<f64> {
@@ -112,7 +124,7 @@ impl Results {
     ) -> Option<f64> {
         let number =
             |row: &str, round: usize| self.rounds(cell, row).get(round)?.as_ref()?.get(metric);
-        let ratios = (0..self.rounds_of(cell)).filter_map(|round| {
+        let ratios = (0..self.origin(cell).0).filter_map(|round| {
             let theirs = others.iter().filter_map(|other| number(other, round));
             Some(number(row, round)? / theirs.reduce(|one, other| metric.better(one, other))?)
         });

@@ -326,7 +326,7 @@ pub(crate) const ROWS: &[Row] = &[
     rival("tonic mt", "tonic", "mt", Server::Own, CALLS_WD),
     rival("volo-thrift mt", "volo", "mt", Server::Own, CALLS_W),
     rival("nats", "nats", "ct", Server::Broker(Package::Nats), ALL),
-    rival("zenoh", "zenoh", "ct", Server::Own, CALLS_CW),
+    rival("zenoh", "zenoh", "mt", Server::Own, CALLS_CW),
     rival(
         "mosquitto",
         "mosquitto",

@@ -14,8 +14,13 @@ pub(crate) fn tables(results: &Results) -> String {
     for cell in results.cells() {
         let table = table(results, cell);
         // Writing to a text cannot fail.
-        let (name, title, rounds) = (cell.name, cell.title, results.rounds_of(cell.name));
-        let _ = writeln!(text, "## {name}: {title}\n\nRounds: {rounds}.\n\n{table}");
+        let (name, title) = (cell.name, cell.title);
+        let (rounds, commit) = results.origin(cell.name);
+        let origin = match commit {
+            "" => format!("Rounds: {rounds}."),
+            commit => format!("Rounds: {rounds}, at {commit}."),
+        };
+        let _ = writeln!(text, "## {name}: {title}\n\n{origin}\n\n{table}");
     }
     text
 }

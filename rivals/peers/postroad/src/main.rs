@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Arguments, Caller, Received, Result, Role, Sender};
-use postroad::{Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
+use postroad::codec::numbers;
+use postroad::{CallError, Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
@@ -83,9 +84,13 @@ impl Caller for Connection {
 
 impl Sender for Connection {
     async fn send(&mut self) -> Result<()> {
-        let message = self.client.request("take").priority(PRIORITY);
-        Ok(message
-            .send_bytes(postroad::codec::numbers::RAW, self.payload.clone())
-            .await?)
+        loop {
+            let message = self.client.request("take").priority(PRIORITY);
+            match message.send_bytes(numbers::RAW, self.payload.clone()).await {
+                // Refused, because too much waits to be written: a sender has to wait by itself.
+                Err(CallError::Busy(_)) => tokio::task::yield_now().await,
+                result => return Ok(result?),
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Zenoh between two peers: no router and no scouting. A querier is declared once, as its
 //! documentation recommends for repeated queries; publications block rather than drop. Zenoh runs
-//! on threads of its own.
+//! on threads of its own, and refuses the one-thread runtime.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ async fn serve(arguments: Arguments) -> Result<()> {
 
 #[derive(Clone)]
 struct Connection {
+    /// A querier ends with its session.
+    _session: Session,
     querier: Arc<Querier<'static>>,
     payload: Vec<u8>,
 }
@@ -64,6 +66,7 @@ async fn querier(arguments: Arguments) -> Result<Connection> {
     let session = open("connect", &arguments).await?;
     Ok(Connection {
         querier: Arc::new(session.declare_querier(KEY).await?),
+        _session: session,
         payload: arguments.payload().to_vec(),
     })
 }
@@ -88,6 +91,8 @@ async fn subscribe(arguments: Arguments, received: Received) -> Result<()> {
 }
 
 struct Publications {
+    /// A publisher ends with its session.
+    _session: Session,
     publisher: Publisher<'static>,
     payload: Vec<u8>,
 }
@@ -99,6 +104,7 @@ async fn publisher(arguments: Arguments) -> Result<Publications> {
         .congestion_control(CongestionControl::Block);
     Ok(Publications {
         publisher: publisher.await?,
+        _session: session,
         payload: arguments.payload().to_vec(),
     })
 }
