@@ -1,6 +1,7 @@
 //! The chores of this repository, run as `cargo xtask COMMAND`.
 
 mod fuzz;
+mod rivals;
 mod shell;
 mod test;
 mod tidy;
@@ -18,6 +19,8 @@ commands:
   fuzz --list                 name the fuzz targets
   fuzz TARGET [--seconds N] [-- LIBFUZZER-OPTIONS]
                               fuzz one target with coverage feedback (default 60 s)
+  rivals [--quick] [--rounds N] [--only NAME,NAME] [--group S,T]
+                              measure Postroad beside its rivals: see rivals/README.md
 
 exit codes: 0 fine, 1 violations or failures, 2 wrong usage, 3 a needed tool is missing;
 a failing step's own code is passed on
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         .collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let code = match args.as_slice() {
+        ["rivals", rest @ ..] => rivals::run(rest),
         [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => {
             shell::say(USAGE);
             0

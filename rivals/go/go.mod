@@ -1,0 +1,3 @@
+module rival-go
+
+go 1.19

@@ -1,0 +1,96 @@
+//! Postroad with the whole protocol: checksums as negotiated by default, and a deadline and a
+//! priority on every call.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{Arguments, Caller, Received, Result, Role, Sender};
+use postroad::codec::numbers;
+use postroad::{CallError, Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+const PRIORITY: u8 = 4;
+
+fn main() -> ExitCode {
+    harness::main(|role| match role {
+        Role::Server(arguments) => arguments.block_on(serve(
+            arguments.clone(),
+            Router::new().route("echo", async |payload: Bytes| payload),
+        )),
+        Role::Client(arguments) => arguments.call(dial),
+        Role::Receiver(arguments) => arguments.receive(|arguments, received: Received| {
+            let count = move |payload: Bytes| {
+                received.take(payload);
+                std::future::ready(())
+            };
+            serve(arguments, Router::new().route("take", count))
+        }),
+        Role::Sender(arguments) => arguments.send(dial),
+    })
+}
+
+fn endpoint(at: &str) -> Result<Endpoint> {
+    let transport = if at.starts_with('/') { "unix" } else { "tcp" };
+    Ok(format!("{transport}://{at}").parse()?)
+}
+
+/// What the mode asks for beyond the defaults.
+fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
+    if !mode.is_empty() {
+        return Err(format!("Postroad has no preset `{mode}`").into());
+    }
+    let (mut server, mut client) = (ServerConfig::default(), ClientConfig::default());
+    // As many calls as a row has in flight; the default is 1,000.
+    server.limits.max_calls = 65_536;
+    client.limits.max_calls = 65_536;
+    Ok((server, client))
+}
+
+async fn serve(arguments: Arguments, router: Router) -> Result<()> {
+    let server = Server::new(router).config(configured(&arguments.mode)?.0);
+    let _server = server.listen(endpoint(&arguments.at)?).start().await?;
+    std::future::pending().await
+}
+
+#[derive(Clone)]
+struct Connection {
+    client: Client,
+    payload: Bytes,
+}
+
+async fn dial(arguments: Arguments) -> Result<Connection> {
+    let config = configured(&arguments.mode)?.1;
+    Ok(Connection {
+        client: Client::connect_with(endpoint(&arguments.at)?, config).await?,
+        payload: arguments.payload(),
+    })
+}
+
+impl Caller for Connection {
+    async fn call(&mut self) -> Result<()> {
+        let request = self
+            .client
+            .request("echo")
+            .timeout(DEADLINE)
+            .priority(PRIORITY);
+        let answer = request.call_raw(self.payload.clone()).await?;
+        if answer.len() != self.payload.len() {
+            return Err("the answer is not what was sent".into());
+        }
+        Ok(())
+    }
+}
+
+impl Sender for Connection {
+    async fn send(&mut self) -> Result<()> {
+        loop {
+            let message = self.client.request("take").priority(PRIORITY);
+            match message.send_bytes(numbers::RAW, self.payload.clone()).await {
+                // Refused, because too much waits to be written: a sender has to wait by itself.
+                Err(CallError::Busy(_)) => tokio::task::yield_now().await,
+                result => return Ok(result?),
+            }
+        }
+    }
+}

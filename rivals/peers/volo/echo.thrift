@@ -1,0 +1,5 @@
+namespace rs echo
+
+service Echo {
+    binary echo(1: binary payload),
+}
