@@ -111,6 +111,11 @@ impl Detect {
         false
     }
 
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        false
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         (!self.closed).then_some(self.due)
     }

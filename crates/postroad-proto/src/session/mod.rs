@@ -632,6 +632,13 @@ impl Session {
         each!(self, session => session.poll_transmit(out))
     }
 
+    /// Whether [`Self::poll_transmit`] has something.
+    #[must_use]
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        each!(self, session => session.has_output())
+    }
+
     /// When to call [`Self::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {

@@ -83,6 +83,12 @@ impl Outbox {
         self.bytes
     }
 
+    /// Whether anything waits.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.busy != 0 || !self.control.is_empty()
+    }
+
     /// Bytes of control that wait: what a peer makes grow by asking.
     pub(super) fn control_len(&self) -> usize {
         self.control.len()

@@ -79,6 +79,10 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Before more are made, it is asked whether they find room.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= ANSWERS_AT_ONCE
@@ -136,6 +140,8 @@ pub(super) struct Status {
     /// Requests that have arrived may be started: their answers find room.
     pub(super) has_room: bool,
     pub(super) is_closed: bool,
+    /// There is something to write, or to try again.
+    pub(super) has_output: bool,
     /// When the session wants to be woken.
     pub(super) due: Time,
 }
@@ -197,6 +203,11 @@ impl Inner {
             wants_read: self.session.wants_read(),
             has_room: self.session.has_room(),
             is_closed: self.session.is_closed(),
+            has_output: self.is_woken
+                || self.blocked
+                || !self.out.is_empty()
+                || self.write_error.is_some()
+                || self.session.has_output(),
             due: self.session.poll_timeout().unwrap_or(Time::NEVER),
         };
         self.paused = !status.wants_read || !status.has_room;
@@ -472,6 +483,11 @@ impl Connection {
         self.finish(inner, batch)
     }
 
+    /// Whether taken bytes may sit in a buffer of the stream.
+    pub(super) fn buffers(&self) -> bool {
+        self.writer.buffers()
+    }
+
     /// How things stand, for a driver that did not use the session lately.
     pub(super) fn status(&self) -> Status {
         self.lock().status()
@@ -542,7 +558,9 @@ impl Connection {
         if let Some(link) = batch.link.take() {
             self.link.send_replace(link);
         }
-        batch.wakers.drain(..).for_each(Waker::wake);
+        if !batch.wakers.is_empty() {
+            batch.wakers.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Runs a handler that was not done at once; it is aborted when its call is called off.

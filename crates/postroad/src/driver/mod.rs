@@ -80,6 +80,8 @@ pub(crate) struct ConnectionDriver {
     buf: BytesMut,
     timer: Pin<Box<Sleep>>,
     armed: Time,
+    /// The timer knows this task.
+    is_timed: bool,
     stage: Stage,
     service: Option<Box<dyn Service>>,
     /// What the session has said last.
@@ -113,6 +115,7 @@ impl ConnectionDriver {
             buf: BytesMut::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: Time::NEVER,
+            is_timed: false,
             stage: Stage::Running,
             service,
             status,
@@ -137,6 +140,7 @@ impl ConnectionDriver {
         {
             self.connection.register(cx.waker());
             self.waker = Some(cx.waker().clone());
+            self.is_timed = false;
             // Whatever happened before nobody was woken for.
             self.status = self.connection.status();
         }
@@ -222,6 +226,10 @@ impl ConnectionDriver {
         }
     }
 
+    fn must_flush(&self) -> bool {
+        !self.answers.is_empty() || self.status.has_output || self.connection.buffers()
+    }
+
     /// Encodes the answers that were made at once, and writes what there is.
     fn flush(&mut self, cx: &mut Context<'_>) {
         let (answers, batch) = (&mut self.answers, &mut self.batch);
@@ -233,8 +241,10 @@ impl ConnectionDriver {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         if self.status.due < self.armed {
             self.armed = self.status.due;
+            self.is_timed = false;
             self.timer.as_mut().reset(clock::instant(self.armed));
         }
+        self.is_timed = true;
         if self.armed == Time::NEVER || self.timer.as_mut().poll(cx).is_pending() {
             return false;
         }
@@ -248,10 +258,13 @@ impl ConnectionDriver {
         self.register(cx);
         for round in 0..ROUNDS {
             let progress = self.read(cx);
-            if progress == Progress::Read || round == 0 {
+            let was_read = progress == Progress::Read;
+            if was_read && self.must_flush() || !was_read && round == 0 {
                 self.flush(cx);
             }
-            if progress != Progress::Read {
+            // Whoever has just read knows the time: the timer need not be asked.
+            let is_early = round > 0 && self.is_timed && self.now < self.armed;
+            if !was_read && !(is_early && self.status.due >= self.armed) {
                 while self.poll_timer(cx) {
                     self.flush(cx);
                 }

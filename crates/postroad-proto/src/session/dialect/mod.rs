@@ -331,6 +331,11 @@ impl DialectSession {
         true
     }
 
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         if self.closed {
             return None;

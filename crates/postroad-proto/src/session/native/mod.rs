@@ -373,6 +373,11 @@ impl Native {
         self.outbox.transmit(out)
     }
 
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.outbox.has_output()
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let drain = match self.drain {
             Drain::First { second, .. } => Some(second),
