@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use postroad::{Bytes, Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
+use postroad::{Bytes, Client, ClientConfig, Endpoint, Preset, Router, Server, ServerConfig};
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 
@@ -45,15 +45,25 @@ fn router(sink: &Arc<Sink>) -> Router {
 
 async fn serve(endpoint: &str, sink: &Arc<Sink>) -> Outcome<postroad::RunningServer> {
     let config = ServerConfig {
-        workers: None,
+        preset: preset()?,
         ..ServerConfig::default()
     };
     let server = Server::new(router(sink)).config(config);
     Ok(server.listen(endpoint.parse()?).start().await?)
 }
 
+/// What both ends are tuned for: the variable `COUNTS_PRESET`.
+fn preset() -> Outcome<Preset> {
+    let name = std::env::var("COUNTS_PRESET").unwrap_or_else(|_| "default".to_owned());
+    Ok(name.parse()?)
+}
+
 async fn connect(url: &str) -> Outcome<Client> {
-    Ok(Client::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await?)
+    let config = ClientConfig {
+        preset: preset()?,
+        ..ClientConfig::default()
+    };
+    Ok(Client::connect_with(url.parse::<Endpoint>()?, config).await?)
 }
 
 /// Callers that wait for their answers.

@@ -34,9 +34,11 @@ pub const CALLS_MAX: usize = 1 << 16;
 
 /// Payload of one fragment, bytes: what an urgent message may have to wait for.
 pub const FRAGMENT_BYTES: usize = 16 * 1024;
-/// Bytes handed to the transport at a time. One fragment, so that an urgent message never waits for
+/// Bytes handed to the transport at a time beyond one fragment: an urgent message never waits for
 /// more (M-026).
-pub const TRANSMIT_BYTES: usize = FRAGMENT_BYTES + 4096;
+pub const TRANSMIT_EXTRA: usize = 4096;
+/// Bytes of a frame that are left to parts.
+pub const PARTS_ROOM: usize = 8 * 1024;
 /// Transmits in which a class with work may be passed over before it gets one fragment.
 pub const STARVATION_TURNS: u32 = 16;
 /// Heartbeats without any sign of life before the connection is declared dead (M-022).

@@ -35,7 +35,7 @@ use crate::Time;
 use crate::dialect::{Codec, Envelope};
 use crate::error::{Code, ErrorBody, Fault, Printable, Retry, Trace, WireError};
 use crate::frame::Refuse;
-use crate::limits::Limits;
+use crate::limits::{FRAGMENT_BYTES, Limits};
 
 /// A call in flight on one connection: a slot and the generation that guards it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +89,9 @@ pub struct Config {
     pub required: u32,
     /// Bounds.
     pub limits: Limits,
+    /// Payload of one fragment, bytes, where the peer's frames have room for it: what an urgent
+    /// message may have to wait for.
+    pub fragment: usize,
     /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
     /// ms.
     pub heartbeat: Duration,
@@ -115,6 +118,7 @@ impl Default for Config {
             offered: features::CHECKSUM,
             required: 0,
             limits: Limits::default(),
+            fragment: FRAGMENT_BYTES,
             heartbeat: Duration::from_secs(30),
             has_heartbeat: true,
             handshake: Duration::from_secs(5),

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::frame::{Head, Kind, MORE, PartTag, put_frame};
 use crate::limits::{
-    CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_BYTES, TURNS_MAX,
+    CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX,
 };
 
 /// Where a small frame was queued, to find out later whether it was ever handed to the transport.
@@ -63,6 +63,8 @@ pub(super) struct Outbox {
     pub(super) checksum: bool,
     /// Payload of one fragment, bytes: less than usual if the peer's frames are small (M-009).
     pub(super) fragment: usize,
+    /// Bytes of one transmit, about.
+    transmit: usize,
 }
 
 impl Outbox {
@@ -75,7 +77,13 @@ impl Outbox {
             bytes: 0,
             checksum,
             fragment: FRAGMENT_BYTES,
+            transmit: FRAGMENT_BYTES + TRANSMIT_EXTRA,
         }
+    }
+
+    pub(super) fn set_fragment(&mut self, fragment: usize) {
+        self.fragment = fragment;
+        self.transmit = fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA;
     }
 
     /// Bytes that wait, fragments not yet cut included.
@@ -199,7 +207,7 @@ impl Outbox {
             move_all(&mut self.control, out);
         }
         if self.busy != 0 {
-            self.transmit_classes(out, before + TRANSMIT_BYTES);
+            self.transmit_classes(out, before + self.transmit);
         }
         out.len() > before
     }
@@ -394,10 +402,7 @@ mod tests {
     fn an_urgent_message_waits_for_at_most_one_fragment_m_026() {
         let mut outbox = Outbox::new(false);
         outbox.push(request(1, 1), &[], &Bytes::from(vec![0; 1 << 20]));
-        assert_eq!(
-            next_frames(&mut outbox).len(),
-            1 + usize::from(TRANSMIT_BYTES > 2 * FRAGMENT_BYTES) + 1
-        );
+        assert_eq!(next_frames(&mut outbox).len(), 2);
         outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
         assert_eq!(next_frames(&mut outbox)[0].head.id, 2);
     }

@@ -6,6 +6,7 @@ use postroad_proto::limits::Limits;
 use postroad_proto::policy::Backoff;
 use postroad_proto::session::Config;
 
+use crate::preset::Preset;
 use crate::server::{ConfigError, bound, check_times};
 
 /// Settings of a client.
@@ -14,6 +15,8 @@ use crate::server::{ConfigError, bound, check_times};
 /// As each field says.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
+    /// What the connection is tuned for.
+    pub preset: Preset,
     /// Time for connecting, TLS included. Default 5 s.
     pub connect_timeout: Duration,
     /// Time for the opening. Default 5 s.
@@ -47,6 +50,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         let session = Config::default();
         Self {
+            preset: Preset::Default,
             connect_timeout: Duration::from_secs(5),
             handshake: session.handshake,
             timeout: Duration::from_secs(5),
@@ -119,6 +123,7 @@ impl ClientConfig {
                 0
             },
             limits: self.limits.clone(),
+            fragment: self.preset.fragment(),
             heartbeat: self.heartbeat,
             handshake: self.handshake,
             read_stall: self.read_stall,

@@ -232,6 +232,7 @@ impl LinkKeeper {
             session,
             self.endpoint.to_string(),
             None,
+            self.config.preset,
         ))
     }
 }

@@ -142,6 +142,8 @@ pub(super) struct Status {
     pub(super) is_closed: bool,
     /// There is something to write, or to try again.
     pub(super) has_output: bool,
+    /// Calls of this end are in flight.
+    pub(super) is_calling: bool,
     /// When the session wants to be woken.
     pub(super) due: Time,
 }
@@ -208,6 +210,7 @@ impl Inner {
                 || !self.out.is_empty()
                 || self.write_error.is_some()
                 || self.session.has_output(),
+            is_calling: self.session.calls_in_flight() > 0,
             due: self.session.poll_timeout().unwrap_or(Time::NEVER),
         };
         self.paused = !status.wants_read || !status.has_room;
@@ -220,6 +223,8 @@ impl Inner {
 pub(crate) struct Connection {
     inner: Mutex<Inner>,
     writer: Writer,
+    /// Also who writes himself wakes the driver, so that it polls for what comes back.
+    wakes: bool,
     link: watch::Sender<Link>,
     pub(crate) peer: Arc<str>,
 }
@@ -229,6 +234,7 @@ impl Connection {
         session: Session,
         writer: Writer,
         peer: String,
+        wakes: bool,
     ) -> (Self, watch::Receiver<Link>) {
         let (link, watcher) = watch::channel(Link::Opening);
         let inner = Inner {
@@ -251,6 +257,7 @@ impl Connection {
             Self {
                 inner: Mutex::new(inner),
                 writer,
+                wakes,
                 link,
                 peer: peer.into(),
             },
@@ -323,7 +330,7 @@ impl Connection {
         if is_lone {
             let mut inner = self.flush(inner, now, None);
             // What this write kept the driver from, it has to do now.
-            let waited = inner.paused || inner.session.is_closed();
+            let waited = inner.paused || inner.session.is_closed() || self.wakes;
             if waited || inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
                 driver = driver.or(inner.wake_driver());
             }

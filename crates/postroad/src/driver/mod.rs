@@ -6,6 +6,7 @@
 //! it, and handlers run without it.
 
 mod connection;
+mod spin;
 mod waiters;
 
 use std::cell::Cell;
@@ -23,10 +24,13 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use crate::clock;
+use crate::preset::Preset;
 use crate::transport::{Reader, Stream};
 
 pub(crate) use connection::{Answered, Answers, Connection, Link, Patience, Service};
 use connection::{Batch, Status};
+pub(crate) use spin::SPIN;
+use spin::Spin;
 pub(crate) use waiters::WaiterKey;
 
 /// Bytes of a thread's read buffer.
@@ -84,6 +88,7 @@ pub(crate) struct ConnectionDriver {
     is_timed: bool,
     stage: Stage,
     service: Option<Box<dyn Service>>,
+    spin: Spin,
     /// What the session has said last.
     status: Status,
     /// The session took less than what was read.
@@ -105,9 +110,13 @@ impl ConnectionDriver {
         session: Session,
         peer: String,
         service: Option<Box<dyn Service>>,
+        preset: Preset,
     ) -> (Self, watch::Receiver<Link>) {
         let (reader, writer) = stream.split();
-        let (connection, link) = Connection::new(session, writer, peer);
+        let spin = Spin::new(preset.spin());
+        // A caller that writes itself has to wake a driver that is to poll for the answer.
+        let wakes = spin.is_on() && service.is_none();
+        let (connection, link) = Connection::new(session, writer, peer, wakes);
         let status = connection.hand_out_events();
         let driver = Self {
             connection: Arc::new(connection),
@@ -118,6 +127,7 @@ impl ConnectionDriver {
             is_timed: false,
             stage: Stage::Running,
             service,
+            spin,
             status,
             has_stopped: false,
             waker: None,
@@ -254,11 +264,27 @@ impl ConnectionDriver {
         true
     }
 
+    /// Comes back at once if what this end waits for is probably close: a client for the answers to
+    /// its calls, a server for the next request.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        let is_client = self.service.is_none();
+        if is_client && !self.status.is_calling {
+            return self.spin.wake();
+        }
+        if self.spin.look_again(clock::now()) {
+            // The runtime polls its sockets before it runs this task again.
+            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        }
+    }
+
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);
         for round in 0..ROUNDS {
             let progress = self.read(cx);
             let was_read = progress == Progress::Read;
+            if was_read {
+                self.spin.wake();
+            }
             if was_read && self.must_flush() || !was_read && round == 0 {
                 self.flush(cx);
             }
@@ -281,6 +307,9 @@ impl ConnectionDriver {
                 Progress::Paused => self.status.has_room,
             };
             if !goes_on {
+                if progress == Progress::Idle && self.spin.is_on() {
+                    self.look_again(cx);
+                }
                 return Poll::Pending;
             }
         }

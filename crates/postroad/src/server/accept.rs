@@ -149,8 +149,9 @@ async fn serve(
     if is_over {
         session.turn_away(clock::now());
     }
+    let preset = shared.config.preset;
     let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
-    let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service));
+    let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service), preset);
     let connection = Arc::clone(driver.connection());
     let _entry = Entry {
         shared,

@@ -5,12 +5,16 @@ use std::time::Duration;
 use postroad_proto::limits::{LimitError, Limits};
 use postroad_proto::session::Config;
 
+use crate::preset::Preset;
+
 /// Settings of a server.
 ///
 /// # Defaults
 /// As each field says; they are those of `docs/configuration.md`.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
+    /// What connections are tuned for.
+    pub preset: Preset,
     /// Bounds of one connection.
     pub limits: Limits,
     /// Connections at once. Default 65,536; more are closed when they come.
@@ -37,6 +41,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         let session = Config::default();
         Self {
+            preset: Preset::Default,
             limits: session.limits,
             max_connections: 65_536,
             max_requests: 10_000,
@@ -131,6 +136,7 @@ impl ServerConfig {
         Config {
             offered: if has_integrity { 0 } else { config.offered },
             limits: self.limits.clone(),
+            fragment: self.preset.fragment(),
             heartbeat: self.heartbeat,
             handshake: self.handshake,
             read_stall: self.read_stall,

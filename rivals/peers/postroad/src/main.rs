@@ -37,10 +37,11 @@ fn endpoint(at: &str) -> Result<Endpoint> {
 
 /// What the mode asks for beyond the defaults.
 fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
-    if !mode.is_empty() {
-        return Err(format!("Postroad has no preset `{mode}`").into());
-    }
     let (mut server, mut client) = (ServerConfig::default(), ClientConfig::default());
+    if !mode.is_empty() {
+        let preset = mode.parse()?;
+        (server.preset, client.preset) = (preset, preset);
+    }
     // As many calls as a row has in flight; the default is 1,000.
     server.limits.max_calls = 65_536;
     client.limits.max_calls = 65_536;

@@ -6,7 +6,7 @@ use super::{CloseReason, Event, Native, Phase, Role};
 use crate::Time;
 use crate::error::{Printable, Retry, WireError, WireFault};
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
-use crate::limits::FRAGMENT_BYTES;
+use crate::limits::PARTS_ROOM;
 use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, features};
 
@@ -199,7 +199,10 @@ impl Native {
         let checksum = agreed & features::CHECKSUM != 0;
         self.decoder.checksum = checksum;
         self.outbox.checksum = checksum;
-        self.outbox.fragment = FRAGMENT_BYTES.min(self.peer.max_frame / 2);
+        // A frame has room for parts beside its fragment.
+        let room = self.peer.max_frame.saturating_sub(PARTS_ROOM);
+        let room = room.max(self.peer.max_frame / 2);
+        self.outbox.set_fragment(self.config.fragment.min(room));
         let beat = std::time::Duration::from_millis(heartbeat_ms.into());
         self.heartbeat = Heartbeat::new(now, beat);
         self.phase = Phase::Open;
