@@ -20,7 +20,7 @@ pub(crate) struct Bench {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
     #[command(flatten)]
-    pub(crate) run: Option<Run>,
+    pub(crate) run: Run,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,10 +122,11 @@ pub(crate) enum Spacing {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Endpoint to load.
-    pub(crate) url: String,
-    /// Route to call.
-    #[arg(long, default_value = "postroad/echo")]
-    pub(crate) route: String,
+    #[arg(required = true)]
+    pub(crate) url: Option<String>,
+    /// Route to call; by default postroad/echo, in a dialect command/1.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
     /// Closed loop: callers, each with one call in flight.
     #[arg(long, default_value_t = 64, value_parser = count(100_000))]
     pub(crate) callers: u32,
