@@ -107,6 +107,10 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
         stopped: None,
     };
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    if plan.warmup.is_zero() {
+        // A short run would be over before a timer of a millisecond.
+        measured.look();
+    }
     let begin = source.start().await;
     let interrupted = gather(run, &plan, &mut source, begin, &mut measured, &mut signals).await;
     let lost = source.connections_lost();
@@ -132,7 +136,11 @@ async fn gather(
     signals: &mut Signals,
 ) -> Option<ExitCode> {
     let start = begin + plan.warmup;
-    let (mut look, mut interrupted) = (start, None);
+    let mut look = start;
+    if plan.warmup.is_zero() {
+        look += plan.interval;
+    }
+    let mut interrupted = None;
     let progress = Progress::new(plan);
     loop {
         let may_look = look < start + plan.duration;
