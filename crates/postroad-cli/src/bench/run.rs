@@ -1,5 +1,6 @@
 //! One run: from a plan to a report.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -90,6 +91,13 @@ pub(super) struct Outcome {
 }
 
 pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
+    if let Some(pid) = run.server_pid
+        && !Path::new(&format!("/proc/{pid}")).exists()
+    {
+        return Err(Failed::usage(format!(
+            "--server-pid {pid}: there is no such process; write the server's"
+        )));
+    }
     let mut signals = Signals::listen()?;
     let endpoint: Endpoint = plan.url.parse()?;
     let plan = Arc::new(plan);
