@@ -90,11 +90,11 @@ async fn call(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
 
 /// Messages that nobody answers.
 async fn send(client: &Client, count: u64) -> Outcome<()> {
+    let mut producer = client.producer("counts/send");
     for _ in 0..count {
-        let message = client.request("counts/send");
-        message.send_bytes(0, Bytes::from_static(&PAYLOAD)).await?;
+        producer.send(Bytes::from_static(&PAYLOAD)).await?;
     }
-    Ok(())
+    Ok(producer.flush().await?)
 }
 
 async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {

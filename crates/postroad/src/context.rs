@@ -34,6 +34,13 @@ impl Context {
         CURRENT.get()
     }
 
+    /// Runs something in this context.
+    #[inline]
+    pub(crate) fn scope<T>(self, run: impl FnOnce() -> T) -> T {
+        let _restore = Restore(CURRENT.replace(Some(self)));
+        run()
+    }
+
     /// Time until the answer is of no use any more; `None` without a deadline.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
@@ -82,7 +89,6 @@ impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let _restore = Restore(CURRENT.replace(Some(self.context)));
-        Pin::new(&mut self.future).poll(cx)
+        self.context.scope(|| Pin::new(&mut self.future).poll(cx))
     }
 }

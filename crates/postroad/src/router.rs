@@ -3,7 +3,10 @@
 use std::any::type_name;
 use std::collections::HashMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwap;
 use postroad_proto::error::ErrorBody;
@@ -14,18 +17,75 @@ use crate::extract::Request;
 use crate::handler::Handler;
 use crate::transport::BoxFuture;
 
-type Started = BoxFuture<'static, Result<Reply, ErrorBody>>;
+/// What came of starting a handler.
+pub(crate) enum Started {
+    /// It was done at once.
+    Done(Result<Reply, ErrorBody>),
+    /// It waits for something; it has to be polled again, since nobody would be woken.
+    Waits(BoxFuture<'static, Result<Reply, ErrorBody>>),
+}
+
+/// Starts the handler of one route for one connection.
+pub(crate) trait Starter: Send {
+    /// Polls the handler once.
+    fn start(&mut self, request: Request) -> Started;
+}
+
+/// A handler's future in memory that the next one uses again.
+type Slot<F> = Pin<Box<Option<F>>>;
+
+/// Makes futures of one type, and keeps the memory of the last that was done at once.
+struct Typed<M, F> {
+    make: Arc<M>,
+    spare: Option<Slot<F>>,
+}
+
+impl<M, F> Starter for Typed<M, F>
+where
+    M: Fn(Request) -> F + Send + Sync,
+    F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
+{
+    fn start(&mut self, request: Request) -> Started {
+        let mut slot = self.spare.take().unwrap_or_else(|| Box::pin(None));
+        slot.as_mut().set(Some((self.make)(request)));
+        let mut cx = Context::from_waker(Waker::noop());
+        match poll_slot(&mut slot, &mut cx) {
+            Poll::Ready(answer) => {
+                slot.as_mut().set(None);
+                self.spare = Some(slot);
+                Started::Done(answer)
+            }
+            Poll::Pending => Started::Waits(Box::pin(poll_fn(move |cx| poll_slot(&mut slot, cx)))),
+        }
+    }
+}
+
+fn poll_slot<F: Future>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match slot.as_mut().as_pin_mut() {
+        Some(future) => future.poll(cx),
+        None => Poll::Pending,
+    }
+}
 
 /// A handler whose type is forgotten.
 pub(crate) struct Route {
-    start: Box<dyn Fn(Request) -> Started + Send + Sync>,
+    starter: Box<dyn Fn() -> Box<dyn Starter> + Send + Sync>,
     pub(crate) describes: Description,
 }
 
 impl Route {
-    pub(crate) fn start(&self, request: Request) -> Started {
-        (self.start)(request)
+    pub(crate) fn starter(&self) -> Box<dyn Starter> {
+        (self.starter)()
     }
+}
+
+fn typed<M, F>(make: &Arc<M>) -> Box<dyn Starter>
+where
+    M: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
+{
+    let make = Arc::clone(make);
+    Box::new(Typed { make, spare: None })
 }
 
 /// What `postroad ls` shows of a route.
@@ -137,10 +197,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         handler: H,
     ) -> Self {
         let state = self.state.clone();
-        let start = Box::new(move |request| {
-            let (handler, state) = (handler.clone(), state.clone());
-            Box::pin(handler.handle(request, state)) as Started
-        });
+        let make = Arc::new(move |request| handler.clone().handle(request, state.clone()));
+        let starter = Box::new(move || typed(&make));
         let describes = Description {
             route: name.to_owned(),
             request,
@@ -148,7 +206,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         };
         self.table
             .routes
-            .insert(name.into(), Arc::new(Route { start, describes }));
+            .insert(name.into(), Arc::new(Route { starter, describes }));
         self
     }
 

@@ -1,88 +1,316 @@
-//! A load's result, for people and for programs.
+//! The result of a run, as it is written to a file and read back: everything that tables, pages
+//! and comparisons say comes from here.
 
-use crate::terminal::{say, tell};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use super::measure::Measured;
-use crate::args;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
 
-const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-    ("max", 1.0),
-];
+/// Number of this format; it grows when a field changes its meaning or goes.
+pub(crate) const FORMAT: u32 = 1;
 
-/// Lateness of the generator over which an open loop's numbers are not to be believed.
-const LATE_MAX: Duration = Duration::from_millis(10);
-
-fn at(measured: &hdrhistogram::Histogram<u64>, quantile: f64) -> Duration {
-    Duration::from_nanos(measured.value_at_quantile(quantile))
+/// A run and what was measured in it. Counts, rates and latencies are of the measured time, which
+/// begins after the warm-up; a call belongs to it when it was due in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// [`FORMAT`].
+    pub(crate) format: u32,
+    /// Name and version of the program that measured.
+    pub(crate) program: String,
+    /// Where it ran.
+    pub(crate) machine: Machine,
+    /// When the load began, RFC 3339 in UTC.
+    pub(crate) started: String,
+    pub(crate) url: String,
+    pub(crate) route: String,
+    pub(crate) load: Load,
+    pub(crate) validity: Validity,
+    /// Why it ended before its time, if it did.
+    pub(crate) stopped: Option<String>,
+    /// Time from the beginning of the measurement until its end or the last answer that counts.
+    pub(crate) seconds: f64,
+    pub(crate) answered: u64,
+    /// All that were due and not answered: the sum of `errors`, and `not_sent`.
+    pub(crate) failed: u64,
+    /// Calls that were due and not sent, because too many were in flight.
+    pub(crate) not_sent: u64,
+    /// Calls that were sent and failed, by code.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Answered calls a second.
+    pub(crate) rate: f64,
+    /// Bytes of payloads of answered calls.
+    pub(crate) sent_bytes: u64,
+    /// Bytes of the payloads of answers.
+    pub(crate) received_bytes: u64,
+    /// From when a call was due (open loop) or sent (closed loop) to its answer; answered calls.
+    pub(crate) latency_ns: Distribution,
+    /// How late the generator itself sent, after a call was due; of an open loop.
+    pub(crate) lateness_ns: Option<Distribution>,
+    /// One for each priority, the most urgent first, when there are several.
+    pub(crate) priorities: Vec<Priority>,
+    /// In order of time and without holes.
+    pub(crate) series: Vec<Interval>,
+    pub(crate) ends: Ends,
+    /// One for each worker of a distributed run.
+    pub(crate) workers: Vec<Worker>,
+    /// The thresholds that were asked for.
+    pub(crate) thresholds: Vec<Threshold>,
 }
 
-pub(super) fn text(bench: &args::Bench, measured: &Measured) {
-    let shape = match bench.rate {
-        None => format!("closed loop, {} callers", bench.callers),
-        Some(rate) => format!("open loop, {rate} calls/s due"),
-    };
-    say(format_args!(
-        "{} {}: {shape}, {} connections, {} B",
-        bench.url, bench.route, bench.connections, bench.size
-    ));
-    say(format_args!(
-        "answered  {} in {:.1?}, {:.0} calls/s",
-        measured.latency.len(),
-        measured.time,
-        measured.rate()
-    ));
-    say(format_args!("failed    {}", measured.failed()));
-    for (code, count) in &measured.errors {
-        say(format_args!("          {count} {code}"));
+/// Where the generator ran.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// Such as `Linux 6.18.5`.
+    pub(crate) system: String,
+    /// Model of the processor.
+    pub(crate) processor: String,
+    /// Cores that the generator may use.
+    pub(crate) cores: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Loop {
+    /// Callers that wait for their answers.
+    Closed,
+    /// Calls that are due at moments which do not depend on answers.
+    Open,
+}
+
+/// What load was asked for. Texts are in the form that the command line takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    #[serde(rename = "loop")]
+    pub(crate) shape: Loop,
+    /// Callers of a closed loop.
+    pub(crate) callers: Option<u32>,
+    /// Calls due a second, as a mean over the measured time; of an open loop.
+    pub(crate) rate_due: Option<f64>,
+    /// When calls are due, such as `constant 20000/s`; of an open loop.
+    pub(crate) arrival: Option<String>,
+    pub(crate) connections: u32,
+    pub(crate) threads: u32,
+    /// Such as `64` or `64:90%,4096:10%`, or the file that payloads came from.
+    pub(crate) size: String,
+    /// Such as `3` or `7:5%,3:95%`.
+    pub(crate) priority: String,
+    /// Deadline of calls, such as `5s` or `50ms:10%,5s:90%`.
+    pub(crate) timeout: String,
+    pub(crate) warmup_seconds: f64,
+    pub(crate) duration_seconds: f64,
+    pub(crate) interval_seconds: f64,
+    /// What all random choices come from.
+    pub(crate) seed: u64,
+}
+
+/// Whether the numbers say something about the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Validity {
+    pub(crate) valid: bool,
+    /// Whether every worker has reported everything.
+    pub(crate) complete: bool,
+    /// Why not, in sentences; empty when the run is valid and complete.
+    pub(crate) reasons: Vec<String>,
+}
+
+/// Nanoseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Distribution {
+    pub(crate) count: u64,
+    pub(crate) min: u64,
+    pub(crate) mean: f64,
+    pub(crate) stdev: f64,
+    pub(crate) p50: u64,
+    pub(crate) p75: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    #[serde(rename = "p99.9")]
+    pub(crate) p999: u64,
+    #[serde(rename = "p99.99")]
+    pub(crate) p9999: u64,
+    pub(crate) max: u64,
+    pub(crate) hdr: Hdr,
+}
+
+impl Distribution {
+    /// The percentiles with the names that people know them by.
+    pub(crate) fn quantiles(&self) -> [(&'static str, u64); 7] {
+        [
+            ("p50", self.p50),
+            ("p75", self.p75),
+            ("p90", self.p90),
+            ("p99", self.p99),
+            ("p99.9", self.p999),
+            ("p99.99", self.p9999),
+            ("max", self.max),
+        ]
     }
-    if measured.not_sent > 0 {
-        say(format_args!(
-            "          {} not sent: too many calls were in flight",
-            measured.not_sent
-        ));
-    }
-    if !measured.latency.is_empty() {
-        for (name, quantile) in QUANTILES {
-            say(format_args!(
-                "{name:<9} {:.1?}",
-                at(&measured.latency, quantile)
-            ));
-        }
-    }
-    if bench.rate.is_some() {
-        let late = at(&measured.lateness, 0.99);
-        say(format_args!("generator {late:.1?} late at p99"));
-        if late > LATE_MAX {
-            tell(format_args!(
-                "warning: the generator itself was late; the latencies are not the server's alone"
-            ));
+}
+
+impl From<&Histogram<u64>> for Distribution {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self {
+            count: histogram.len(),
+            min: histogram.min(),
+            mean: histogram.mean(),
+            stdev: histogram.stdev(),
+            p50: at(0.5),
+            p75: at(0.75),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: histogram.max(),
+            hdr: histogram.into(),
         }
     }
 }
 
-pub(super) fn json(bench: &args::Bench, measured: &Measured) -> serde_json::Value {
-    let nanos = |q| measured.latency.value_at_quantile(q);
-    let quantiles = QUANTILES.map(|(name, q)| (name.to_owned(), nanos(q).into()));
-    serde_json::json!({
-        "url": bench.url,
-        "route": bench.route,
-        "callers": bench.rate.is_none().then_some(bench.callers),
-        "rate_due": bench.rate,
-        "connections": bench.connections,
-        "size_bytes": bench.size,
-        "seconds": measured.time.as_secs_f64(),
-        "answered": measured.latency.len(),
-        "failed": measured.failed(),
-        "not_sent": measured.not_sent,
-        "errors": measured.errors,
-        "rate": measured.rate(),
-        "latency_ns": serde_json::Value::Object(quantiles.into_iter().collect()),
-        "generator_late_p99_ns": measured.lateness.value_at_quantile(0.99),
-    })
+/// A whole histogram of nanoseconds, packed: HdrHistogram's V2 encoding with DEFLATE, whose base64
+/// is also what a line of an `.hlog` holds. Unpacked it takes a quarter of a megabyte, and there is
+/// one for each interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hdr(Vec<u8>);
+
+impl Hdr {
+    pub(crate) fn histogram(&self) -> Histogram<u64> {
+        Deserializer::new()
+            .deserialize(&mut self.0.as_slice())
+            .expect("it was packed here or unpacked once when it was read")
+    }
+}
+
+impl From<&Histogram<u64>> for Hdr {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(histogram, &mut bytes)
+            .expect("a vector takes what is written, and the counts are far below 2^63");
+        Self(bytes)
+    }
+}
+
+impl Serialize for Hdr {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hdr {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        let histogram = Deserializer::new().deserialize::<u64, _>(&mut bytes.as_slice());
+        histogram
+            .map(|_| Self(bytes))
+            .map_err(|error| D::Error::custom(format!("not a packed histogram: {error}")))
+    }
+}
+
+/// The calls of one priority.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Priority {
+    pub(crate) priority: u8,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) latency_ns: Distribution,
+}
+
+/// What happened in a part of the measured time. Calls are due, late and not sent in the interval
+/// in which the generator took them up; they are answered and failed in the interval of their end,
+/// so a stall shows as no answers and then as long ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Interval {
+    /// Begin, from the beginning of the measurement.
+    pub(crate) at_seconds: f64,
+    pub(crate) seconds: f64,
+    pub(crate) due: u64,
+    pub(crate) answered: u64,
+    /// Errors and calls that were not sent.
+    pub(crate) failed: u64,
+    /// Answered calls a second.
+    pub(crate) rate: f64,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) max_ns: u64,
+    pub(crate) hdr: Hdr,
+    /// Longest lateness of the generator; of an open loop.
+    pub(crate) late_max_ns: Option<u64>,
+    pub(crate) client: Option<Sample>,
+    pub(crate) server: Option<Sample>,
+}
+
+/// One end at work during an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Seconds of processor time spent in the interval.
+    pub(crate) cpu_seconds: f64,
+    /// Resident memory at its end.
+    pub(crate) memory_bytes: u64,
+}
+
+/// What the load cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ends {
+    /// The generator.
+    pub(crate) client: End,
+    pub(crate) server: End,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum End {
+    Measured(Usage),
+    /// It could not be read.
+    Unknown {
+        /// Why.
+        unknown: String,
+    },
+}
+
+/// A process during the measured time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    pub(crate) pid: u32,
+    /// User and system time.
+    pub(crate) cpu_seconds: f64,
+    /// By answered and failed calls; absent when there were none.
+    pub(crate) cpu_per_call_ns: Option<f64>,
+    /// Resident memory, of a sample an interval.
+    pub(crate) memory_peak_bytes: u64,
+    pub(crate) memory_mean_bytes: u64,
+    /// Times that its threads waited by themselves.
+    pub(crate) voluntary_switches: u64,
+    /// Times that the kernel took the processor from one of its threads.
+    pub(crate) involuntary_switches: u64,
+}
+
+/// One worker's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) rate: f64,
+    /// How long the message that starts it took there and back; it began within this time.
+    pub(crate) start_rtt_ns: u64,
+    /// Why it has not reported everything, if it has not.
+    pub(crate) lost: Option<String>,
+}
+
+/// A bound that a run was asked to keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Threshold {
+    /// As on the command line, without dashes: `max-p99`.
+    pub(crate) name: String,
+    /// As on the command line.
+    pub(crate) limit: String,
+    /// In the same form.
+    pub(crate) measured: String,
+    pub(crate) missed: bool,
 }

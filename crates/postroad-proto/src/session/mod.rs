@@ -636,6 +636,16 @@ impl Session {
         each!(self, session => session.poll_transmit(out))
     }
 
+    /// Bytes that wait to be taken by [`Self::poll_transmit`], about.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Native(session) => session.unsent(),
+            Self::Dialect(session) => session.unsent(),
+            Self::Detect(_) => 0,
+        }
+    }
+
     /// Whether [`Self::poll_transmit`] has something.
     #[must_use]
     #[inline]

@@ -22,7 +22,7 @@ use crate::error::{CallError, CodecError};
 use crate::trace;
 
 /// Priority of a call that names none, and is not made by a handler.
-const PRIORITY: u8 = 3;
+pub(super) const PRIORITY: u8 = 3;
 
 /// A call with settings of its own.
 #[derive(Clone, Debug)]

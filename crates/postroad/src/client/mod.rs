@@ -4,6 +4,7 @@ mod blocking;
 mod call;
 mod config;
 mod link;
+mod producer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 pub use blocking::BlockingClient;
 pub use call::CallBuilder;
 pub use config::ClientConfig;
+pub use producer::Producer;
 
 use crate::codec::{Codec, Json};
 use crate::endpoint::{Endpoint, Protocol};
@@ -186,6 +188,12 @@ impl Client {
     /// A call with settings of its own.
     pub fn request<'a>(&'a self, route: &'a str) -> CallBuilder<'a> {
         CallBuilder::new(self, route)
+    }
+
+    /// Sends many one-way messages of one route.
+    #[must_use]
+    pub fn producer(&self, route: &str) -> Producer {
+        Producer::new(self.clone(), route)
     }
 
     /// The endpoint.

@@ -1,6 +1,7 @@
 //! What callers, handlers and the driver of one connection share.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,15 +11,14 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::error::ErrorBody;
-use postroad_proto::limits::EVENTS_MAX;
 use postroad_proto::session::{
     Call, CallId, CloseReason, Event, Failure, Reply, Request, Session, Sink,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::ANSWERS_AT_ONCE;
 use super::waiters::{Answer, WaiterKey, Waiters};
+use super::{ANSWERS_AT_ONCE, BATCH_MAX};
 use crate::clock;
 use crate::transport::Writer;
 
@@ -105,7 +105,7 @@ pub(super) struct Batch {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.arrived.len().max(self.wakers.len()) >= EVENTS_MAX
+        self.arrived.len().max(self.wakers.len()) >= BATCH_MAX
     }
 }
 
@@ -165,6 +165,8 @@ struct Inner {
     driver: Option<Waker>,
     /// The driver was woken and has not written since.
     is_woken: bool,
+    /// Somebody waits for room.
+    is_awaited: bool,
     /// The clock as it was read last.
     now: Time,
     /// When the driver's timer rings. Whoever makes that too late wakes the driver.
@@ -225,8 +227,18 @@ pub(crate) struct Connection {
     writer: Writer,
     /// Also who writes himself wakes the driver, so that it polls for what comes back.
     wakes: bool,
+    /// Told after each write while somebody waits for room.
+    emptied: Notify,
     link: watch::Sender<Link>,
     pub(crate) peer: Arc<str>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -248,6 +260,7 @@ impl Connection {
             tasks: HashMap::new(),
             driver: None,
             is_woken: false,
+            is_awaited: false,
             now: Time(0),
             armed: Time::NEVER,
             paused: false,
@@ -258,6 +271,7 @@ impl Connection {
                 inner: Mutex::new(inner),
                 writer,
                 wakes,
+                emptied: Notify::new(),
                 link,
                 peer: peer.into(),
             },
@@ -305,6 +319,51 @@ impl Connection {
         Ok(())
     }
 
+    /// Queues a message that nobody answers; the driver writes it soon, or with what else is
+    /// written.
+    #[inline]
+    pub(crate) fn queue(
+        &self,
+        call: &mut Call<'_>,
+        patience: Patience,
+        is_hasty: bool,
+    ) -> Result<(), Failure> {
+        let mut inner = self.lock();
+        let now = inner.now();
+        call.deadline = patience.deadline(now);
+        inner.session.send(now, call)?;
+        let driver = is_hasty.then(|| inner.wake_driver()).flatten();
+        drop(inner);
+        driver.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    /// Has the driver write what is queued.
+    pub(crate) fn hasten(&self) {
+        let driver = self.lock().wake_driver();
+        driver.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until no more than so many bytes are unsent; false if the connection ended before.
+    /// Cancellation safe.
+    pub(crate) async fn room(&self, window: usize) -> bool {
+        loop {
+            let emptied = self.emptied.notified();
+            {
+                let mut inner = self.lock();
+                let unsent = inner.out.len() + inner.session.unsent();
+                if unsent <= window && (window > 0 || !inner.writing) {
+                    return true;
+                }
+                if inner.session.is_closed() {
+                    return false;
+                }
+                inner.is_awaited = true;
+            }
+            emptied.await;
+        }
+    }
+
     /// The answer, once it is there.
     pub(crate) fn poll_answer(&self, key: WaiterKey, waker: &Waker) -> Poll<Answer> {
         self.lock().waiters.poll(key, waker)
@@ -330,7 +389,8 @@ impl Connection {
         if is_lone {
             let mut inner = self.flush(inner, now, None);
             // What this write kept the driver from, it has to do now.
-            let waited = inner.paused || inner.session.is_closed() || self.wakes;
+            let waited =
+                inner.paused || inner.is_awaited || inner.session.is_closed() || self.wakes;
             if waited || inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
                 driver = driver.or(inner.wake_driver());
             }
@@ -424,8 +484,12 @@ impl Connection {
     fn finish(&self, mut inner: MutexGuard<'_, Inner>, batch: &mut Batch) -> Status {
         self.collect(&mut inner, batch);
         let status = inner.status();
+        let is_awaited = std::mem::take(&mut inner.is_awaited);
         drop(inner);
         self.hand_out(batch);
+        if is_awaited {
+            self.emptied.notify_waiters();
+        }
         status
     }
 
@@ -511,6 +575,7 @@ impl Connection {
         self.collect(&mut inner, &mut batch);
         drop(inner);
         self.hand_out(&mut batch);
+        self.emptied.notify_waiters();
     }
 
     /// Takes out what has happened: answers to their callers, requests into the batch.

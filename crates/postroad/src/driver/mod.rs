@@ -42,6 +42,8 @@ const READ_MAX: usize = 256 * 1024;
 /// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find
 /// room.
 const ANSWERS_AT_ONCE: usize = 256 * 1024;
+/// Requests that are taken over at a time: few enough to stay in the nearest cache.
+const BATCH_MAX: usize = 128;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
 /// How long a closed connection may take none of its last bytes.

@@ -3,11 +3,11 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
@@ -21,7 +21,7 @@ use crate::context::{Context, Scoped};
 use crate::driver::{Answered, Answers, Connection, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
-use crate::router::{Route, Router, Routes, Table};
+use crate::router::{Router, Routes, Started, Starter, Table};
 use crate::trace;
 use crate::transport::BoxFuture;
 
@@ -82,7 +82,7 @@ impl Dispatch {
 
 /// A route as the requests of one connection find it.
 struct Known {
-    route: Arc<Route>,
+    starter: Box<dyn Starter>,
     origin: Arc<Origin>,
 }
 
@@ -115,7 +115,7 @@ impl Lookup {
     }
 
     #[inline]
-    fn find(&mut self, connection: &Connection, asked: &RouteRef) -> &Found {
+    fn find(&mut self, connection: &Connection, asked: &RouteRef) -> &mut Found {
         let RouteRef::Number(number) = asked else {
             return self.find_other(connection, asked);
         };
@@ -130,7 +130,7 @@ impl Lookup {
         })
     }
 
-    fn find_other(&mut self, connection: &Connection, asked: &RouteRef) -> &Found {
+    fn find_other(&mut self, connection: &Connection, asked: &RouteRef) -> &mut Found {
         self.last.take_if(|(last, _)| last != asked);
         let (_, found) = self.last.get_or_insert_with(|| {
             let found = find_named(&self.table, connection, asked);
@@ -164,14 +164,14 @@ fn find_named(table: &Table, connection: &Connection, asked: &RouteRef) -> Found
 }
 
 fn look_up(table: &Table, connection: &Connection, name: &str) -> Option<Found> {
-    let route = Arc::clone(table.get(name)?);
+    let starter = table.get(name)?.starter();
     let origin = Origin {
         route: name.into(),
         peer: Arc::clone(&connection.peer),
         protocol: connection.protocol(),
     };
     let origin = Arc::new(origin);
-    Some(Found::Route(Known { route, origin }))
+    Some(Found::Route(Known { starter, origin }))
 }
 
 /// Finds the handlers of one connection's requests and starts them.
@@ -228,19 +228,25 @@ impl Dispatcher {
             deadline: asked.deadline,
             extras: asked.extras,
         };
-        let mut future = Scoped::new(context, start(&known.route, request));
         let seen = Seen::new(&known.origin, context.trace);
-        let mut nobody = TaskContext::from_waker(Waker::noop());
-        match poll_guarded(&mut future, &mut nobody, &dispatch.counters, &seen) {
-            Poll::Ready(answer) => Some((id?, answer)),
-            Poll::Pending => {
+        let starter = &mut known.starter;
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            context.scope(|| starter.start(request))
+        }));
+        let mut answer = match started {
+            Ok(Started::Done(answer)) => answer,
+            Ok(Started::Waits(future)) => {
                 // The task polls at once, so that a wake-up that this poll has missed is not
                 // needed.
+                let future = Scoped::new(context, future);
                 let running = Running::new(dispatch, future, known, seen.since);
                 connection.spawn(id, running);
-                None
+                return None;
             }
-        }
+            Err(payload) => Err(seen.panicked(&dispatch.counters, payload.as_ref())),
+        };
+        seen.observe(&dispatch.counters, &mut answer);
+        Some((id?, answer))
     }
 }
 
@@ -360,43 +366,21 @@ impl<'a> Seen<'a> {
     }
 }
 
-type HandlerFuture = Scoped<BoxFuture<'static, Answered>>;
-
-/// Polls a handler: guarded against panics, observed once when it is done.
-#[inline]
-fn poll_guarded(
-    future: &mut HandlerFuture,
-    cx: &mut TaskContext<'_>,
-    counters: &Counters,
-    seen: &Seen<'_>,
-) -> Poll<Answered> {
-    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
-    let mut answer = match polled {
-        Ok(Poll::Pending) => return Poll::Pending,
-        Ok(Poll::Ready(answer)) => answer,
-        Err(payload) => Err(seen.panicked(counters, payload.as_ref())),
-    };
-    seen.observe(counters, &mut answer);
-    Poll::Ready(answer)
-}
-
-/// The handler's future. What panics before it exists panics when it is polled, where that is
-/// caught.
-fn start(route: &Route, request: Request) -> BoxFuture<'static, Answered> {
-    catch_unwind(AssertUnwindSafe(|| route.start(request)))
-        .unwrap_or_else(|payload| Box::pin(async move { resume_unwind(payload) }))
-}
-
 /// A handler that was not done at once: it counts as running while it lives.
 struct Running {
     dispatch: Arc<Dispatch>,
-    future: HandlerFuture,
+    future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
     since: Time,
 }
 
 impl Running {
-    fn new(dispatch: &Arc<Dispatch>, future: HandlerFuture, known: &Known, since: Time) -> Self {
+    fn new(
+        dispatch: &Arc<Dispatch>,
+        future: Scoped<BoxFuture<'static, Answered>>,
+        known: &Known,
+        since: Time,
+    ) -> Self {
         dispatch.running.fetch_add(1, Ordering::Relaxed);
         Self {
             dispatch: Arc::clone(dispatch),
@@ -423,6 +407,14 @@ impl Future for Running {
             trace: this.future.trace(),
             since: this.since,
         };
-        poll_guarded(&mut this.future, cx, &this.dispatch.counters, &seen)
+        let (future, counters) = (&mut this.future, &this.dispatch.counters);
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
+        let mut answer = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(answer)) => answer,
+            Err(payload) => Err(seen.panicked(counters, payload.as_ref())),
+        };
+        seen.observe(counters, &mut answer);
+        Poll::Ready(answer)
     }
 }

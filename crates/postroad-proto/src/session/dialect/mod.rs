@@ -331,6 +331,10 @@ impl DialectSession {
         true
     }
 
+    pub(super) fn unsent(&self) -> usize {
+        self.out.len()
+    }
+
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         !self.out.is_empty()

@@ -373,6 +373,10 @@ impl Native {
         self.outbox.transmit(out)
     }
 
+    pub(super) fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         self.outbox.has_output()

@@ -1,0 +1,230 @@
+//! Many one-way messages of one route, as fast as they can be handed over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postroad_proto::Time;
+use postroad_proto::session::{Call, Failure};
+
+use super::Client;
+use crate::clock;
+use crate::codec::numbers;
+use crate::driver::{Connection, Patience};
+use crate::error::CallError;
+
+use postroad_proto::limits::HEAD_BYTES;
+use tokio::task::JoinHandle;
+
+/// Default of [`Producer::batch`], bytes.
+const BATCH: usize = 64 * 1024;
+/// Default of [`Producer::window`], bytes.
+const WINDOW: usize = 1024 * 1024;
+
+/// Sends one-way messages of one route, in order.
+///
+/// Messages leave together: those that were sent before the connection's driver runs are written
+/// at once, so a lone message leaves without delay and a stream of them in large writes. With
+/// [`Self::linger`] they wait for company first. A sender that is faster than the connection waits
+/// in [`Self::send`], so nothing is dropped and nothing grows without bound.
+///
+/// ```
+/// # async fn run(client: postroad::Client) -> Result<(), postroad::CallError> {
+/// let mut ticks = client.producer("market/ticks").priority(5);
+/// for price in [100_u32, 101, 99] {
+///     ticks.send(price.to_le_bytes().to_vec()).await?;
+/// }
+/// ticks.flush().await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Producer {
+    client: Client,
+    route: String,
+    priority: u8,
+    codec: u8,
+    timeout: Duration,
+    linger: Duration,
+    batch: usize,
+    window: usize,
+    /// The connection of the last message.
+    connection: Option<Arc<Connection>>,
+    /// Bytes sent since the driver had its turn.
+    since_turn: usize,
+    /// Wakes the driver when those that linger have waited long enough.
+    timer: Option<JoinHandle<()>>,
+}
+
+impl Producer {
+    pub(super) fn new(client: Client, route: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            priority: super::call::PRIORITY,
+            codec: numbers::RAW,
+            timeout: client.keeper.config.timeout,
+            linger: Duration::ZERO,
+            batch: BATCH,
+            window: WINDOW,
+            connection: None,
+            since_turn: 0,
+            timer: None,
+            client,
+        }
+    }
+
+    /// 0 to 7, 7 most urgent; more is taken for 7. Default 3.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority.min(7);
+        self
+    }
+
+    /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
+    #[must_use]
+    pub fn codec(mut self, number: u8) -> Self {
+        self.codec = number;
+        self
+    }
+
+    /// Time after which a message is of no use any more: a server that gets it later drops it.
+    /// Default [`ClientConfig::timeout`](super::ClientConfig::timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a message may wait for others. Default zero: it leaves as soon as the connection's
+    /// driver runs.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Bytes that end the waiting of [`Self::linger`], and after which the sender lets the driver
+    /// write. Default 64 KiB.
+    #[must_use]
+    pub fn batch(mut self, bytes: usize) -> Self {
+        self.batch = bytes.max(1);
+        self
+    }
+
+    /// Unsent bytes over which [`Self::send`] waits. Default 1 MiB.
+    #[must_use]
+    pub fn window(mut self, bytes: usize) -> Self {
+        self.window = bytes.max(1);
+        self
+    }
+
+    /// Sends a message; waits while too much is unsent, or there is no connection.
+    ///
+    /// When the future is ready, the message is queued behind those before it; nobody says whether
+    /// it arrived. Cancellation safe: a message whose future was dropped before it was ready was
+    /// not sent.
+    ///
+    /// # Errors
+    /// If it cannot be sent. Messages that were queued on a connection that broke may be lost.
+    pub async fn send(&mut self, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let payload = payload.into();
+        if self.since_turn >= self.batch {
+            self.take_turns().await;
+        }
+        let len = payload.len() + HEAD_BYTES;
+        let (timeout, limit) = (self.timeout, Time::NEVER);
+        let mut patience = Patience { timeout, limit };
+        let mut call = Call {
+            route: &self.route,
+            payload,
+            codec: self.codec,
+            priority: self.priority,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        let is_hasty = self.linger.is_zero();
+        if let Some(connection) = &self.connection {
+            match connection.queue(&mut call, patience, is_hasty) {
+                Err(Failure::NotOpen) => {}
+                Err(failure) => return Err(CallError::from_failure(failure, timeout)),
+                Ok(()) => {
+                    self.since_turn += len;
+                    self.set_timer();
+                    return Ok(());
+                }
+            }
+        }
+        let deadline;
+        (patience, deadline) = patience.from_now();
+        let keeper = &self.client.keeper;
+        let connection = loop {
+            let connection = match keeper.current() {
+                Some(connection) => connection,
+                None => keeper.connected(deadline).await?,
+            };
+            match connection.queue(&mut call, patience, is_hasty) {
+                Err(Failure::NotOpen) if clock::now() < deadline => {
+                    keeper.has_ended(deadline).await;
+                }
+                Err(Failure::NotOpen) => return Err(keeper.not_connected()),
+                Err(failure) => return Err(CallError::from_failure(failure, timeout)),
+                Ok(()) => break connection,
+            }
+        };
+        self.connection = Some(connection);
+        self.since_turn = len;
+        self.set_timer();
+        Ok(())
+    }
+
+    /// Sees that messages which linger leave in time, whether more are sent or not.
+    #[inline]
+    fn set_timer(&mut self) {
+        if self.linger.is_zero()
+            || self
+                .timer
+                .as_ref()
+                .is_some_and(|timer| !timer.is_finished())
+        {
+            return;
+        }
+        let (linger, connection) = (self.linger, self.connection.clone());
+        self.timer = Some(tokio::spawn(async move {
+            tokio::time::sleep(linger).await;
+            connection.iter().for_each(|connection| connection.hasten());
+        }));
+    }
+
+    /// Lets the driver write, and waits while too much is unsent.
+    async fn take_turns(&mut self) {
+        self.since_turn = 0;
+        if let Some(connection) = &self.connection {
+            connection.hasten();
+            tokio::task::yield_now().await;
+            connection.room(self.window).await;
+        }
+    }
+
+    /// Waits until everything that was sent is handed to the transport.
+    ///
+    /// Cancellation safe.
+    ///
+    /// # Errors
+    /// If the connection of the last message ended before: those that were not handed over are
+    /// lost.
+    pub async fn flush(&mut self) -> Result<(), CallError> {
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        connection.hasten();
+        self.since_turn = 0;
+        if connection.room(0).await {
+            Ok(())
+        } else {
+            self.connection = None;
+            Err(self.client.keeper.not_connected())
+        }
+    }
+}
