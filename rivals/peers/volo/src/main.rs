@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use generated::echo::{EchoClient, EchoClientBuilder, EchoServer};
 use harness::{Arguments, Caller, Role};
@@ -55,6 +56,8 @@ struct Pool {
 async fn dial(arguments: Arguments) -> harness::Result<Pool> {
     let client = EchoClientBuilder::new("echo")
         .address(address(&arguments)?)
+        // A thousand connections at once take longer to be accepted than the default allows.
+        .connect_timeout(Some(Duration::from_secs(5)))
         .build();
     let payload = Bytes::from(arguments.payload().to_vec());
     Ok(Pool { client, payload })
