@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use generated::echo::{EchoClient, EchoClientBuilder, EchoServer};
 use harness::{Arguments, Caller, Role};
@@ -56,8 +55,6 @@ struct Pool {
 async fn dial(arguments: Arguments) -> harness::Result<Pool> {
     let client = EchoClientBuilder::new("echo")
         .address(address(&arguments)?)
-        // A thousand connections at once take longer to be accepted than the default allows.
-        .connect_timeout(Some(Duration::from_secs(5)))
         .build();
     let payload = Bytes::from(arguments.payload().to_vec());
     Ok(Pool { client, payload })
