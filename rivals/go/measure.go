@@ -27,7 +27,7 @@ type Report struct {
 	ConnectionBytes float64 `json:"connection_bytes"`
 }
 
-func finish(report Report) {
+func printReport(report Report) {
 	report.Rate = float64(report.Calls) / report.Seconds
 	line, err := json.Marshal(report)
 	if err != nil {
@@ -35,7 +35,6 @@ func finish(report Report) {
 		os.Exit(1)
 	}
 	fmt.Println(string(line))
-	os.Exit(0)
 }
 
 // closedLoop runs the callers, each of which waits for its answer before it calls again, and prints
@@ -89,7 +88,7 @@ func closedLoop(options Options, caller func(number int) (func() error, error)) 
 	}
 	sort.Slice(all, func(a, b int) bool { return all[a] < all[b] })
 	at := func(part float64) int64 { return all[int(part*float64(len(all)-1))] }
-	finish(Report{
+	printReport(Report{
 		Calls: uint64(len(all)), Seconds: options.seconds,
 		P50: at(0.5), P90: at(0.9), P99: at(0.99), Max: at(1),
 		OwnCPU: own, OtherCPU: other,

@@ -23,21 +23,62 @@ pub struct Context {
     pub(crate) trace: Option<Trace>,
 }
 
+/// The context of the handler that runs on this thread. Field by field, because a value that is
+/// copied right after it was put together has to wait until all of it is stored.
+struct Current {
+    is_set: Cell<bool>,
+    deadline: Cell<Time>,
+    priority: Cell<u8>,
+    has_trace: Cell<bool>,
+    trace: Cell<Option<Trace>>,
+}
+
+impl Current {
+    fn get(&self) -> Option<Context> {
+        self.is_set.get().then(|| Context {
+            deadline: self.deadline.get(),
+            priority: self.priority.get(),
+            trace: self.has_trace.get().then(|| self.trace.get()).flatten(),
+        })
+    }
+
+    #[inline]
+    fn set(&self, context: &Context) {
+        self.is_set.set(true);
+        self.deadline.set(context.deadline);
+        self.priority.set(context.priority);
+        self.has_trace.set(context.trace.is_some());
+        if context.trace.is_some() {
+            self.trace.set(context.trace);
+        }
+    }
+}
+
 thread_local! {
-    static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+    static CURRENT: Current = const { Current {
+        is_set: Cell::new(false),
+        deadline: Cell::new(Time::NEVER),
+        priority: Cell::new(0),
+        has_trace: Cell::new(false),
+        trace: Cell::new(None),
+    } };
 }
 
 impl Context {
     /// The context of the handler that runs on this thread now.
     #[must_use]
     pub fn current() -> Option<Self> {
-        CURRENT.get()
+        CURRENT.with(Current::get)
     }
 
     /// Runs something in this context.
     #[inline]
-    pub(crate) fn scope<T>(self, run: impl FnOnce() -> T) -> T {
-        let _restore = Restore(CURRENT.replace(Some(self)));
+    pub(crate) fn scope<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _restore = CURRENT.with(|current| {
+            let outer = current.get();
+            current.set(self);
+            Restore(outer)
+        });
         run()
     }
 
@@ -81,7 +122,10 @@ struct Restore(Option<Context>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        CURRENT.set(self.0);
+        CURRENT.with(|current| match &self.0 {
+            Some(outer) => current.set(outer),
+            None => current.is_set.set(false),
+        });
     }
 }
 
@@ -89,6 +133,8 @@ impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        self.context.scope(|| Pin::new(&mut self.future).poll(cx))
+        let this = &mut *self;
+        let future = &mut this.future;
+        this.context.scope(|| Pin::new(future).poll(cx))
     }
 }

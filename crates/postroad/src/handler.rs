@@ -1,10 +1,14 @@
 //! What can handle a request: an async function of extractors.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
+use pin_project_lite::pin_project;
 use postroad_proto::error::ErrorBody;
 use postroad_proto::session::Reply;
 
+use crate::error::Error;
 use crate::extract::{FromRequest, IntoReply, Request};
 use crate::router::short_type_name;
 
@@ -14,16 +18,59 @@ use crate::router::short_type_name;
 pub trait Handler<A, S>: Clone + Send + Sync + 'static {
     /// Runs it.
     fn handle(
-        self,
+        &self,
         request: Request,
-        state: S,
-    ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static;
+        state: &S,
+    ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static + use<Self, A, S>;
 
     /// The types of its extractors, for `postroad ls`.
     fn request_type() -> String;
 
     /// The type of its answer.
     fn response_type() -> String;
+}
+
+pin_project! {
+    /// The handler's future, or why there is none; its output as an answer.
+    struct Handling<F> {
+        #[pin]
+        future: Option<F>,
+        error: Option<Error>,
+    }
+}
+
+impl<F> Handling<F> {
+    #[inline]
+    fn started(future: F) -> Self {
+        Self {
+            future: Some(future),
+            error: None,
+        }
+    }
+
+    fn refused(error: Error) -> Self {
+        Self {
+            future: None,
+            error: Some(error),
+        }
+    }
+}
+
+impl<F: Future<Output: IntoReply>> Future for Handling<F> {
+    type Output = Result<Reply, ErrorBody>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.future.as_pin_mut() {
+            Some(future) => ready!(future.poll(cx)).into_reply(),
+            None => Err(this
+                .error
+                .take()
+                .unwrap_or_else(|| Error::bad_request("polled twice"))),
+        };
+        Poll::Ready(result.map_err(ErrorBody::from))
+    }
 }
 
 macro_rules! handlers {
@@ -37,11 +84,19 @@ macro_rules! handlers {
             $($argument: FromRequest<S> + Send + 'static,)*
         {
             #[allow(non_snake_case, unused_mut, unused_variables, reason = "for every arity")]
-            async fn handle(self, mut request: Request, state: S) -> Result<Reply, ErrorBody> {
-                $(let $argument = $argument::from_request(&mut request, &state)?;)*
-                // The request's own memory is free while the handler runs.
-                drop(request);
-                self($($argument,)*).await.into_reply().map_err(ErrorBody::from)
+            #[inline]
+            fn handle(
+                &self,
+                mut request: Request,
+                state: &S,
+            ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static + use<S, F, Fut, Out, $($argument,)*> {
+                // What is extracted goes straight into the handler's future; the request's own
+                // memory is free while it runs.
+                $(let $argument = match $argument::from_request(&mut request, state) {
+                    Ok(argument) => argument,
+                    Err(error) => return Handling::refused(error),
+                };)*
+                Handling::started(self($($argument,)*))
             }
 
             fn request_type() -> String {

@@ -197,7 +197,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         handler: H,
     ) -> Self {
         let state = self.state.clone();
-        let make = Arc::new(move |request| handler.clone().handle(request, state.clone()));
+        let make = Arc::new(move |request| handler.handle(request, &state));
         let starter = Box::new(move || typed(&make));
         let describes = Description {
             route: name.to_owned(),

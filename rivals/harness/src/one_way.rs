@@ -38,7 +38,7 @@ pub trait Sender: Send {
 }
 
 impl Arguments {
-    /// Receives by `serve` until the measured time is over, and prints the result.
+    /// Receives by `serve` and prints the result; goes on until it is ended.
     ///
     /// # Errors
     /// Those of `serve`.
@@ -82,8 +82,8 @@ impl Arguments {
         })
     }
 
-    /// Measures from some time after the first message, prints, and ends the process: what serves
-    /// knows no end.
+    /// Measures from some time after the first message, and prints. The process goes on until it is
+    /// ended.
     fn measure(&self, received: Received) {
         let arguments = self.clone();
         thread::spawn(move || {
@@ -94,7 +94,11 @@ impl Arguments {
             let result = arguments
                 .count(&received)
                 .and_then(|report| calls::print(&report));
-            std::process::exit(i32::from(result.is_err()));
+            if let Err(error) = result {
+                eprintln!("the messages were not counted: {error}");
+                std::process::exit(1);
+            }
+            // What serves goes on: a sender that lost its receiver would look like one that failed.
         });
     }
 

@@ -67,7 +67,8 @@ fn panel(results: &Results, cell: &Cell) -> (String, f64) {
     let height = STEP.mul_add(bars.len() as f64, HEAD);
     let mut text = format!(
         "<text y=\"12\" font-weight=\"bold\" fill=\"#222\">{}: {}</text>\
-         <text y=\"28\" fill=\"#666\">{}, {better} is better</text>\n",
+         <text y=\"28\" fill=\"#666\">{}, {better} is better; \
+         each line is ten times the one before</text>\n",
         cell.name,
         cell.title,
         cell.by.title(),
