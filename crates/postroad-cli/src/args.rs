@@ -1,11 +1,15 @@
 //! What can be typed.
 
+mod reports;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use reports::BenchCodec;
 
 /// Carries messages between services and devices fast, in order of importance, and without losing
 /// any.
@@ -163,9 +167,13 @@ pub(crate) struct Decode {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) tool: Option<BenchTool>,
     /// Endpoint to load.
-    pub(crate) url: String,
+    #[arg(required = true)]
+    pub(crate) url: Option<String>,
     /// Route to call.
     #[arg(long, default_value = "postroad/echo")]
     pub(crate) route: String,
@@ -203,6 +211,12 @@ pub(crate) struct Bench {
     /// Exit with 99 if more calls than this fail.
     #[arg(long, value_name = "N")]
     pub(crate) max_errors: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchTool {
+    /// What the payload codecs cost, in bytes and in time.
+    Codec(BenchCodec),
 }
 
 #[derive(Debug, Args)]

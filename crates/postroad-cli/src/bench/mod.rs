@@ -1,8 +1,11 @@
 //! `postroad bench`: load, and honest numbers about it.
 
+mod codec;
 mod measure;
 #[allow(dead_code, reason = "the engine does not fill it yet")]
 pub(crate) mod report;
+#[allow(dead_code, reason = "the comparison is not there yet")]
+mod statistics;
 mod table;
 
 use crate::terminal::{say, tell};
@@ -14,7 +17,7 @@ use indicatif::ProgressBar;
 use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint};
 use tokio::task::LocalSet;
 
-use crate::args::{self, Output};
+use crate::args::{self, BenchTool, Output};
 use crate::commands::runtime;
 use crate::exit::{self, Failed};
 use crate::signals::Signals;
@@ -24,7 +27,12 @@ use measure::{Measured, Recorder};
 const IN_FLIGHT_MAX: usize = 50_000;
 
 pub(crate) fn run(bench: &args::Bench) -> Result<ExitCode, Failed> {
-    let endpoint: Endpoint = bench.url.parse()?;
+    match &bench.tool {
+        Some(BenchTool::Codec(codec)) => return codec::run(codec),
+        None => {}
+    }
+    let url = bench.url.as_deref().unwrap_or_default();
+    let endpoint: Endpoint = url.parse()?;
     let runtime = runtime()?;
     let local = LocalSet::new();
     let (measured, interrupted) = local.block_on(&runtime, load(bench, endpoint))?;

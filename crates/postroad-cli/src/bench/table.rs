@@ -29,7 +29,10 @@ pub(super) fn text(bench: &args::Bench, measured: &Measured) {
     };
     say(format_args!(
         "{} {}: {shape}, {} connections, {} B",
-        bench.url, bench.route, bench.connections, bench.size
+        bench.url.as_deref().unwrap_or_default(),
+        bench.route,
+        bench.connections,
+        bench.size
     ));
     say(format_args!(
         "answered  {} in {:.1?}, {:.0} calls/s",
