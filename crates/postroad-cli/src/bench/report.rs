@@ -150,8 +150,8 @@ impl Distribution {
     }
 }
 
-impl From<Histogram<u64>> for Distribution {
-    fn from(histogram: Histogram<u64>) -> Self {
+impl From<&Histogram<u64>> for Distribution {
+    fn from(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         Self {
             count: histogram.len(),
@@ -165,23 +165,38 @@ impl From<Histogram<u64>> for Distribution {
             p999: at(0.999),
             p9999: at(0.9999),
             max: histogram.max(),
-            hdr: Hdr(histogram),
+            hdr: histogram.into(),
         }
     }
 }
 
-/// A whole histogram of nanoseconds; as text the base64 of HdrHistogram's V2 encoding with DEFLATE,
-/// which is also what a line of an `.hlog` holds.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Hdr(pub(crate) Histogram<u64>);
+/// A whole histogram of nanoseconds, packed: HdrHistogram's V2 encoding with DEFLATE, whose base64
+/// is also what a line of an `.hlog` holds. Unpacked it takes a quarter of a megabyte, and a run has
+/// one for each interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hdr(Vec<u8>);
+
+impl Hdr {
+    pub(crate) fn histogram(&self) -> Histogram<u64> {
+        Deserializer::new()
+            .deserialize(&mut self.0.as_slice())
+            .expect("it was packed here or unpacked once when it was read")
+    }
+}
+
+impl From<&Histogram<u64>> for Hdr {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(histogram, &mut bytes)
+            .expect("a vector takes what is written, and the counts are far below 2^63");
+        Self(bytes)
+    }
+}
 
 impl Serialize for Hdr {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.0, &mut bytes)
-            .map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&STANDARD.encode(bytes))
+        serializer.serialize_str(&STANDARD.encode(&self.0))
     }
 }
 
@@ -190,8 +205,10 @@ impl<'de> Deserialize<'de> for Hdr {
         use serde::de::Error;
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
-        let histogram = Deserializer::new().deserialize(&mut bytes.as_slice());
-        histogram.map(Self).map_err(D::Error::custom)
+        let histogram = Deserializer::new().deserialize::<u64, _>(&mut bytes.as_slice());
+        histogram
+            .map(|_| Self(bytes))
+            .map_err(|error| D::Error::custom(format!("not a packed histogram: {error}")))
     }
 }
 
@@ -205,8 +222,8 @@ pub(crate) struct Priority {
 }
 
 /// What happened in a part of the measured time. Calls are due, late and not sent in the interval
-/// of the moment when they were due; they are answered and failed in the interval of their end, so
-/// a stall shows as no answers and then as long ones.
+/// in which the generator took them up; they are answered and failed in the interval of their end,
+/// so a stall shows as no answers and then as long ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Interval {
     /// Begin, from the beginning of the measurement.
