@@ -9,7 +9,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub(crate) use reports::BenchCodec;
+pub(crate) use reports::{BenchCodec, ReportFiles, ReportTool};
 
 /// Carries messages between services and devices fast, in order of importance, and without losing
 /// any.
@@ -217,6 +217,8 @@ pub(crate) struct Bench {
 pub(crate) enum BenchTool {
     /// What the payload codecs cost, in bytes and in time.
     Codec(BenchCodec),
+    /// Make a page and other files from the result of an earlier run.
+    Report(ReportTool),
 }
 
 #[derive(Debug, Args)]

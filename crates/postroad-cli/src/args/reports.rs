@@ -1,5 +1,6 @@
 //! What `bench` writes, compares and measures of codecs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,4 +18,29 @@ pub(crate) struct BenchCodec {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+/// Files that a run is written to.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct ReportFiles {
+    /// Write the result as one page for people, with charts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the result for programs, and for `bench compare`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write what happened over time, a line an interval.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Write the latencies as an HdrHistogram log, which other tools read.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hlog: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportTool {
+    /// What `--json` has written.
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: ReportFiles,
 }

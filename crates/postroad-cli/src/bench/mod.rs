@@ -1,12 +1,17 @@
 //! `postroad bench`: load, and honest numbers about it.
 
 mod codec;
+#[cfg(test)]
+mod example;
+mod files;
 mod measure;
+mod page;
 #[allow(dead_code, reason = "the engine does not fill it yet")]
 pub(crate) mod report;
 #[allow(dead_code, reason = "the comparison is not there yet")]
 mod statistics;
 mod table;
+mod units;
 
 use crate::terminal::{say, tell};
 use std::process::ExitCode;
@@ -29,6 +34,7 @@ const IN_FLIGHT_MAX: usize = 50_000;
 pub(crate) fn run(bench: &args::Bench) -> Result<ExitCode, Failed> {
     match &bench.tool {
         Some(BenchTool::Codec(codec)) => return codec::run(codec),
+        Some(BenchTool::Report(report)) => return files::convert(report),
         None => {}
     }
     let url = bench.url.as_deref().unwrap_or_default();
