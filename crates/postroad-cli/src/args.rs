@@ -9,7 +9,9 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub(crate) use reports::{BenchCodec, ReportFiles, ReportTool};
+pub(crate) use reports::{
+    BenchCodec, BenchCompare, Gate, LogUnit, ReportFiles, ReportTool, SampleUnit,
+};
 
 /// Carries messages between services and devices fast, in order of importance, and without losing
 /// any.
@@ -217,6 +219,8 @@ pub(crate) struct Bench {
 pub(crate) enum BenchTool {
     /// What the payload codecs cost, in bytes and in time.
     Codec(BenchCodec),
+    /// Which differences between runs are real.
+    Compare(BenchCompare),
     /// Make a page and other files from the result of an earlier run.
     Report(ReportTool),
 }

@@ -1,6 +1,7 @@
 //! `postroad bench`: load, and honest numbers about it.
 
 mod codec;
+mod compare;
 #[cfg(test)]
 mod example;
 mod files;
@@ -8,7 +9,6 @@ mod measure;
 mod page;
 #[allow(dead_code, reason = "the engine does not fill it yet")]
 pub(crate) mod report;
-#[allow(dead_code, reason = "the comparison is not there yet")]
 mod statistics;
 mod table;
 mod units;
@@ -34,6 +34,7 @@ const IN_FLIGHT_MAX: usize = 50_000;
 pub(crate) fn run(bench: &args::Bench) -> Result<ExitCode, Failed> {
     match &bench.tool {
         Some(BenchTool::Codec(codec)) => return codec::run(codec),
+        Some(BenchTool::Compare(compare)) => return compare::run(compare),
         Some(BenchTool::Report(report)) => return files::convert(report),
         None => {}
     }

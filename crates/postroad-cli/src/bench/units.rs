@@ -28,6 +28,11 @@ pub(super) fn time(ns: f64) -> String {
     scaled(ns, &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")])
 }
 
+/// The same for the ends of a scale: a round number has no zeros after the point.
+pub(super) fn round_time(ns: f64) -> String {
+    time(ns).replace(".00 ", " ").replace(".0 ", " ")
+}
+
 pub(super) fn bytes(bytes: f64) -> String {
     let units = [
         (1_073_741_824.0, "GiB"),
@@ -85,6 +90,10 @@ mod tests {
         assert_eq!(time(12_345.0), "12.3 µs");
         assert_eq!(time(999_960.0), "1.00 ms");
         assert_eq!(time(2.5e9), "2.50 s");
+        assert_eq!(
+            (round_time(1e7), round_time(2.5e9)),
+            ("10 ms".into(), "2.50 s".into())
+        );
         assert_eq!(bytes(3.0 * 1_048_576.0), "3.00 MiB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");

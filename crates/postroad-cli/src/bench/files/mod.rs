@@ -1,10 +1,6 @@
 //! A run as files: for people, for programs, for other load testers' tools.
 
 mod csv;
-#[allow(
-    dead_code,
-    reason = "reading is for the comparison, which is not there yet"
-)]
 pub(super) mod hlog;
 
 use std::path::Path;

@@ -47,7 +47,7 @@ fn percentiles(report: &Report) -> Chart {
         title: "Latency by percentile",
         says,
         x: Axis::nines(latency.count, units::percentile),
-        y: Axis::log(values(&series), units::time),
+        y: Axis::log(values(&series), units::round_time),
         x_name: "calls that were at most this slow",
         series,
         width: WIDE.0,
@@ -100,7 +100,7 @@ fn latency(report: &Report) -> Chart {
     Chart {
         title: "Latency over time",
         says,
-        y: Axis::log(values(&series), units::time),
+        y: Axis::log(values(&series), units::round_time),
         ..timeline(report, series)
     }
 }
@@ -164,7 +164,7 @@ fn lateness(report: &Report) -> Option<Chart> {
             units::time(whole.p99 as f64),
             units::time(whole.max as f64)
         ),
-        y: Axis::log(values(&series), units::time),
+        y: Axis::log(values(&series), units::round_time),
         ..timeline(report, series)
     })
 }
