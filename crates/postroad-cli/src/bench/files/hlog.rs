@@ -27,9 +27,13 @@ pub(super) fn text(report: &Report) -> String {
         since_1970.unwrap_or_default().as_secs_f64(),
         report.started
     );
-    out.push_str(
-        "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_CompressedHistogram\"\n",
-    );
+    let columns = [
+        "StartTimestamp",
+        "Interval_Length",
+        "Interval_Max",
+        "Interval_CompressedHistogram",
+    ];
+    let _ = writeln!(out, "\"{}\"", columns.join("\",\""));
     for interval in &report.series {
         let _ = writeln!(
             out,
