@@ -1,23 +1,17 @@
 //! What can be typed.
 
-mod reports;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-
-pub(crate) use reports::{
-    BenchCodec, BenchCompare, Gate, LogUnit, ReportFiles, ReportTool, SampleUnit,
-};
 
 /// Carries messages between services and devices fast, in order of importance, and without losing
 /// any.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 99
-/// a threshold was missed, 130 and 143 after Ctrl-C and SIGTERM.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 98
+/// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was missed,
+/// 130 and 143 after Ctrl-C and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "postroad", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -66,7 +60,7 @@ pub(crate) enum Command {
     /// Explain a frame field by field, and show where it goes wrong.
     Decode(Decode),
     /// Load a server and say how it takes it.
-    Bench(Bench),
+    Bench(Box<crate::bench::args::Bench>),
     /// See it all at work: a node, two services, clients of every dialect, a server killed under
     /// load.
     Demo(Demo),
@@ -92,7 +86,8 @@ pub(crate) struct Serve {
     pub(crate) workers: Option<usize>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A time as people write it.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text);
     let time = time.map_err(|error| format!("{error}; write 250ms, 5s, 2m"))?;
     if time > Duration::from_secs(86_400) {
@@ -100,11 +95,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     } else {
         Ok(time)
     }
-}
-
-/// From 1 to `max`.
-fn count(max: i64) -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=max)
 }
 
 #[derive(Debug, Args)]
@@ -166,63 +156,6 @@ pub(crate) struct Decode {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Bench {
-    #[command(subcommand)]
-    pub(crate) tool: Option<BenchTool>,
-    /// Endpoint to load.
-    #[arg(required = true)]
-    pub(crate) url: Option<String>,
-    /// Route to call.
-    #[arg(long, default_value = "postroad/echo")]
-    pub(crate) route: String,
-    /// Closed loop: callers, each with one call in flight.
-    #[arg(long, default_value_t = 64, value_parser = count(100_000))]
-    pub(crate) callers: u32,
-    /// Open loop: calls a second, due at fixed moments whatever the answers do; latency counts from
-    /// when a call was due.
-    #[arg(long, conflicts_with = "callers", value_parser = count(10_000_000))]
-    pub(crate) rate: Option<u32>,
-    /// Connections that the calls are spread over.
-    #[arg(long, default_value_t = 1, value_parser = count(10_000))]
-    pub(crate) connections: u32,
-    /// How long to measure.
-    #[arg(long, short, value_parser = duration, default_value = "5s")]
-    pub(crate) duration: Duration,
-    /// How long to load before measuring.
-    #[arg(long, value_parser = duration, default_value = "1s")]
-    pub(crate) warmup: Duration,
-    /// Bytes of the payload.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=16_777_216))]
-    pub(crate) size: u32,
-    /// 0 to 7, 7 most urgent.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7), default_value_t = 3)]
-    pub(crate) priority: u8,
-    /// Deadline of each call.
-    #[arg(long, value_parser = duration, default_value = "5s")]
-    pub(crate) timeout: Duration,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
-    /// Exit with 99 if the 99th percentile is over this.
-    #[arg(long, value_parser = duration, value_name = "TIME")]
-    pub(crate) max_p99: Option<Duration>,
-    /// Exit with 99 if more calls than this fail.
-    #[arg(long, value_name = "N")]
-    pub(crate) max_errors: Option<u64>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchTool {
-    /// What the payload codecs cost, in bytes and in time.
-    Codec(BenchCodec),
-    /// Which differences between runs are real.
-    Compare(BenchCompare),
-    /// Make a page and other files from the result of an earlier run.
-    Report(ReportTool),
 }
 
 #[derive(Debug, Args)]

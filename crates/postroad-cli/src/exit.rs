@@ -1,6 +1,7 @@
 //! Why the program ends, as an exit code and as words that say what to do next.
 
 use crate::terminal::tell;
+use std::fmt;
 use std::process::ExitCode;
 
 use postroad::{CallError, ConnectError, Error, StartError, TransportError};
@@ -15,6 +16,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNAVAILABLE: u8 = 69;
 /// Wrong configuration.
 pub(crate) const CONFIG: u8 = 78;
+/// A threshold cannot be judged, because the measurement is invalid or incomplete.
+pub(crate) const INVALID: u8 = 98;
 /// A threshold was missed.
 pub(crate) const THRESHOLD: u8 = 99;
 /// After Ctrl-C.
@@ -48,6 +51,14 @@ impl Failed {
         self
     }
 
+    /// The same, with the place where it happened before it.
+    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
+        if let Some(first) = self.lines.first_mut() {
+            first.insert_str(0, &format!("{place}: "));
+        }
+        self
+    }
+
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
@@ -61,6 +72,12 @@ impl Failed {
         if let Some(hint) = &self.hint {
             tell(format_args!("{} {hint}", style.bold("hint:")));
         }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join(", "))
     }
 }
 

@@ -34,7 +34,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Call(call) => commands::call::run(&call),
         Command::Ls(ls) => commands::ls::run(&ls),
         Command::Decode(decode) => commands::decode::run(&decode, color),
-        Command::Bench(bench) => bench::run(&bench),
+        Command::Bench(bench) => bench::run(&bench, color),
         Command::Demo(demo) => demo::run(&demo, color),
         Command::DemoNode(node) => demo::node::run(&node),
         Command::Config(config) => commands::config::run(&config),

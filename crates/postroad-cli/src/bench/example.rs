@@ -4,25 +4,22 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::mix::Dice;
 use super::report::{
     Distribution, End, Ends, FORMAT, Interval, Load, Loop, Machine, Report, Sample, Usage, Validity,
 };
 
-/// SplitMix64 of Steele, Lea and Flood.
-pub(super) struct Draw(pub(super) u64);
+/// Numbers drawn from a seed.
+pub(super) struct Draw(Dice);
 
 impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Dice::new(seed, 0))
     }
 
     /// From 0 up to 1.
-    pub(super) fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    fn share(&mut self) -> f64 {
+        self.0.unit()
     }
 
     /// Normal with mean 0 and deviation 1, by Box and Muller.
@@ -39,7 +36,7 @@ pub(super) fn histogram() -> Histogram<u64> {
 /// An open loop of a minute at 20,000 calls a second. After half a
 /// minute the server stalls for 1.5 s.
 pub(super) fn open_run(seed: u64) -> Report {
-    let mut draw = Draw(seed);
+    let mut draw = Draw::new(seed);
     let (mut all, mut late) = (histogram(), histogram());
     let series: Vec<Interval> = (0..60)
         .map(|second| interval(second, &mut draw, &mut all, &mut late))

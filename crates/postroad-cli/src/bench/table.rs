@@ -1,91 +1,193 @@
-//! A load's result, for people and for programs.
+//! A report for people.
 
-use crate::terminal::{say, tell};
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::measure::Measured;
-use crate::args;
+use super::report::{Distribution, End, Report};
+use crate::terminal::Style;
 
-const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-    ("max", 1.0),
-];
+const MIB: f64 = 1024.0 * 1024.0;
 
-/// Lateness of the generator over which an open loop's numbers are not to be believed.
-const LATE_MAX: Duration = Duration::from_millis(10);
-
-fn at(measured: &hdrhistogram::Histogram<u64>, quantile: f64) -> Duration {
-    Duration::from_nanos(measured.value_at_quantile(quantile))
+/// A line with its name in a column of its own.
+fn line(out: &mut String, name: &str, what: impl std::fmt::Display) {
+    let _ = writeln!(out, "{name:<11}{what}");
 }
 
-pub(super) fn text(bench: &args::Bench, measured: &Measured) {
-    let shape = match bench.rate {
-        None => format!("closed loop, {} callers", bench.callers),
-        Some(rate) => format!("open loop, {rate} calls/s due"),
-    };
-    say(format_args!(
-        "{} {}: {shape}, {} connections, {} B",
-        bench.url.as_deref().unwrap_or_default(),
-        bench.route,
-        bench.connections,
-        bench.size
-    ));
-    say(format_args!(
-        "answered  {} in {:.1?}, {:.0} calls/s",
-        measured.latency.len(),
-        measured.time,
-        measured.rate()
-    ));
-    say(format_args!("failed    {}", measured.failed()));
-    for (code, count) in &measured.errors {
-        say(format_args!("          {count} {code}"));
+fn time(nanos: u64) -> String {
+    format!("{:.1?}", Duration::from_nanos(nanos))
+}
+
+/// The whole report, and nothing that is not in it.
+pub(super) fn text(report: &Report, style: Style) -> String {
+    let mut out = String::new();
+    load(&mut out, report);
+    counts(&mut out, report);
+    if report.latency_ns.count > 0 {
+        latencies(&mut out, report);
     }
-    if measured.not_sent > 0 {
-        say(format_args!(
-            "          {} not sent: too many calls were in flight",
-            measured.not_sent
+    if let Some(late) = &report.lateness_ns {
+        let (p99, max) = (time(late.p99), time(late.max));
+        line(
+            &mut out,
+            "generator",
+            format_args!("{p99} late at p99, {max} at most"),
+        );
+    }
+    end(&mut out, "client", &report.ends.client);
+    end(&mut out, "server", &report.ends.server);
+    workers(&mut out, report);
+    for threshold in &report.thresholds {
+        let verdict = if threshold.missed {
+            style.red("missed")
+        } else {
+            style.green("kept")
+        };
+        let (name, limit, measured) = (&threshold.name, &threshold.limit, &threshold.measured);
+        line(
+            &mut out,
+            &verdict,
+            format_args!(" --{name} {limit}: {measured}"),
+        );
+    }
+    if let Some(why) = &report.stopped {
+        line(&mut out, "stopped", why);
+    }
+    for reason in &report.validity.reasons {
+        let word = if report.validity.valid {
+            "INCOMPLETE"
+        } else {
+            "INVALID"
+        };
+        line(&mut out, &style.red(word), format_args!(" {reason}"));
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+fn load(out: &mut String, report: &Report) {
+    let load = &report.load;
+    let shape = match (load.callers, &load.arrival) {
+        (Some(callers), _) => format!("closed loop, {callers} callers"),
+        (None, Some(arrival)) => format!("open loop, {arrival}"),
+        (None, None) => "open loop".to_owned(),
+    };
+    let _ = writeln!(
+        out,
+        "{} {}: {shape}, {} connections, payload {}",
+        report.url, report.route, load.connections, load.size
+    );
+}
+
+fn counts(out: &mut String, report: &Report) {
+    let (answered, rate) = (report.answered, report.rate);
+    let bytes = (report.sent_bytes + report.received_bytes) as f64 / MIB;
+    line(
+        out,
+        "answered",
+        format_args!(
+            "{answered} in {:.1} s, {rate:.0} calls/s, {:.1} MiB/s of payload",
+            report.seconds,
+            bytes / report.seconds.max(1e-9)
+        ),
+    );
+    let share = 100.0 * report.failed as f64 / (answered + report.failed).max(1) as f64;
+    let failed = report.failed;
+    if failed == 0 {
+        line(out, "failed", 0);
+    } else {
+        line(
+            out,
+            "failed",
+            format_args!("{failed}, {share:.3}%; latencies are of the answered calls alone"),
+        );
+    }
+    for (code, count) in &report.errors {
+        line(out, "", format_args!("{count} {code}"));
+    }
+    if report.not_sent > 0 {
+        let not_sent = report.not_sent;
+        line(
+            out,
+            "",
+            format_args!("{not_sent} not sent: too many calls were in flight"),
+        );
+    }
+}
+
+/// A column for all calls, and one for each priority when there are several.
+fn latencies(out: &mut String, report: &Report) {
+    let mut columns = vec![("latency".to_owned(), &report.latency_ns)];
+    for priority in &report.priorities {
+        columns.push((
+            format!("priority {}", priority.priority),
+            &priority.latency_ns,
         ));
     }
-    if !measured.latency.is_empty() {
-        for (name, quantile) in QUANTILES {
-            say(format_args!(
-                "{name:<9} {:.1?}",
-                at(&measured.latency, quantile)
-            ));
-        }
+    if columns.len() > 1 {
+        row(out, "", columns.iter().map(|(name, _)| name.clone()));
+        row(
+            out,
+            "answered",
+            columns.iter().map(|(_, each)| each.count.to_string()),
+        );
     }
-    if bench.rate.is_some() {
-        let late = at(&measured.lateness, 0.99);
-        say(format_args!("generator {late:.1?} late at p99"));
-        if late > LATE_MAX {
-            tell(format_args!(
-                "warning: the generator itself was late; the latencies are not the server's alone"
-            ));
-        }
+    let means = |each: &Distribution| (time(each.mean as u64), time(each.stdev as u64));
+    row(out, "mean", columns.iter().map(|(_, each)| means(each).0));
+    row(out, "stdev", columns.iter().map(|(_, each)| means(each).1));
+    for (number, (name, _)) in report.latency_ns.quantiles().iter().enumerate() {
+        row(
+            out,
+            name,
+            columns
+                .iter()
+                .map(|(_, each)| time(each.quantiles()[number].1)),
+        );
     }
 }
 
-pub(super) fn json(bench: &args::Bench, measured: &Measured) -> serde_json::Value {
-    let nanos = |q| measured.latency.value_at_quantile(q);
-    let quantiles = QUANTILES.map(|(name, q)| (name.to_owned(), nanos(q).into()));
-    serde_json::json!({
-        "url": bench.url,
-        "route": bench.route,
-        "callers": bench.rate.is_none().then_some(bench.callers),
-        "rate_due": bench.rate,
-        "connections": bench.connections,
-        "size_bytes": bench.size,
-        "seconds": measured.time.as_secs_f64(),
-        "answered": measured.latency.len(),
-        "failed": measured.failed(),
-        "not_sent": measured.not_sent,
-        "errors": measured.errors,
-        "rate": measured.rate(),
-        "latency_ns": serde_json::Value::Object(quantiles.into_iter().collect()),
-        "generator_late_p99_ns": measured.lateness.value_at_quantile(0.99),
-    })
+fn row(out: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let cells: Vec<_> = cells.map(|cell| format!("{cell:<13}")).collect();
+    line(out, name, cells.concat().trim_end());
+}
+
+fn end(out: &mut String, name: &str, end: &End) {
+    let usage = match end {
+        End::Measured(usage) => usage,
+        End::Unknown { unknown } => {
+            return line(out, name, format_args!("CPU and memory unknown: {unknown}"));
+        }
+    };
+    let per_call = usage.cpu_per_call_ns.unwrap_or(0.0) / 1000.0;
+    line(
+        out,
+        name,
+        format_args!(
+            "{per_call:.2} us CPU a call, {:.2} s in all; {:.1} MiB at most; {} and {} switches \
+             (waited, was interrupted)",
+            usage.cpu_seconds,
+            usage.memory_peak_bytes as f64 / MIB,
+            usage.voluntary_switches,
+            usage.involuntary_switches,
+        ),
+    );
+}
+
+fn workers(out: &mut String, report: &Report) {
+    for worker in &report.workers {
+        let (name, answered, failed) = (&worker.name, worker.answered, worker.failed);
+        let lost = if worker.lost.is_some() { ", LOST" } else { "" };
+        line(
+            out,
+            "worker",
+            format_args!("{name}: {answered} answered, {failed} failed{lost}"),
+        );
+    }
+    if let Some(spread) = report
+        .workers
+        .iter()
+        .map(|worker| worker.start_rtt_ns)
+        .max()
+    {
+        line(out, "", format_args!("all began within {}", time(spread)));
+    }
 }

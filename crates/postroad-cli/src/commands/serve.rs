@@ -4,7 +4,6 @@ use crate::terminal::say;
 use std::process::ExitCode;
 
 use postroad::{Router, Server};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Serve;
 use crate::config::NodeConfig;
@@ -19,20 +18,8 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
         &serve.listen,
         serve.workers,
     )?;
-    raise_open_files();
+    super::raise_open_files();
     super::runtime()?.block_on(node(config))
-}
-
-/// A connection is an open file: as many as the system lets this user have.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = ?limit.current, "the limit on open files stays");
-    }
 }
 
 async fn node(config: NodeConfig) -> Result<ExitCode, Failed> {

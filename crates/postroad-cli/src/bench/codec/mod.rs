@@ -16,13 +16,14 @@ use postroad::codec::{Codec, Json, MsgPack, PacketCodec};
 use postroad::{Bytes, CodecError};
 use serde::Serialize;
 
+use super::args;
 use super::statistics::{median, spread};
-use crate::args::{self, Output};
+use crate::args::Output;
 use crate::exit::{self, Failed};
 use crate::terminal::{say, tell};
 use samples::{Call, Document, Reading, Sample, Tick};
 
-pub(crate) fn run(bench: &args::BenchCodec) -> Result<ExitCode, Failed> {
+pub(crate) fn run(bench: &args::Codec) -> Result<ExitCode, Failed> {
     if cfg!(debug_assertions) {
         tell("warning: a debug build; only a release build's times say something");
     }

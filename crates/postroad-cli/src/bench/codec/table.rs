@@ -1,10 +1,10 @@
 //! The codecs for people.
 
+use super::super::args;
 use super::Row;
-use crate::args;
 use crate::terminal::say;
 
-pub(super) fn print(rows: &[Row], bench: &args::BenchCodec) {
+pub(super) fn print(rows: &[Row], bench: &args::Codec) {
     say(format_args!(
         "medians of {} runs of {:?}; ± is the middle half of the runs; MB is 10^6 encoded bytes",
         bench.runs, bench.time

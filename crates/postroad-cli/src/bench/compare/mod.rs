@@ -6,7 +6,8 @@ mod verdict;
 
 use std::process::ExitCode;
 
-use crate::args::{self, Gate, LogUnit, Output, SampleUnit};
+use super::args::{self, Gate, LogUnit, SampleUnit};
+use crate::args::Output;
 use crate::exit::{self, Failed};
 use crate::terminal::{say, tell};
 use runs::Run;
@@ -14,7 +15,7 @@ use verdict::{Comparison, Difference, Metric, Unit};
 
 use super::units;
 
-pub(crate) fn run(compare: &args::BenchCompare) -> Result<ExitCode, Failed> {
+pub(crate) fn run(compare: &args::Compare) -> Result<ExitCode, Failed> {
     let gates = compare
         .fail_if
         .iter()

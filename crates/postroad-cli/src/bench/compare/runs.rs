@@ -209,7 +209,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let report = example::open_run(3);
         let (json, log) = (folder.path().join("a.json"), folder.path().join("b.hlog"));
-        let wanted = crate::args::ReportFiles {
+        let wanted = crate::bench::args::ReportFiles {
             json: Some(json),
             hlog: Some(log),
             ..Default::default()

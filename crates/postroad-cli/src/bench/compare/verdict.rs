@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn equal_programs_are_called_different_no_more_often_than_alpha_says() {
-        let mut draw = Draw(2026);
+        let mut draw = Draw::new(2026);
         let trials = 2_000;
         let (mut any, mut first) = (0, 0);
         for _ in 0..trials {
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn five_per_cent_are_found_with_ten_runs_a_side_and_never_with_three() {
-        let mut draw = Draw(7);
+        let mut draw = Draw::new(7);
         let mut found = 0;
         for _ in 0..200 {
             let comparison = compare(&mut draw, 10, 1.05);
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn intervals_of_confidence_hold_the_true_change_as_often_as_they_say() {
-        let mut draw = Draw(11);
+        let mut draw = Draw::new(11);
         let holds = |found: &Comparison| {
             let (low, high) = found.differences[1].change.interval.expect("eight a side");
             (low..=high).contains(&0.05)
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_a_side_has_not_measured_is_not_compared() {
-        let mut draw = Draw(1);
+        let mut draw = Draw::new(1);
         let a = [run(&mut draw, 1.0), run(&mut draw, 1.0)];
         let mut b = a.clone();
         b[1].whole.server_cpu = None;

@@ -3,12 +3,13 @@
 mod csv;
 pub(super) mod hlog;
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::args::{ReportFiles, Rewrite};
 use super::page;
 use super::report::{FORMAT, Report};
-use crate::args::{ReportFiles, ReportTool};
 use crate::exit::{self, Failed};
 
 /// Writes what was asked for.
@@ -28,18 +29,24 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
     Ok(())
 }
 
+/// Finds out before a run whether its files can be written after it. What they hold stays.
+pub(super) fn check(files: &ReportFiles) -> Result<(), Failed> {
+    for path in files.paths() {
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
 /// Makes the other files of a run from the one for programs.
-pub(super) fn convert(tool: &ReportTool) -> Result<ExitCode, Failed> {
-    let files = &tool.files;
-    if [&files.html, &files.json, &files.csv, &files.hlog]
-        .iter()
-        .all(|file| file.is_none())
-    {
+pub(super) fn rewrite(rewrite: &Rewrite) -> Result<ExitCode, Failed> {
+    let files = &rewrite.files;
+    if files.paths().next().is_none() {
         return Err(Failed::usage(
             "nothing to write: give --html, --csv, --hlog or --json",
         ));
     }
-    write(files, &read(&tool.run)?)?;
+    write(files, &read(&rewrite.run)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Output, count, duration};
+use super::count;
+use crate::args::{Output, duration};
 
 #[derive(Debug, Args)]
-pub(crate) struct BenchCodec {
+pub(crate) struct Codec {
     /// Runs of each measurement, whose median counts.
     #[arg(long, default_value_t = 15, value_parser = count(10_000))]
     pub(crate) runs: u32,
@@ -37,8 +38,16 @@ pub(crate) struct ReportFiles {
     pub(crate) hlog: Option<PathBuf>,
 }
 
+impl ReportFiles {
+    /// Those that were asked for.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let all = [&self.html, &self.json, &self.csv, &self.hlog];
+        all.into_iter().flatten()
+    }
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct ReportTool {
+pub(crate) struct Rewrite {
     /// What `--json` has written.
     pub(crate) run: PathBuf,
     #[command(flatten)]
@@ -87,7 +96,7 @@ fn probability(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct BenchCompare {
+pub(crate) struct Compare {
     /// Runs before: results of `bench --json`, .hlog files of any tool, or folders of them,
     /// separated by commas.
     pub(crate) a: String,

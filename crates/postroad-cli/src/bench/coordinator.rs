@@ -1,0 +1,209 @@
+//! The run of several workers: they get one plan, begin together, and their intervals are added up
+//! exactly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postroad::{Client, ClientConfig, Endpoint};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::fleet::{Collected, LoadWorkerClient, url};
+use super::gather::Gather;
+use super::plan::Plan;
+use super::recorder::Chunk;
+use super::report::Worker;
+use crate::exit::{self, Failed};
+
+/// How long a worker may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Answers of all workers that wait for being gathered.
+const ANSWERS_WAITING: usize = 64;
+
+#[derive(Clone)]
+struct Remote {
+    name: String,
+    client: Client,
+    run: u64,
+}
+
+impl Remote {
+    async fn prepare(name: String, plan: Plan) -> Result<Self, Failed> {
+        let named = |failed: Failed| failed.at(format!("worker {name}"));
+        let endpoint: Endpoint = url(&name)
+            .parse()
+            .map_err(|error| named(Failed::from(error)))?;
+        let config = ClientConfig {
+            timeout: PATIENCE,
+            ..ClientConfig::default()
+        };
+        let client = Client::connect_with(endpoint, config).await;
+        let client = client.map_err(|error| named(error.into()))?.with_msgpack();
+        let run = LoadWorkerClient::new(client.clone()).prepare(plan).await;
+        let run = run.map_err(|error| named(Failed::new(exit::FAILED, error)))?;
+        Ok(Self { name, client, run })
+    }
+
+    fn service(&self) -> LoadWorkerClient {
+        LoadWorkerClient::new(self.client.clone())
+    }
+}
+
+/// What one worker has contributed.
+struct Part {
+    remote: Remote,
+    start_rtt: Duration,
+    total: Chunk,
+    lost: Option<String>,
+}
+
+enum FromWorker {
+    Collected(Collected),
+    Lost(String),
+}
+
+pub(super) struct Coordinator {
+    parts: Vec<Part>,
+    sender: mpsc::Sender<(usize, FromWorker)>,
+    received: mpsc::Receiver<(usize, FromWorker)>,
+    gather: Gather,
+    running: usize,
+    connections_lost: usize,
+}
+
+impl Coordinator {
+    /// Has every worker connect to the target. If one cannot, none begins.
+    pub(super) async fn prepare(plan: &Arc<Plan>, names: &[String]) -> Result<Self, Failed> {
+        let mut preparing = JoinSet::new();
+        for (number, name) in names.iter().enumerate() {
+            let (name, plan) = (name.clone(), plan.of_worker(number as u32));
+            preparing.spawn(async move { (number, Remote::prepare(name, plan).await) });
+        }
+        let mut remotes = Vec::new();
+        for (number, remote) in preparing.join_all().await {
+            remotes.push((number, remote?));
+        }
+        remotes.sort_by_key(|(number, _)| *number);
+        let parts = remotes.into_iter().map(|(_, remote)| Part {
+            remote,
+            start_rtt: Duration::ZERO,
+            total: Chunk::new(0),
+            lost: None,
+        });
+        let parts: Vec<_> = parts.collect();
+        let (sender, received) = mpsc::channel(ANSWERS_WAITING);
+        Ok(Self {
+            gather: Gather::new(parts.len()),
+            running: parts.len(),
+            connections_lost: 0,
+            parts,
+            sender,
+            received,
+        })
+    }
+
+    /// Starts all at once; the moment after which all have begun.
+    pub(super) async fn start(&mut self) -> Instant {
+        let mut starting = JoinSet::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            let remote = part.remote.clone();
+            let sender = self.sender.clone();
+            starting.spawn(async move {
+                let sent = Instant::now();
+                let result = remote.service().start(remote.run).await;
+                let rtt = sent.elapsed();
+                tokio::spawn(collect(
+                    number,
+                    remote,
+                    sender,
+                    result.err().map(|e| e.to_string()),
+                ));
+                (number, rtt)
+            });
+        }
+        for (number, rtt) in starting.join_all().await {
+            self.parts[number].start_rtt = rtt;
+        }
+        Instant::now()
+    }
+
+    pub(super) fn stop(&self) {
+        for part in &self.parts {
+            let remote = part.remote.clone();
+            // One that cannot be told is lost, which its collector says.
+            tokio::spawn(async move { remote.service().stop(remote.run).await });
+        }
+    }
+
+    /// The next interval of all workers; none when the load is over. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Chunk> {
+        loop {
+            if let Some(chunk) = self.gather.next() {
+                return Some(chunk);
+            }
+            if self.running == 0 {
+                return None;
+            }
+            let (number, message) = self.received.recv().await?;
+            self.take(number, message);
+        }
+    }
+
+    fn take(&mut self, number: usize, message: FromWorker) {
+        match message {
+            FromWorker::Collected(Collected { chunks, ended }) => {
+                for chunk in chunks {
+                    self.parts[number].total.add(&chunk);
+                    self.gather.add(number, chunk);
+                }
+                let Some(lost) = ended else { return };
+                self.connections_lost += lost;
+            }
+            FromWorker::Lost(why) => self.parts[number].lost = Some(why),
+        }
+        self.gather.ended(number);
+        self.running -= 1;
+    }
+
+    pub(super) fn connections_lost(&self) -> usize {
+        self.connections_lost
+    }
+
+    pub(super) fn workers(&self) -> Vec<Worker> {
+        let workers = self.parts.iter().map(|part| Worker {
+            name: part.remote.name.clone(),
+            answered: part.total.answered(),
+            failed: part.total.failed(),
+            rate: part.total.answered() as f64 / part.total.until.as_secs_f64().max(1e-9),
+            start_rtt_ns: part.start_rtt.as_nanos() as u64,
+            lost: part.lost.clone(),
+        });
+        workers.collect()
+    }
+}
+
+/// Asks a worker for its intervals until it has ended or is lost.
+async fn collect(
+    number: usize,
+    remote: Remote,
+    sender: mpsc::Sender<(usize, FromWorker)>,
+    not_started: Option<String>,
+) {
+    let service = remote.service();
+    let mut lost = not_started;
+    while lost.is_none() {
+        match service.collect(remote.run).await {
+            Err(error) => lost = Some(error.to_string()),
+            Ok(collected) => {
+                let has_ended = collected.ended.is_some();
+                let message = (number, FromWorker::Collected(collected));
+                if sender.send(message).await.is_err() || has_ended {
+                    return;
+                }
+            }
+        }
+    }
+    if let Some(why) = lost {
+        let _ = sender.send((number, FromWorker::Lost(why))).await;
+    }
+}

@@ -1,0 +1,332 @@
+//! The generator: threads that make calls, each with its own runtime, connections and recorder.
+
+mod closed;
+mod open;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+
+use super::gather::Gather;
+use super::mix::Dice;
+use super::plan::{IN_FLIGHT_MAX, Part, Payload, Plan, Shape};
+use super::recorder::{Chunk, Recorder, Sent};
+use super::schedule::Schedule;
+use crate::exit::Failed;
+
+/// Intervals of all threads that wait for being gathered.
+const CHUNKS_WAITING: usize = 64;
+
+/// Why no load can be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GeneratorError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl From<GeneratorError> for Failed {
+    fn from(error: GeneratorError) -> Self {
+        match error {
+            GeneratorError::Connect(error) => error.into(),
+            GeneratorError::Thread(error) => error.into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    /// Since when.
+    Running(Instant),
+    /// Calls in flight are dropped, and count as nothing.
+    Stopped,
+}
+
+enum FromThread {
+    Chunk(Box<Chunk>),
+    /// With so many connections that were lost and have not come back.
+    Ended(usize),
+}
+
+/// Threads that are connected and wait for the start, or make calls.
+pub(super) struct Generator {
+    phase: watch::Sender<Phase>,
+    received: mpsc::Receiver<(usize, FromThread)>,
+    gather: Gather,
+    running: usize,
+    connections_lost: usize,
+}
+
+impl Generator {
+    /// Starts the threads and connects them all.
+    pub(super) async fn prepare(plan: &Arc<Plan>) -> Result<Self, GeneratorError> {
+        let threads = plan.threads as usize;
+        let (phase, phases) = watch::channel(Phase::Waiting);
+        let (sender, received) = mpsc::channel(CHUNKS_WAITING);
+        let mut connected = Vec::new();
+        for number in 0..threads {
+            let (ready, is_ready) = oneshot::channel();
+            let (plan, phases) = (Arc::clone(plan), phases.clone());
+            let chunks = Chunks {
+                number,
+                sender: sender.clone(),
+            };
+            let name = format!("load {number}");
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || generate(&plan, ready, phases, &chunks))?;
+            connected.push(is_ready);
+        }
+        for is_ready in connected {
+            let gone = |_| io::Error::other("it has ended");
+            is_ready.await.map_err(gone)??;
+        }
+        Ok(Self {
+            phase,
+            received,
+            gather: Gather::new(threads),
+            running: threads,
+            connections_lost: 0,
+        })
+    }
+
+    /// Begins the load now.
+    pub(super) fn start(&self) -> Instant {
+        let now = Instant::now();
+        self.phase.send_replace(Phase::Running(now));
+        now
+    }
+
+    /// Ends the load now.
+    pub(super) fn stop(&self) {
+        self.phase.send_replace(Phase::Stopped);
+    }
+
+    /// The next interval of all threads; none when the load is over. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Chunk> {
+        loop {
+            if let Some(chunk) = self.gather.next() {
+                return Some(chunk);
+            }
+            if self.running == 0 {
+                return None;
+            }
+            match self.received.recv().await? {
+                (number, FromThread::Chunk(chunk)) => self.gather.add(number, *chunk),
+                (number, FromThread::Ended(lost)) => {
+                    self.gather.ended(number);
+                    self.running -= 1;
+                    self.connections_lost += lost;
+                }
+            }
+        }
+    }
+
+    /// Connections that have not come back, when the load is over.
+    pub(super) fn connections_lost(&self) -> usize {
+        self.connections_lost
+    }
+}
+
+/// Where a thread sends what it has recorded.
+struct Chunks {
+    number: usize,
+    sender: mpsc::Sender<(usize, FromThread)>,
+}
+
+impl Chunks {
+    async fn send(&self, message: FromThread) {
+        // Without a receiver nobody wants to know.
+        let _ = self.sender.send((self.number, message)).await;
+    }
+}
+
+/// What the calls of a thread need.
+struct Thread {
+    clients: Vec<Client>,
+    plan: Arc<Plan>,
+    bodies: Vec<Bytes>,
+    /// Next line of a file of payloads.
+    line: Cell<usize>,
+    dice: RefCell<Dice>,
+    /// Measured calls that may still be made.
+    calls_left: Cell<u64>,
+    recorder: Recorder,
+}
+
+/// One call's choices.
+struct Job<'a> {
+    body: &'a Bytes,
+    priority: u8,
+    timeout: Duration,
+}
+
+impl Job<'_> {
+    fn sent(&self) -> Sent {
+        Sent {
+            bytes: self.body.len(),
+            priority: self.priority,
+        }
+    }
+}
+
+impl Thread {
+    /// Whether a call that is due then may be made; if so, it is.
+    fn takes(&self, due: Instant) -> bool {
+        if !self.recorder.counts(due) {
+            return true;
+        }
+        let left = self.calls_left.get();
+        self.calls_left.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn job(&self) -> Job<'_> {
+        let mut dice = self.dice.borrow_mut();
+        let number = match &self.plan.payload {
+            Payload::Sizes(mix) => mix.pick(&mut dice),
+            Payload::File { .. } => {
+                let line = self.line.get();
+                self.line.set((line + 1) % self.bodies.len());
+                line
+            }
+        };
+        Job {
+            body: &self.bodies[number],
+            priority: *self.plan.priority.draw(&mut dice),
+            timeout: *self.plan.timeout.draw(&mut dice),
+        }
+    }
+
+    async fn call(&self, caller: usize, job: &Job<'_>) -> Result<Bytes, CallError> {
+        let client = &self.clients[caller % self.clients.len()];
+        let request = client.request(&self.plan.route);
+        let request = request.priority(job.priority).timeout(job.timeout);
+        request.call_raw(job.body.clone()).await
+    }
+
+    fn connections_lost(&self) -> usize {
+        let is_lost = |client: &&Client| *client.state().borrow() != ConnectionState::Connected;
+        self.clients.iter().filter(is_lost).count()
+    }
+}
+
+/// A thread's life.
+fn generate(
+    plan: &Arc<Plan>,
+    ready: oneshot::Sender<Result<(), GeneratorError>>,
+    phases: watch::Receiver<Phase>,
+    chunks: &Chunks,
+) {
+    let part = plan.part(chunks.number as u32);
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(error.into()))),
+    };
+    LocalSet::new().block_on(&runtime, async {
+        match connect(plan, part).await {
+            Err(error) => drop(ready.send(Err(error.into()))),
+            Ok(clients) => {
+                let _ = ready.send(Ok(()));
+                let lost = load(plan, part, clients, phases, chunks).await;
+                chunks.send(FromThread::Ended(lost)).await;
+            }
+        }
+    });
+}
+
+async fn connect(plan: &Plan, part: Part) -> Result<Vec<Client>, ConnectError> {
+    let endpoint: postroad::Endpoint = plan.url.parse()?;
+    let mut clients = Vec::new();
+    for _ in 0..part.share(plan.connections.into()) {
+        clients.push(Client::connect_with(endpoint.clone(), plan.client_config()).await?);
+    }
+    Ok(clients)
+}
+
+/// Waits for the start and makes calls until the end; how many connections were lost.
+async fn load(
+    plan: &Arc<Plan>,
+    part: Part,
+    clients: Vec<Client>,
+    mut phases: watch::Receiver<Phase>,
+    chunks: &Chunks,
+) -> usize {
+    let started = phases.wait_for(|phase| *phase != Phase::Waiting).await;
+    let begin = match started.as_deref() {
+        Ok(Phase::Running(begin)) => *begin,
+        _ => return 0,
+    };
+    drop(started);
+    let start = begin + plan.warmup;
+    let thread = Rc::new(Thread {
+        clients,
+        plan: Arc::clone(plan),
+        bodies: plan.payload.bodies(),
+        line: Cell::new(0),
+        dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
+        calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
+        recorder: Recorder::new(
+            start,
+            plan.duration,
+            plan.interval,
+            !plan.priority.is_single(),
+        ),
+    });
+    tokio::select! {
+        result = work(&thread, begin, part) => {
+            if let Err(error) = result {
+                crate::terminal::tell(format_args!("error: the timer fails: {error}"));
+            }
+        }
+        () = report(&thread, start, plan.interval, chunks) => {}
+        _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
+    }
+    for chunk in thread.recorder.rest(Instant::now()) {
+        chunks.send(FromThread::Chunk(Box::new(chunk))).await;
+    }
+    thread.connections_lost()
+}
+
+async fn work(thread: &Rc<Thread>, begin: Instant, part: Part) -> io::Result<()> {
+    let plan = &thread.plan;
+    match &plan.shape {
+        Shape::Closed { callers } => {
+            closed::run(thread, part.share(u64::from(*callers))).await;
+            Ok(())
+        }
+        Shape::Open(arrival) => {
+            let schedule = Schedule::new(arrival, plan.seed, plan.warmup, plan.duration);
+            let schedule = schedule.part(part.number as usize, part.of as usize);
+            let in_flight_max = IN_FLIGHT_MAX / part.of as usize;
+            open::run(thread, begin, schedule, in_flight_max).await
+        }
+    }
+}
+
+/// Sends every interval when it is over; without an end. Nothing is taken that could not be sent:
+/// the end of the load cancels this.
+async fn report(thread: &Rc<Thread>, start: Instant, interval: Duration, chunks: &Chunks) {
+    let mut over = start + interval;
+    loop {
+        tokio::time::sleep_until(over.into()).await;
+        while let Ok(permit) = chunks.sender.reserve().await {
+            match thread.recorder.next_finished(Instant::now()) {
+                Some(chunk) => permit.send((chunks.number, FromThread::Chunk(Box::new(chunk)))),
+                None => break,
+            }
+        }
+        over += interval;
+    }
+}

@@ -1,0 +1,38 @@
+//! What a coordinator and its workers say to each other: a service of the library itself.
+
+use postroad::Error;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use super::recorder::Chunk;
+
+/// A process that makes calls for a coordinator, one run at a time.
+#[postroad::service]
+pub(super) trait LoadWorker {
+    /// Connects to the target; the number of the run.
+    async fn prepare(&self, plan: Plan) -> Result<u64, Error>;
+    /// Begins to call as soon as this arrives: nobody's clock is asked.
+    async fn start(&self, run: u64) -> Result<(), Error>;
+    /// The intervals since the last time; waits a while for the first. Who does not ask is taken
+    /// for gone.
+    async fn collect(&self, run: u64) -> Result<Collected, Error>;
+    /// Ends the calls.
+    async fn stop(&self, run: u64) -> Result<(), Error>;
+}
+
+/// What a worker has measured since the last time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Collected {
+    pub(super) chunks: Vec<Chunk>,
+    /// When nothing will follow: how many connections were lost and have not come back.
+    pub(super) ended: Option<usize>,
+}
+
+/// An address as it is typed for coordinators and workers: TCP, unless it says something else.
+pub(super) fn url(address: &str) -> String {
+    if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("tcp://{address}")
+    }
+}

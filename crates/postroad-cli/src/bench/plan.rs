@@ -1,0 +1,267 @@
+//! What a run does: checked once, then the same for every thread and every worker.
+
+use std::path::Path;
+use std::time::Duration;
+
+use postroad::{Bytes, ClientConfig, Endpoint};
+use serde::{Deserialize, Serialize};
+
+use super::args::{Run, Spacing};
+use super::mix::Mix;
+use super::report::{Load, Loop};
+use super::schedule::Arrival;
+use crate::exit::Failed;
+
+/// Calls that an open loop has in flight at most; what is due beyond them counts as not sent.
+pub(super) const IN_FLIGHT_MAX: usize = 50_000;
+/// Measured time of a run that names none.
+const DURATION: Duration = Duration::from_secs(5);
+/// The same when a number of calls ends it.
+const DURATION_MAX: Duration = Duration::from_secs(86_400);
+/// Intervals of a run: a day of seconds.
+const INTERVALS_MAX: u128 = 86_400;
+/// Threads of a worker, and connections of all: bounds of what is typed and of what a worker is sent.
+pub(super) const THREADS_MAX: u32 = 256;
+pub(super) const CONNECTIONS_MAX: u32 = 10_000;
+/// Bytes of a file of payloads.
+const PAYLOADS_MAX: u64 = 64 * 1024 * 1024;
+
+/// When calls are made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Shape {
+    Closed { callers: u32 },
+    Open(Arrival),
+}
+
+/// What calls carry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Payload {
+    Sizes(Mix<u32>),
+    /// Taken in turn.
+    File {
+        name: String,
+        bodies: Vec<Vec<u8>>,
+    },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) url: String,
+    pub(super) route: String,
+    pub(super) shape: Shape,
+    /// Of all workers.
+    pub(super) connections: u32,
+    /// Of each worker.
+    pub(super) threads: u32,
+    pub(super) payload: Payload,
+    pub(super) priority: Mix<u8>,
+    pub(super) timeout: Mix<Duration>,
+    pub(super) warmup: Duration,
+    pub(super) duration: Duration,
+    pub(super) interval: Duration,
+    /// Measured calls after which the run ends.
+    pub(super) calls: Option<u64>,
+    pub(super) seed: u64,
+    /// Which worker this is, and of how many.
+    pub(super) worker: (u32, u32),
+}
+
+/// One thread's share of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) number: u32,
+    pub(super) of: u32,
+}
+
+impl Part {
+    /// Of things that are dealt out one by one.
+    pub(super) fn share(self, total: u64) -> u64 {
+        let (number, of) = (u64::from(self.number), u64::from(self.of));
+        total / of + u64::from(number < total % of)
+    }
+}
+
+impl Payload {
+    fn read(path: &Path, by_line: bool) -> Result<Self, Failed> {
+        let name = path.display().to_string();
+        let wrong =
+            |what: &dyn std::fmt::Display| Failed::usage(format!("--payload {name}: {what}"));
+        let size = std::fs::metadata(path)
+            .map_err(|error| wrong(&error))?
+            .len();
+        if size > PAYLOADS_MAX {
+            return Err(wrong(&format_args!("{size} bytes; at most {PAYLOADS_MAX}")));
+        }
+        let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
+        if !by_line {
+            let bodies = vec![bytes];
+            return Ok(Self::File { name, bodies });
+        }
+        let bodies = bytes
+            .split(|byte| *byte == b'\n')
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
+        let bodies: Vec<_> = bodies.filter(|line| !line.is_empty()).collect();
+        if bodies.is_empty() {
+            return Err(wrong(&"no line with a payload; write one a line"));
+        }
+        Ok(Self::File { name, bodies })
+    }
+
+    /// One for each value of a mix, or each of the file.
+    pub(super) fn bodies(&self) -> Vec<Bytes> {
+        match self {
+            Self::Sizes(mix) => {
+                let sizes = mix.values().map(|size| vec![b'x'; *size as usize]);
+                sizes.map(Bytes::from).collect()
+            }
+            Self::File { bodies, .. } => bodies.iter().cloned().map(Bytes::from).collect(),
+        }
+    }
+}
+
+impl Plan {
+    pub(super) fn new(run: &Run) -> Result<Self, Failed> {
+        let shape = match (&run.rate, &run.burst) {
+            (Some(rate), _) => Shape::Open(match run.arrival {
+                Spacing::Constant => Arrival::Constant(rate.clone()),
+                Spacing::Poisson => Arrival::Poisson(rate.clone()),
+            }),
+            (None, Some(burst)) => Shape::Open(burst.clone()),
+            (None, None) => Shape::Closed {
+                callers: run.callers,
+            },
+        };
+        let steps = match &shape {
+            Shape::Open(arrival) => arrival.time(),
+            Shape::Closed { .. } => None,
+        };
+        let until_calls = run.calls.map(|_| DURATION_MAX);
+        let duration = run.duration.or(steps).or(until_calls).unwrap_or(DURATION);
+        let payload = match &run.payload {
+            None => Payload::Sizes(run.size.clone()),
+            Some(path) => Payload::read(path, run.payload_lines)?,
+        };
+        let workers = run.workers.len().max(1) as u32;
+        let parts = run.threads.saturating_mul(workers);
+        let plan = Self {
+            url: run.url.clone(),
+            route: run.route.clone(),
+            shape,
+            connections: run.connections.unwrap_or(parts),
+            threads: run.threads,
+            payload,
+            priority: run.priority.clone(),
+            timeout: run.timeout.clone(),
+            warmup: run.warmup,
+            duration,
+            interval: run.interval,
+            calls: run.calls,
+            seed: run.seed,
+            worker: (0, workers),
+        };
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// What a single value cannot tell. A worker checks again what it is sent.
+    pub(super) fn check(&self) -> Result<(), Failed> {
+        self.url.parse::<Endpoint>()?;
+        if self.threads > THREADS_MAX || self.connections > CONNECTIONS_MAX {
+            return Err(Failed::usage(format!(
+                "{} threads and {} connections; at most {THREADS_MAX} and {CONNECTIONS_MAX}",
+                self.threads, self.connections
+            )));
+        }
+        let (parts, connections) = (u64::from(self.parts()), self.connections);
+        let sharing = format!("{} workers of {} threads", self.worker.1, self.threads);
+        if u64::from(connections) < parts {
+            return Err(Failed::usage(format!(
+                "--connections {connections} is too few for {sharing}; write {parts} or more"
+            )));
+        }
+        if let Shape::Closed { callers } = self.shape
+            && u64::from(callers) < parts
+        {
+            return Err(Failed::usage(format!(
+                "--callers {callers} is too few for {sharing}; write {parts} or more"
+            )));
+        }
+        if self.duration.is_zero() {
+            return Err(Failed::usage("--duration 0s measures nothing; write 5s"));
+        }
+        if self.interval.is_zero()
+            || self.duration.as_nanos() / self.interval.as_nanos() > INTERVALS_MAX
+        {
+            return Err(Failed::usage(format!(
+                "--interval {:?} is too short for --duration {:?}; at most {INTERVALS_MAX} fit",
+                self.interval, self.duration
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::default();
+        // As many as are asked for: the server says what it takes.
+        config.limits.max_calls = 65_536;
+        config.max_pending = IN_FLIGHT_MAX;
+        config
+    }
+
+    fn parts(&self) -> u32 {
+        self.threads.saturating_mul(self.worker.1)
+    }
+
+    /// The share of a thread of this worker.
+    pub(super) fn part(&self, thread: u32) -> Part {
+        let (worker, _) = self.worker;
+        Part {
+            number: worker * self.threads + thread,
+            of: self.parts(),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.shape, Shape::Open(_))
+    }
+
+    pub(super) fn describe(&self) -> Load {
+        let (shape, callers, arrival) = match &self.shape {
+            Shape::Closed { callers } => (Loop::Closed, Some(*callers), None),
+            Shape::Open(arrival) => (Loop::Open, None, Some(arrival)),
+        };
+        Load {
+            shape,
+            callers,
+            rate_due: arrival.map(|arrival| arrival.rate_mean(self.duration)),
+            arrival: arrival.map(ToString::to_string),
+            connections: self.connections,
+            threads: self.parts(),
+            size: match &self.payload {
+                Payload::Sizes(mix) => mix.to_string(),
+                Payload::File { name, bodies } if bodies.len() == 1 => name.clone(),
+                Payload::File { name, bodies } => format!("{name}, {} lines", bodies.len()),
+            },
+            priority: self.priority.to_string(),
+            timeout: self.timeout.text(|time| {
+                humantime::format_duration(*time)
+                    .to_string()
+                    .replace(' ', "")
+            }),
+            warmup_seconds: self.warmup.as_secs_f64(),
+            duration_seconds: self.duration.as_secs_f64(),
+            interval_seconds: self.interval.as_secs_f64(),
+            seed: self.seed,
+        }
+    }
+}
+
+impl Plan {
+    /// The same for worker `number`.
+    pub(super) fn of_worker(&self, number: u32) -> Self {
+        Self {
+            worker: (number, self.worker.1),
+            ..self.clone()
+        }
+    }
+}

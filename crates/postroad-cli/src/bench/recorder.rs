@@ -1,0 +1,374 @@
+//! What is recorded of each call, and which interval it belongs to. Reads no clock: every moment is
+//! an argument.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use postroad::{Bytes, CallError};
+use serde::{Deserialize, Serialize};
+
+use super::report::Hdr;
+
+/// Longest latency that a histogram holds; longer ones count as this.
+const LONGEST: u64 = 3600 * 1_000_000_000;
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST, 3).expect("three digits up to an hour is a valid histogram")
+}
+
+fn nanos(from: Instant, to: Instant) -> u64 {
+    to.saturating_duration_since(from).as_nanos() as u64
+}
+
+/// All that happened in one interval. Those of several generators add up exactly.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Chunk {
+    /// Number of the interval, from 0.
+    pub(super) number: u64,
+    pub(super) due: u64,
+    /// Due, and not sent because too many were in flight.
+    pub(super) not_sent: u64,
+    /// Sent and failed, by code.
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    #[serde(with = "packed")]
+    pub(super) latency: Histogram<u64>,
+    #[serde(with = "packed")]
+    pub(super) lateness: Histogram<u64>,
+    /// When there are several.
+    pub(super) priorities: BTreeMap<u8, Share>,
+    /// From the beginning of the measurement to the last moment that this says something about.
+    pub(super) until: Duration,
+}
+
+/// The calls of one priority.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Share {
+    #[serde(with = "packed")]
+    pub(super) latency: Histogram<u64>,
+    pub(super) failed: u64,
+}
+
+/// Histograms as text.
+mod packed {
+    use super::{Deserialize, Hdr, Histogram, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        histogram: &Histogram<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Hdr::from(histogram).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        Hdr::deserialize(deserializer).map(|packed| packed.histogram())
+    }
+}
+
+/// Histograms grow to the other's size, so adding cannot fail.
+fn add(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
+    if !other.is_empty() {
+        sum.auto(true);
+        sum.add(other)
+            .expect("a histogram that resizes takes every value");
+    }
+}
+
+impl Share {
+    fn new() -> Self {
+        let latency = histogram();
+        Self { latency, failed: 0 }
+    }
+}
+
+impl Chunk {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            due: 0,
+            not_sent: 0,
+            errors: BTreeMap::new(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            latency: histogram(),
+            lateness: histogram(),
+            priorities: BTreeMap::new(),
+            until: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.latency.len()
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.errors.values().sum::<u64>() + self.not_sent
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.due += other.due;
+        self.not_sent += other.not_sent;
+        for (code, count) in &other.errors {
+            *self.errors.entry(code.clone()).or_default() += count;
+        }
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        add(&mut self.latency, &other.latency);
+        add(&mut self.lateness, &other.lateness);
+        for (priority, share) in &other.priorities {
+            let sum = self.priorities.entry(*priority).or_insert_with(Share::new);
+            add(&mut sum.latency, &share.latency);
+            sum.failed += share.failed;
+        }
+        self.until = self.until.max(other.until);
+    }
+}
+
+/// A call, as far as it has to be known when it has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) bytes: usize,
+    pub(super) priority: u8,
+}
+
+/// Records calls that were due within the measured time.
+pub(super) struct Recorder {
+    start: Instant,
+    end: Instant,
+    interval: Duration,
+    by_priority: bool,
+    current: RefCell<Current>,
+}
+
+struct Current {
+    chunk: Chunk,
+    /// End of its interval.
+    until: Instant,
+    finished: VecDeque<Chunk>,
+}
+
+impl Current {
+    fn roll(&mut self, now: Instant, interval: Duration) {
+        while now >= self.until {
+            let next = Chunk::new(self.chunk.number + 1);
+            self.finished
+                .push_back(std::mem::replace(&mut self.chunk, next));
+            self.until += interval;
+        }
+    }
+}
+
+impl Recorder {
+    pub(super) fn new(
+        start: Instant,
+        duration: Duration,
+        interval: Duration,
+        by_priority: bool,
+    ) -> Self {
+        Self {
+            start,
+            end: start + duration,
+            interval,
+            by_priority,
+            current: RefCell::new(Current {
+                chunk: Chunk::new(0),
+                until: start + interval,
+                finished: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// When the last call may be due.
+    pub(super) fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// Whether a call that is due then is measured.
+    pub(super) fn counts(&self, due: Instant) -> bool {
+        (self.start..self.end).contains(&due)
+    }
+
+    /// A call was taken up.
+    pub(super) fn due(&self, due: Instant, now: Instant) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            current.roll(now, self.interval);
+            current.chunk.due += 1;
+        }
+    }
+
+    /// It leaves, later than it was due.
+    pub(super) fn late(&self, due: Instant, now: Instant) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            current.roll(now, self.interval);
+            current.chunk.lateness.saturating_record(nanos(due, now));
+        }
+    }
+
+    /// It cannot leave.
+    pub(super) fn not_sent(&self, due: Instant, now: Instant) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            current.roll(now, self.interval);
+            current.chunk.not_sent += 1;
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn ended(
+        &self,
+        due: Instant,
+        now: Instant,
+        sent: Sent,
+        result: &Result<Bytes, CallError>,
+    ) {
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval);
+        let chunk = &mut current.chunk;
+        chunk.until = now.duration_since(self.start);
+        let latency = nanos(due, now);
+        match result {
+            Ok(answer) => {
+                chunk.latency.saturating_record(latency);
+                chunk.sent_bytes += sent.bytes as u64;
+                chunk.received_bytes += answer.len() as u64;
+            }
+            Err(error) => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
+        }
+        if self.by_priority {
+            let share = chunk.priorities.entry(sent.priority);
+            let share = share.or_insert_with(Share::new);
+            match result {
+                Ok(_) => share.latency.saturating_record(latency),
+                Err(_) => share.failed += 1,
+            }
+        }
+    }
+
+    /// The next interval that is over, in order and without holes.
+    pub(super) fn next_finished(&self, now: Instant) -> Option<Chunk> {
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval);
+        current.finished.pop_front()
+    }
+
+    /// All that is left, when the load is over. A server that answers late is not faster for it:
+    /// what was due is divided by the time until its last answer.
+    pub(super) fn rest(&self, now: Instant) -> Vec<Chunk> {
+        let mut current = self.current.borrow_mut();
+        let over = now.min(self.end);
+        // An interval that would begin with the end of the load is empty.
+        if over > self.start {
+            current.roll(over - Duration::from_nanos(1), self.interval);
+        }
+        let until = over.saturating_duration_since(self.start);
+        current.chunk.until = current.chunk.until.max(until);
+        let mut rest: Vec<_> = current.finished.drain(..).collect();
+        let next = Chunk::new(current.chunk.number + 1);
+        rest.push(std::mem::replace(&mut current.chunk, next));
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+    const SENT: Sent = Sent {
+        bytes: 10,
+        priority: 3,
+    };
+
+    fn recorder(start: Instant) -> Recorder {
+        Recorder::new(start, 1000 * MILLI, 100 * MILLI, true)
+    }
+
+    fn total(chunks: &[Chunk]) -> Chunk {
+        let mut total = Chunk::new(0);
+        chunks.iter().for_each(|chunk| total.add(chunk));
+        total
+    }
+
+    #[test]
+    fn what_is_due_in_the_measured_time_counts_where_it_ends() {
+        let start = Instant::now();
+        let recorder = recorder(start);
+        let answer = Ok(Bytes::from_static(b"abc"));
+        let warming = start.checked_sub(MILLI).unwrap();
+        recorder.ended(warming, start + MILLI, SENT, &answer);
+        recorder.ended(start, start + 250 * MILLI, SENT, &answer);
+        recorder.ended(start + 999 * MILLI, start + 1200 * MILLI, SENT, &answer);
+        recorder.ended(start + 1000 * MILLI, start + 1300 * MILLI, SENT, &answer);
+        let chunks = recorder.rest(start + 1300 * MILLI);
+        let answered: Vec<_> = chunks.iter().map(Chunk::answered).collect();
+        assert_eq!(answered, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let total = total(&chunks);
+        assert_eq!((total.sent_bytes, total.received_bytes), (20, 6));
+        assert_eq!(total.until, 1200 * MILLI, "until the last that counts");
+        assert_eq!(total.priorities[&3].latency.len(), 2);
+    }
+
+    #[test]
+    fn intervals_have_no_holes_and_the_last_may_be_short() {
+        let start = Instant::now();
+        let recorder = recorder(start);
+        recorder.due(start, start);
+        assert!(recorder.next_finished(start + 99 * MILLI).is_none());
+        let next = || recorder.next_finished(start + 310 * MILLI);
+        let finished: Vec<_> = std::iter::from_fn(next).collect();
+        let seen: Vec<_> = finished
+            .iter()
+            .map(|chunk| (chunk.number, chunk.due))
+            .collect();
+        assert_eq!(seen, [(0, 1), (1, 0), (2, 0)]);
+        let rest = recorder.rest(start + 350 * MILLI);
+        assert_eq!((rest.len(), rest[0].number), (1, 3));
+        assert_eq!(rest[0].until, 350 * MILLI);
+    }
+
+    #[test]
+    fn a_load_of_whole_intervals_has_no_empty_one_behind_it() {
+        let start = Instant::now();
+        assert_eq!(recorder(start).rest(start + 5000 * MILLI).len(), 10);
+    }
+
+    #[test]
+    fn chunks_add_up_exactly_and_survive_the_wire() {
+        let start = Instant::now();
+        let (one, two, both) = (recorder(start), recorder(start), recorder(start));
+        for number in 1..2000_u32 {
+            let now = start + number * MILLI / 3;
+            let result = if number.is_multiple_of(7) {
+                Err(CallError::Deadline {
+                    timeout: MILLI,
+                    sent: true,
+                })
+            } else {
+                Ok(Bytes::new())
+            };
+            let half = if number.is_multiple_of(2) { &one } else { &two };
+            for recorder in [half, &both] {
+                recorder.ended(start, now, SENT, &result);
+            }
+        }
+        let end = start + 1000 * MILLI;
+        let wire = serde_json::to_string(&one.rest(end)).unwrap();
+        let mut sum = total(&serde_json::from_str::<Vec<Chunk>>(&wire).unwrap());
+        sum.add(&total(&two.rest(end)));
+        let both = total(&both.rest(end));
+        assert_eq!(sum.latency, both.latency);
+        assert_eq!(sum.errors, both.errors);
+        assert_eq!(sum.failed(), 285);
+        assert_eq!(sum.priorities[&3].failed, 285);
+    }
+}
