@@ -23,7 +23,7 @@ pub(crate) struct Bench {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
     #[command(flatten)]
-    pub(crate) run: Option<Run>,
+    pub(crate) run: Run,
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,7 +131,8 @@ pub(crate) enum Spacing {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Endpoint to load.
-    pub(crate) url: String,
+    #[arg(required = true)]
+    pub(crate) url: Option<String>,
     /// Route to call.
     #[arg(long, default_value = "postroad/echo")]
     pub(crate) route: String,

@@ -11,6 +11,8 @@ mod coordinator;
 mod ends;
 mod engine;
 #[cfg(test)]
+mod exact;
+#[cfg(test)]
 mod example;
 mod files;
 mod fleet;
@@ -39,17 +41,15 @@ use args::{Bench, BenchCommand, Run};
 use report::Report;
 
 pub(crate) fn run(bench: &Bench, color: Color) -> Result<ExitCode, Failed> {
-    match (&bench.command, &bench.run) {
-        (Some(BenchCommand::Worker(worker)), _) => {
+    match &bench.command {
+        Some(BenchCommand::Worker(worker)) => {
             raise_open_files();
             worker::run(worker)
         }
-        (Some(BenchCommand::Compare(compare)), _) => compare::run(compare),
-        (Some(BenchCommand::Report(rewrite)), _) => files::rewrite(rewrite),
-        (Some(BenchCommand::Codec(codec)), _) => codec::run(codec),
-        (None, Some(run)) => load(run, color),
-        (None, None) => Err(Failed::usage("nothing to load")
-            .hint("`postroad bench tcp://127.0.0.1:7400`; `postroad bench --help` says more")),
+        Some(BenchCommand::Compare(compare)) => compare::run(compare),
+        Some(BenchCommand::Report(rewrite)) => files::rewrite(rewrite),
+        Some(BenchCommand::Codec(codec)) => codec::run(codec),
+        None => load(&bench.run, color),
     }
 }
 

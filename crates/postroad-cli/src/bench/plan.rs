@@ -144,7 +144,8 @@ impl Plan {
         let workers = run.workers.len().max(1) as u32;
         let parts = run.threads.saturating_mul(workers);
         let plan = Self {
-            url: run.url.clone(),
+            // Only a subcommand does without, and has no plan.
+            url: run.url.clone().unwrap_or_default(),
             route: run.route.clone(),
             shape,
             connections: run.connections.unwrap_or(parts),
