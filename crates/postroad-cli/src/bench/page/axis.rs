@@ -47,15 +47,15 @@ impl Axis {
         }
     }
 
-    /// Exactly these bounds, with ticks at round values within.
+    /// These bounds, with ticks at round values; a tick just over the high end moves it there.
     pub(super) fn between(low: f64, high: f64, label: fn(f64) -> String) -> Self {
         let step = nice_step((high - low).max(1e-9) / 8.0);
         let first = (low / step).ceil() as i64;
-        let last = (high / step + 1e-9).floor() as i64;
+        let last = (high / step + 0.01).floor() as i64;
         Self {
             scale: Scale::Linear,
             low,
-            high: high.max(low + 1e-9),
+            high: high.max(last as f64 * step).max(low + 1e-9),
             ticks: (first..=last).map(|i| i as f64 * step).collect(),
             label,
         }

@@ -74,7 +74,7 @@ fn header(report: &Report) -> String {
 fn banner(report: &Report) -> String {
     let validity = &report.validity;
     let (class, verdict) = match (validity.valid, validity.complete) {
-        (true, true) => ("valid", "Valid: these numbers are the server's."),
+        (true, true) => ("valid", "Valid: nothing speaks against these numbers."),
         (true, false) => (
             "invalid",
             "Incomplete: a part of the load is missing from these numbers.",
@@ -98,6 +98,9 @@ fn banner(report: &Report) -> String {
             missed.name, missed.limit, missed.measured
         )
     }));
+    if validity.valid {
+        notes.extend(generators_share(report));
+    }
     if notes.is_empty() && report.load.shape == Loop::Open {
         notes.push("Each latency counts from the moment when its call was due.".to_owned());
     } else if notes.is_empty() {
@@ -112,6 +115,22 @@ fn banner(report: &Report) -> String {
         .map(|note| format!("<li>{}</li>", escaped(note)))
         .collect();
     format!("<div class=\"banner {class}\"><strong>{verdict}</strong><ul>{notes}</ul></div>\n")
+}
+
+/// Where lateness of the generator makes more than a fifth of a latency.
+fn generators_share(report: &Report) -> Option<String> {
+    let lateness = report.lateness_ns.as_ref()?.quantiles();
+    let latency = report.latency_ns.quantiles();
+    let mut both = latency.iter().zip(&lateness);
+    // The maxima may be of different calls.
+    let share = both.find(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
+    let ((name, latency), (_, late)) = share?;
+    Some(format!(
+        "A part of the latencies is the generator's own: at {name} it sent {} after a call was due, \
+         and the latency there is {}.",
+        units::time(*late as f64),
+        units::time(*latency as f64)
+    ))
 }
 
 /// The numbers that one looks for first.
@@ -155,7 +174,7 @@ mod tests {
     fn a_page_is_whole_and_asks_for_nothing() {
         let page = html(&example::open_run(1));
         for wanted in [
-            "Valid: these numbers are the server's.",
+            "Valid: nothing speaks against these numbers.",
             "Latency by percentile",
             "Lateness of the generator",
             "SRV-E-503",
@@ -192,6 +211,18 @@ mod tests {
         let at = |text| page.find(text).unwrap_or_else(|| panic!("no {text}"));
         assert!(at("Invalid: do not judge") < at("answered a second"));
         assert!(at("30 ms late") < at("answered a second"));
+    }
+
+    #[test]
+    fn the_generators_share_of_a_latency_is_told() {
+        let mut report = example::open_run(1);
+        let mut late = example::histogram();
+        late.saturating_record(60_000);
+        report.lateness_ns = Some((&late).into());
+        let told = "at p50 it sent 60.0 µs after";
+        assert!(html(&report).contains(told));
+        report.lateness_ns = None;
+        assert!(!html(&report).contains(told));
     }
 
     #[test]
