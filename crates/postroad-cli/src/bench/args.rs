@@ -133,9 +133,9 @@ pub(crate) struct Run {
     /// Endpoint to load.
     #[arg(required = true)]
     pub(crate) url: Option<String>,
-    /// Route to call.
-    #[arg(long, default_value = "postroad/echo")]
-    pub(crate) route: String,
+    /// Route to call; by default postroad/echo, in a dialect command/1.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
     /// Closed loop: callers, each with one call in flight.
     #[arg(long, default_value_t = 64, value_parser = count(100_000))]
     pub(crate) callers: u32,

@@ -100,21 +100,26 @@ fn read(pid: u32) -> Result<Reading, String> {
     };
     let (ticks, pages) = (file("stat")?, file("statm")?);
     let strange = || "its files in /proc are not as expected".to_owned();
+    let ticks = ticks_used(&ticks).ok_or_else(strange)? as f64;
     let mut reading = Reading {
-        cpu_seconds: ticks_used(&ticks).ok_or_else(strange)? as f64
-            / rustix::param::clock_ticks_per_second() as f64,
         memory_bytes: resident_pages(&pages).ok_or_else(strange)?
             * rustix::param::page_size() as u64,
         ..Reading::default()
     };
     // Of the threads that there are now; a thread that ends between two looks takes its own along.
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|error| error.to_string())?;
-    for task in tasks.flatten() {
-        if let Ok(status) = fs::read_to_string(task.path().join("status")) {
-            reading.voluntary += status_number(&status, "voluntary_ctxt_switches:");
-            reading.involuntary += status_number(&status, "nonvoluntary_ctxt_switches:");
-        }
+    let mut run_nanos = 0;
+    for task in tasks.flatten().map(|task| task.path()) {
+        let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+        let status = read("status");
+        reading.voluntary += status_number(&status, "voluntary_ctxt_switches:");
+        reading.involuntary += status_number(&status, "nonvoluntary_ctxt_switches:");
+        run_nanos += first_number(&read("schedstat"));
     }
+    // Ticks are of all threads that ever were, and rounded down to hundredths of a second; the
+    // scheduler's nanoseconds are of the living.
+    let seconds = ticks / rustix::param::clock_ticks_per_second() as f64;
+    reading.cpu_seconds = seconds.max(run_nanos as f64 / 1e9);
     Ok(reading)
 }
 
@@ -133,8 +138,12 @@ fn resident_pages(statm: &str) -> Option<u64> {
 
 fn status_number(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0)
+    line.map_or(0, first_number)
+}
+
+fn first_number(text: &str) -> u64 {
+    let word = text.split_whitespace().next();
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// The process that listens there.
@@ -193,11 +202,20 @@ fn unix_sockets(path: &str) -> Result<BTreeSet<u64>, String> {
     Ok(unix_listeners(&table, path))
 }
 
+/// The kernel keeps the name that a socket was bound by. Postroad binds `PATH.PID` and renames it,
+/// so that a path always leads to a server.
 fn unix_listeners(table: &str, path: &str) -> BTreeSet<u64> {
+    let is_name = |name: &str| match name.strip_prefix(path) {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('.')
+            .is_some_and(|pid| pid.parse::<u32>().is_ok()),
+        None => false,
+    };
     let sockets = table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let flags = u64::from_str_radix(fields.get(3)?, 16).ok()?;
-        let is_it = flags & ACCEPTS != 0 && *fields.get(7)? == path;
+        let is_it = flags & ACCEPTS != 0 && is_name(fields.get(7)?);
         is_it.then(|| fields.get(6)?.parse().ok())?
     });
     sockets.collect()
@@ -243,8 +261,10 @@ mod tests {
         assert_eq!(tcp_listeners(tcp, 7400), [4242].into());
         let unix = "Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000: 00000002 00000000 00010000 0001 01 77 /tmp/a.sock\n\
-            0000: 00000003 00000000 00000000 0001 03 78 /tmp/a.sock\n";
-        assert_eq!(unix_listeners(unix, "/tmp/a.sock"), [77].into());
+            0000: 00000003 00000000 00000000 0001 03 78 /tmp/a.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 79 /tmp/a.sock.4711\n\
+            0000: 00000002 00000000 00010000 0001 01 80 /tmp/a.sock.old\n";
+        assert_eq!(unix_listeners(unix, "/tmp/a.sock"), [77, 79].into());
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use crate::args::{Color, Output};
 use crate::commands::{raise_open_files, runtime};
 use crate::exit::{self, Failed};
-use crate::terminal::{Style, say};
+use crate::terminal::{Style, say, tell};
 use args::{Bench, BenchCommand, Run};
 use report::Report;
 
@@ -75,30 +75,23 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
 
 /// The exit code that a report deserves. An invalid run can neither keep nor miss a threshold.
 fn judge(report: &Report) -> Result<ExitCode, Failed> {
-    let validity = &report.validity;
-    if report.answered == 0 && report.thresholds.is_empty() {
-        return Err(Failed::new(exit::FAILED, "no call was answered"));
-    }
     let is_judged = !report.thresholds.is_empty() || report.stopped.is_some();
-    if report.answered > 0 && !(validity.valid && validity.complete) {
-        let word = if validity.valid {
-            "incomplete"
-        } else {
-            "invalid"
-        };
-        let code = if is_judged {
-            exit::INVALID
-        } else {
-            exit::FAILED
-        };
-        if is_judged || !validity.complete {
-            let why = validity.reasons.join("; ");
-            return Err(Failed::new(code, format!("the run is {word}: {why}")));
+    if report.answered == 0 && !is_judged {
+        let errors = report.errors.iter();
+        let errors: Vec<_> = errors
+            .map(|(code, count)| format!("{count} {code}"))
+            .collect();
+        let text = format!("no call was answered: {}", errors.join(", "));
+        return Err(Failed::new(exit::FAILED, text));
+    }
+    if report.answered > 0
+        && let Some(doubt) = doubt(report)
+    {
+        match (is_judged, report.validity.complete) {
+            (true, _) => return Err(Failed::new(exit::INVALID, doubt)),
+            (false, false) => return Err(Failed::new(exit::FAILED, doubt)),
+            (false, true) => tell(format_args!("warning: {doubt}")),
         }
-        crate::terminal::tell(format_args!(
-            "warning: the run is {word}: {}",
-            validity.reasons.join("; ")
-        ));
     }
     if let Some(why) = &report.stopped {
         return Err(Failed::new(exit::THRESHOLD, format!("stopped: {why}")));
@@ -111,11 +104,22 @@ fn judge(report: &Report) -> Result<ExitCode, Failed> {
         .map(|each| format!("--{} {}: {}", each.name, each.limit, each.measured))
         .collect();
     if missed.is_empty() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failed::new(
-            exit::THRESHOLD,
-            format!("missed {}", missed.join(", ")),
-        ))
+        return Ok(ExitCode::SUCCESS);
     }
+    let text = format!("missed {}", missed.join(", "));
+    Err(Failed::new(exit::THRESHOLD, text))
+}
+
+/// Why the numbers are not to be believed.
+fn doubt(report: &Report) -> Option<String> {
+    let validity = &report.validity;
+    let word = match (validity.valid, validity.complete) {
+        (true, true) => return None,
+        (false, _) => "invalid",
+        (true, false) => "incomplete",
+    };
+    Some(format!(
+        "the run is {word}: {}",
+        validity.reasons.join("; ")
+    ))
 }

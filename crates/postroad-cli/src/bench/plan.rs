@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use postroad::{Bytes, ClientConfig, Endpoint};
+use postroad::{Bytes, ClientConfig, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::args::{Run, Spacing};
@@ -14,12 +14,16 @@ use crate::exit::Failed;
 
 /// Calls that an open loop has in flight at most; what is due beyond them counts as not sent.
 pub(super) const IN_FLIGHT_MAX: usize = 50_000;
+/// Route that is called when none is named: what every node echoes.
+const ROUTE: &str = "postroad/echo";
+/// The same where a route is a code.
+const ROUTE_OF_DIALECT: &str = "command/1";
 /// Measured time of a run that names none.
 const DURATION: Duration = Duration::from_secs(5);
 /// The same when a number of calls ends it.
 const DURATION_MAX: Duration = Duration::from_secs(86_400);
 /// Intervals of a run: a day of seconds.
-const INTERVALS_MAX: u128 = 86_400;
+const INTERVALS_MAX: u32 = 86_400;
 /// Threads of a worker, and connections of all: bounds of what is typed and of what a worker is sent.
 pub(super) const THREADS_MAX: u32 = 256;
 pub(super) const CONNECTIONS_MAX: u32 = 10_000;
@@ -135,7 +139,8 @@ impl Plan {
             Shape::Open(arrival) => arrival.time(),
             Shape::Closed { .. } => None,
         };
-        let until_calls = run.calls.map(|_| DURATION_MAX);
+        let fitting = run.interval.saturating_mul(INTERVALS_MAX);
+        let until_calls = run.calls.map(|_| DURATION_MAX.min(fitting));
         let duration = run.duration.or(steps).or(until_calls).unwrap_or(DURATION);
         let payload = match &run.payload {
             None => Payload::Sizes(run.size.clone()),
@@ -143,10 +148,13 @@ impl Plan {
         };
         let workers = run.workers.len().max(1) as u32;
         let parts = run.threads.saturating_mul(workers);
+        // Only a subcommand does without a URL, and has no plan.
+        let url = run.url.clone().unwrap_or_default();
+        let is_native = matches!(url.parse::<Endpoint>()?.protocol(), Protocol::Native);
+        let route = if is_native { ROUTE } else { ROUTE_OF_DIALECT };
         let plan = Self {
-            // Only a subcommand does without, and has no plan.
-            url: run.url.clone().unwrap_or_default(),
-            route: run.route.clone(),
+            url,
+            route: run.route.clone().unwrap_or_else(|| route.to_owned()),
             shape,
             connections: run.connections.unwrap_or(parts),
             threads: run.threads,
@@ -166,7 +174,6 @@ impl Plan {
 
     /// What a single value cannot tell. A worker checks again what it is sent.
     pub(super) fn check(&self) -> Result<(), Failed> {
-        self.url.parse::<Endpoint>()?;
         if self.threads > THREADS_MAX || self.connections > CONNECTIONS_MAX {
             return Err(Failed::usage(format!(
                 "{} threads and {} connections; at most {THREADS_MAX} and {CONNECTIONS_MAX}",
@@ -191,13 +198,14 @@ impl Plan {
             return Err(Failed::usage("--duration 0s measures nothing; write 5s"));
         }
         if self.interval.is_zero()
-            || self.duration.as_nanos() / self.interval.as_nanos() > INTERVALS_MAX
+            || self.duration.as_nanos() / self.interval.as_nanos() > INTERVALS_MAX.into()
         {
             return Err(Failed::usage(format!(
                 "--interval {:?} is too short for --duration {:?}; at most {INTERVALS_MAX} fit",
                 self.interval, self.duration
             )));
         }
+        self.url.parse::<Endpoint>()?;
         Ok(())
     }
 

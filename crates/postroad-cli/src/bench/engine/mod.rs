@@ -223,7 +223,7 @@ impl Thread {
 fn generate(
     plan: &Arc<Plan>,
     ready: oneshot::Sender<Result<(), GeneratorError>>,
-    phases: watch::Receiver<Phase>,
+    mut phases: watch::Receiver<Phase>,
     chunks: &Chunks,
 ) {
     let part = plan.part(chunks.number as u32);
@@ -239,8 +239,10 @@ fn generate(
             Err(error) => drop(ready.send(Err(error.into()))),
             Ok(clients) => {
                 let _ = ready.send(Ok(()));
-                let lost = load(plan, part, clients, phases, chunks).await;
+                let lost = load(plan, part, clients, &mut phases, chunks).await;
                 chunks.send(FromThread::Ended(lost)).await;
+                // What the kernel counts of a thread goes with it, and is still to be read.
+                let _gone = phases.wait_for(|_| false).await;
             }
         }
     });
@@ -260,7 +262,7 @@ async fn load(
     plan: &Arc<Plan>,
     part: Part,
     clients: Vec<Client>,
-    mut phases: watch::Receiver<Phase>,
+    phases: &mut watch::Receiver<Phase>,
     chunks: &Chunks,
 ) -> usize {
     let started = phases.wait_for(|phase| *phase != Phase::Waiting).await;

@@ -1,0 +1,454 @@
+//! The load tester as a program: what it counts, what it refuses, and how it ends.
+
+mod node;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Output, Stdio};
+use std::sync::Arc;
+
+use node::{Node, postroad, run, text, wait};
+use postroad::{Bytes, Router, Server};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+fn bench(url: &str, more: &[&str]) -> Output {
+    run(&[&["bench", url, "--warmup", "0s"], more].concat())
+}
+
+/// Its report; it must have ended with this code.
+fn report(output: &Output, code: i32) -> Value {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+fn json(url: &str, more: &[&str]) -> Value {
+    report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
+}
+
+fn number(report: &Value, pointer: &str) -> f64 {
+    let value = report.pointer(pointer).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("no {pointer} in {report}"))
+}
+
+/// Of all intervals.
+fn sum(report: &Value, name: &str) -> f64 {
+    let series = report["series"].as_array().expect("a series");
+    series
+        .iter()
+        .map(|interval| number(interval, &format!("/{name}")))
+        .sum()
+}
+
+#[test]
+fn every_call_is_counted_once_in_its_interval() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let load = [
+        "--duration",
+        "500ms",
+        "--interval",
+        "100ms",
+        "--callers",
+        "4",
+    ];
+    let closed = json(&node.tcp(), &load);
+    assert!(number(&closed, "/answered") > 100.0);
+    assert_eq!(number(&closed, "/answered"), sum(&closed, "answered"));
+    assert_eq!(
+        number(&closed, "/answered"),
+        number(&closed, "/latency_ns/count")
+    );
+    assert_eq!(
+        number(&closed, "/received_bytes"),
+        64.0 * number(&closed, "/answered")
+    );
+    assert_eq!(
+        number(&closed, "/ends/server/pid"),
+        f64::from(node.child.id())
+    );
+    assert!(number(&closed, "/ends/client/cpu_seconds") > 0.0);
+    assert!(number(&closed, "/series/0/client/memory_bytes") > 0.0);
+    let at: Vec<_> = (0..5)
+        .map(|n| number(&closed, &format!("/series/{n}/at_seconds")))
+        .collect();
+    assert_eq!(at, [0.0, 0.1, 0.2, 0.30000000000000004, 0.4]);
+}
+
+#[test]
+fn an_open_loop_makes_exactly_the_calls_that_are_due() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    // Steps: 100 + 50 calls. Bursts: at 0, 200, 400 ms. A ramp: the area under it.
+    for (load, calls) in [
+        (&["--rate", "300", "--duration", "500ms"][..], 150.0),
+        (&["--rate", "1000:100ms,250:200ms"], 150.0),
+        (&["--burst", "40:200ms", "--duration", "500ms"], 120.0),
+        (&["--rate", "100..900", "--duration", "400ms"], 200.0),
+        (
+            &["--rate", "400", "--duration", "1s", "--calls", "77"],
+            77.0,
+        ),
+        (
+            &["--rate", "300", "--duration", "500ms", "--threads", "3"],
+            150.0,
+        ),
+    ] {
+        let report = json(&node.tcp(), &[load, &["--max-lateness", "10s"]].concat());
+        assert_eq!(number(&report, "/answered"), calls, "{load:?}");
+        assert_eq!(sum(&report, "due"), calls, "{load:?}");
+        assert_eq!(number(&report, "/lateness_ns/count"), calls, "{load:?}");
+    }
+    let poisson = [
+        "--rate",
+        "1000",
+        "--arrival",
+        "poisson",
+        "--duration",
+        "300ms",
+    ];
+    let answered = |seed: &str| {
+        let load = [&poisson[..], &["--seed", seed, "--max-lateness", "10s"]].concat();
+        number(&json(&node.tcp(), &load), "/answered")
+    };
+    assert_eq!(answered("5"), answered("5"), "the same seed, the same load");
+    assert!((200.0..400.0).contains(&answered("6")));
+}
+
+#[test]
+fn every_dialect_can_be_loaded() {
+    for dialect in [
+        "session", "sequence", "opcode", "priority", "compact", "line",
+    ] {
+        let node = Node::start(&[&format!("tcp+{dialect}://127.0.0.1:0")]);
+        let url = format!("tcp+{dialect}://{}", node.addresses[0]);
+        let report = json(&url, &["--calls", "200", "--callers", "8"]);
+        assert_eq!(number(&report, "/answered"), 200.0, "{dialect}: {report}");
+    }
+}
+
+#[test]
+fn mixes_are_drawn_and_priorities_reported_by_themselves() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let load = [
+        "--calls",
+        "2000",
+        "--priority",
+        "7:25%,3:75%",
+        "--size",
+        "10:50%,1KiB:50%",
+    ];
+    let report = json(
+        &node.tcp(),
+        &[&load[..], &["--timeout", "4s:50%,5s:50%"]].concat(),
+    );
+    let of =
+        |number_of: usize, name: &str| number(&report, &format!("/priorities/{number_of}/{name}"));
+    assert_eq!((of(0, "priority"), of(1, "priority")), (7.0, 3.0));
+    assert_eq!(of(0, "answered") + of(1, "answered"), 2000.0);
+    assert!((400.0..600.0).contains(&of(0, "answered")), "{report}");
+    let mean = number(&report, "/sent_bytes") / 2000.0;
+    assert!((450.0..585.0).contains(&mean), "{mean}");
+    let said = text(&bench(&node.tcp(), &load).stdout);
+    assert!(
+        said.contains("priority 7") && said.contains("p99.99"),
+        "{said}"
+    );
+}
+
+#[test]
+fn payloads_come_from_a_file_whole_or_line_by_line() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "one\r\nfour\n\n").expect("it is written");
+    let path = file.path().display().to_string();
+    let sent = |more: &[&str]| {
+        let load = ["--calls", "10", "--callers", "1", "--payload", &path];
+        number(
+            &json(&node.tcp(), &[&load[..], more].concat()),
+            "/sent_bytes",
+        )
+    };
+    assert_eq!(sent(&[]), 110.0);
+    assert_eq!(sent(&["--payload-lines"]), 35.0);
+}
+
+#[test]
+fn thresholds_are_kept_missed_or_not_to_be_judged() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let code = |more: &[&str]| {
+        let output = bench(&node.tcp(), &[&["--calls", "50"], more].concat());
+        output.status.code()
+    };
+    let kept = [
+        "--max-p50",
+        "10s",
+        "--max-p99",
+        "10s",
+        "--max-p999",
+        "10s",
+        "--min-rate",
+        "1",
+    ];
+    assert_eq!(
+        code(&[&kept[..], &["--max-errors", "0", "--max-error-rate", "0%"]].concat()),
+        Some(0)
+    );
+    for missed in [
+        &["--max-p50", "1ns"][..],
+        &["--max-p99", "1ns"],
+        &["--max-p999", "1ns"],
+        &["--min-rate", "1000000000"],
+        &["--max-errors", "49", "--route", "no/route"],
+        &["--max-error-rate", "99%", "--route", "no/route"],
+        &["--stop-p99", "1ns", "--callers", "1"],
+        &["--stop-errors", "50", "--route", "no/route"],
+    ] {
+        assert_eq!(code(missed), Some(99), "{missed:?}");
+    }
+    // Nothing is as punctual as this.
+    let late = ["--rate", "500", "--max-lateness", "1ns"];
+    assert_eq!(code(&[&late[..], &["--max-p99", "10s"]].concat()), Some(98));
+    let output = bench(&node.tcp(), &[&late[..], &["--calls", "50"]].concat());
+    assert_eq!(output.status.code(), Some(0), "nothing was to be judged");
+    assert!(
+        text(&output.stdout).contains("INVALID"),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(text(&output.stderr).contains("late at p99, over 1ns"));
+}
+
+#[test]
+fn a_stop_condition_ends_a_run_long_before_its_time() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let load = [
+        "--duration",
+        "1h",
+        "--interval",
+        "100ms",
+        "--route",
+        "no/route",
+    ];
+    let stop = ["--stop-errors", "10", "--output", "json"];
+    let output = bench(&node.tcp(), &[&load[..], &stop].concat());
+    let report = report(&output, 99);
+    let why = report["stopped"].as_str().unwrap_or_default();
+    assert!(why.contains("--stop-errors 10"), "{why}");
+    assert!(number(&report, "/errors/SRV-E-404") >= 10.0);
+}
+
+#[test]
+fn wrong_input_is_refused_before_anything_starts() {
+    // Nobody listens there: what is refused is refused before that is found out.
+    let url = "tcp://127.0.0.1:1";
+    for (arguments, says) in [
+        (&["--rate", "0"][..], "0.001 to 10000000"),
+        (&["--rate", "1..x"], "write 20000 or 0.5"),
+        (&["--rate", "10", "--callers", "5"], "cannot be used with"),
+        (&["--arrival", "poisson"], "--rate"),
+        (&["--burst", "10"], "write 500:1s"),
+        (&["--size", "64:90%,1:5%"], "add up to 95%"),
+        (&["--priority", "9"], "write 0 to 7"),
+        (&["--timeout", "0s"], "write 50ms"),
+        (&["--duration", "0s"], "--duration 0s"),
+        (
+            &["--duration", "20h", "--interval", "100ms"],
+            "--interval 100ms is too short",
+        ),
+        (&["--interval", "1ms"], "at least 100ms"),
+        (&["--threads", "4", "--connections", "2"], "write 4 or more"),
+        (&["--threads", "4", "--callers", "2"], "write 4 or more"),
+        (&["--payload", "/no/such/file"], "--payload /no/such/file"),
+        (&["--payload-lines"], "--payload"),
+        (&["--calls", "0"], "--calls"),
+        (&["--max-error-rate", "2"], "write 0.1%"),
+    ] {
+        let output = bench(url, arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(says), "{arguments:?}: {error}");
+    }
+    assert_eq!(run(&["bench"]).status.code(), Some(2));
+    assert_eq!(bench("no endpoint", &[]).status.code(), Some(2));
+    assert_eq!(bench(url, &[]).status.code(), Some(69));
+}
+
+/// A worker; killed when it is dropped.
+struct Worker {
+    child: Child,
+    address: String,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let mut command = postroad();
+        command.args(["bench", "worker", "--listen", "127.0.0.1:0"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        out.read_line(&mut line).expect("it says where it listens");
+        let address = line
+            .trim()
+            .rsplit(' ')
+            .next()
+            .expect("an address")
+            .to_owned();
+        Self { child, address }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn workers_make_one_load_together() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let workers = [Worker::start(), Worker::start()];
+    let both = workers
+        .each_ref()
+        .map(|worker| worker.address.as_str())
+        .join(",");
+    for (load, calls) in [
+        (&["--calls", "1001", "--callers", "10"][..], 1001.0),
+        (
+            &["--rate", "333", "--duration", "1s", "--threads", "2"],
+            333.0,
+        ),
+    ] {
+        let more = [
+            "--workers",
+            &both,
+            "--interval",
+            "100ms",
+            "--max-lateness",
+            "10s",
+        ];
+        let report = json(&node.tcp(), &[load, &more].concat());
+        assert_eq!(number(&report, "/answered"), calls);
+        assert_eq!(number(&report, "/latency_ns/count"), calls);
+        assert_eq!(sum(&report, "answered"), calls);
+        let of = |worker: usize| number(&report, &format!("/workers/{worker}/answered"));
+        assert_eq!(of(0) + of(1), calls);
+        assert!((of(0) - of(1)).abs() <= 1.0, "{report}");
+        assert_eq!(report["validity"]["complete"], true);
+        assert!(number(&report, "/workers/0/start_rtt_ns") > 0.0);
+    }
+    let gone = format!("{both},127.0.0.1:1");
+    let output = bench(&node.tcp(), &["--workers", &gone, "--callers", "10"]);
+    assert_eq!(output.status.code(), Some(69));
+    assert!(text(&output.stderr).contains("worker 127.0.0.1:1: "));
+    assert!(output.stdout.is_empty(), "nothing has begun");
+}
+
+/// A server that says when it has been called often enough.
+async fn counting_server(calls: &Arc<Semaphore>) -> postroad::RunningServer {
+    let calls = Arc::clone(calls);
+    let router = Router::new().route("count", move || {
+        let calls = Arc::clone(&calls);
+        async move {
+            calls.add_permits(1);
+            Bytes::new()
+        }
+    });
+    let server = Server::new(router).listen("tcp://127.0.0.1:0".parse().expect("a URL"));
+    server.start().await.expect("it listens")
+}
+
+#[test]
+fn a_lost_worker_is_named_and_the_run_is_incomplete() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let calls = Arc::new(Semaphore::new(0));
+    let server = runtime.block_on(counting_server(&calls));
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let (mut lost, kept) = (Worker::start(), Worker::start());
+    let both = format!("{},{}", lost.address, kept.address);
+    let mut command = postroad();
+    command.args([
+        "bench", &url, "--route", "count", "--rate", "200", "--warmup", "0s",
+    ]);
+    command.args([
+        "--duration",
+        "2s",
+        "--interval",
+        "100ms",
+        "--workers",
+        &both,
+    ]);
+    command.args(["--max-lateness", "10s", "--output", "json"]);
+    let coordinator = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let coordinator = coordinator.expect("it was built");
+    let called = runtime.block_on(calls.acquire_many(100));
+    called.expect("it is not closed").forget();
+    lost.child.kill().expect("it runs");
+    let output = coordinator.wait_with_output().expect("it ends");
+    let report = report(&output, 1);
+    assert_eq!(report["validity"]["complete"], false);
+    assert_eq!(report["validity"]["valid"], true, "what there is, is right");
+    let reason = report["validity"]["reasons"][0]
+        .as_str()
+        .unwrap_or_default();
+    assert!(
+        reason.contains(&format!("worker {} was lost", lost.address)),
+        "{reason}"
+    );
+    assert!(report["workers"][1]["lost"].is_null());
+    assert_eq!(number(&report, "/workers/1/answered"), 200.0);
+    assert!(number(&report, "/workers/0/answered") < 200.0);
+}
+
+#[test]
+fn ctrl_c_prints_what_was_measured_so_far() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let calls = Arc::new(Semaphore::new(0));
+    let server = runtime.block_on(counting_server(&calls));
+    let url = format!("tcp://{}", server.addresses()[0]);
+    for workers in [&[][..], &["--workers"]] {
+        let worker = Worker::start();
+        let mut command = postroad();
+        command.args([
+            "bench",
+            &url,
+            "--route",
+            "count",
+            "--callers",
+            "2",
+            "--warmup",
+            "0s",
+        ]);
+        command
+            .args(["--duration", "1h", "--output", "json"])
+            .args(workers);
+        if !workers.is_empty() {
+            command.arg(&worker.address);
+        }
+        let mut bench = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        let called = runtime.block_on(calls.acquire_many(1000));
+        called.expect("it is not closed").forget();
+        let sent = std::process::Command::new("kill")
+            .args(["-s", "INT", &bench.id().to_string()])
+            .status();
+        assert!(sent.expect("kill is there").success());
+        let mut out = bench.stdout.take().expect("it is piped");
+        assert_eq!(wait(&mut bench).code(), Some(130));
+        let report: Value = serde_json::from_reader(&mut out).expect("a report");
+        assert!(number(&report, "/answered") > 0.0, "{report}");
+        assert_eq!(
+            number(&report, "/failed"),
+            0.0,
+            "what was in flight is no failure"
+        );
+        assert_eq!(report["stopped"], "it was interrupted");
+    }
+}
