@@ -8,7 +8,7 @@ use std::path::Path;
 use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use node::{run, text};
+use node::{Node, run, text};
 
 /// A log of ten seconds: 2,000 latencies a second spread evenly over 1 ms, times `slower`.
 fn log(slower: f64) -> String {
@@ -174,4 +174,70 @@ fn codecs_are_measured_for_people_and_for_programs() {
             "{row}"
         );
     }
+}
+
+#[test]
+fn a_run_is_written_to_every_file_that_was_asked_for() {
+    let home = tempfile::tempdir().expect("a folder");
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (html, json, csv, hlog) = (
+        path("a.html"),
+        path("a.json"),
+        path("a.csv"),
+        path("a.hlog"),
+    );
+    let url = node.tcp();
+    let short = [
+        "bench",
+        &url,
+        "--warmup",
+        "0s",
+        "--duration",
+        "300ms",
+        "--interval",
+        "100ms",
+    ];
+    let files = [
+        "--html", &html, "--json", &json, "--csv", &csv, "--hlog", &hlog,
+    ];
+    let output = run(&[&short[..], &files].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let read = |path: &str| std::fs::read_to_string(path).expect("it was written");
+    assert!(read(&html).ends_with("</html>\n") && read(&html).contains(&url));
+    let report: serde_json::Value = serde_json::from_str(&read(&json)).expect("it is JSON");
+    let intervals = report["series"].as_array().expect("a series").len();
+    assert_eq!(read(&csv).lines().count(), 1 + intervals);
+    let logged = read(&hlog)
+        .lines()
+        .filter(|line| line.contains("HISTFAAA"))
+        .count();
+    assert_eq!(logged, intervals);
+    let log = run(&["bench", "compare", &json, &hlog, "--output", "json"]);
+    let log: serde_json::Value = serde_json::from_slice(&log.stdout).expect("it is JSON");
+    let p50 = &log["metrics"][1];
+    assert_eq!(
+        (&p50["metric"], &p50["change"]),
+        (&"p50".into(), &0.0.into()),
+        "{log}"
+    );
+
+    let nowhere = path("no/such/folder.html");
+    let output = run(&[&short[..], &["--html", &nowhere]].concat());
+    assert_eq!(output.status.code(), Some(2), "before anything starts");
+    assert!(text(&output.stderr).contains(&nowhere));
+
+    let other = path("b.json");
+    let output = run(&[&short[..], &["--callers", "3", "--json", &other]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    let output = run(&["bench", "compare", &json, &other]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("the loads differ"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = run(&["bench", "compare", &json, &other, "--force"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("warning: the loads differ"));
 }
