@@ -10,8 +10,8 @@ use clap_complete::Shell;
 /// any.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 98
-/// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was missed,
-/// 130 and 143 after Ctrl-C and SIGTERM.
+/// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was
+/// missed, 130 and 143 after Ctrl-C and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "postroad", version, max_term_width = 100)]
 pub(crate) struct Arguments {

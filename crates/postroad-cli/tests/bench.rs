@@ -261,6 +261,7 @@ fn wrong_input_is_refused_before_anything_starts() {
         (&["--payload-lines"], "--payload"),
         (&["--calls", "0"], "--calls"),
         (&["--max-error-rate", "2"], "write 0.1%"),
+        (&["--server-pid", "4294967295"], "no such process"),
     ] {
         let output = bench(url, arguments);
         let error = text(&output.stderr);

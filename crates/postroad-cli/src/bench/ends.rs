@@ -161,7 +161,7 @@ fn listener(endpoint: &Endpoint) -> Result<u32, String> {
     match owners.iter().copied().collect::<Vec<_>>().as_slice() {
         [only] => Ok(*only),
         [] => Err(format!(
-            "the process that listens at {address} belongs to somebody else; name it by --server-pid"
+            "whose process listens at {address} may not be seen; name it by --server-pid"
         )),
         several => Err(format!(
             "processes {several:?} listen at {address}; name one by --server-pid"

@@ -24,7 +24,8 @@ const DURATION: Duration = Duration::from_secs(5);
 const DURATION_MAX: Duration = Duration::from_secs(86_400);
 /// Intervals of a run: a day of seconds.
 const INTERVALS_MAX: u32 = 86_400;
-/// Threads of a worker, and connections of all: bounds of what is typed and of what a worker is sent.
+/// Threads of a worker, and connections of all: bounds of what is typed, and of what a worker is
+/// sent.
 pub(super) const THREADS_MAX: u32 = 256;
 pub(super) const CONNECTIONS_MAX: u32 = 10_000;
 /// Bytes of a file of payloads.

@@ -171,7 +171,7 @@ impl From<&Histogram<u64>> for Distribution {
 }
 
 /// A whole histogram of nanoseconds, packed: HdrHistogram's V2 encoding with DEFLATE, whose base64
-/// is also what a line of an `.hlog` holds. Unpacked it takes a quarter of a megabyte, and a run has
+/// is also what a line of an `.hlog` holds. Unpacked it takes a quarter of a megabyte, and there is
 /// one for each interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hdr(Vec<u8>);

@@ -1,5 +1,6 @@
 //! One run: from a plan to a report.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -90,6 +91,13 @@ pub(super) struct Outcome {
 }
 
 pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
+    if let Some(pid) = run.server_pid
+        && !Path::new(&format!("/proc/{pid}")).exists()
+    {
+        return Err(Failed::usage(format!(
+            "--server-pid {pid}: there is no such process; write the server's"
+        )));
+    }
     let mut signals = Signals::listen()?;
     let endpoint: Endpoint = plan.url.parse()?;
     let plan = Arc::new(plan);
@@ -107,6 +115,10 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
         stopped: None,
     };
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    if plan.warmup.is_zero() {
+        // A short run would be over before a timer of a millisecond.
+        measured.look();
+    }
     let begin = source.start().await;
     let interrupted = gather(run, &plan, &mut source, begin, &mut measured, &mut signals).await;
     let lost = source.connections_lost();
@@ -132,7 +144,11 @@ async fn gather(
     signals: &mut Signals,
 ) -> Option<ExitCode> {
     let start = begin + plan.warmup;
-    let (mut look, mut interrupted) = (start, None);
+    let mut look = start;
+    if plan.warmup.is_zero() {
+        look += plan.interval;
+    }
+    let mut interrupted = None;
     let progress = Progress::new(plan);
     loop {
         let may_look = look < start + plan.duration;

@@ -338,7 +338,7 @@ mod tests {
             .iter()
             .map(|calls| (f64::from(*calls) - mean).powi(2));
         let variance = squares.sum::<f64>() / 3999.0;
-        // Four standard errors: of the mean sqrt(10 / 4000), of the variance about sqrt(210 / 4000).
+        // Four standard errors: of the mean sqrt(10 / 4000), of the variance sqrt(210 / 4000).
         assert!((mean - 10.0).abs() < 0.2, "{mean}");
         assert!((variance - 10.0).abs() < 0.92, "{variance}");
     }

@@ -37,17 +37,14 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     end(&mut out, "server", &report.ends.server);
     workers(&mut out, report);
     for threshold in &report.thresholds {
-        let verdict = if threshold.missed {
-            style.red("missed")
-        } else {
-            style.green("kept")
-        };
         let (name, limit, measured) = (&threshold.name, &threshold.limit, &threshold.measured);
-        line(
-            &mut out,
-            &verdict,
-            format_args!(" --{name} {limit}: {measured}"),
-        );
+        // Padded first: colours have no width.
+        let verdict = if threshold.missed {
+            style.red(&format!("{:<11}", "missed"))
+        } else {
+            style.green(&format!("{:<11}", "kept"))
+        };
+        let _ = writeln!(out, "{verdict}--{name} {limit}: {measured}");
     }
     if let Some(why) = &report.stopped {
         line(&mut out, "stopped", why);
@@ -58,7 +55,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
         } else {
             "INVALID"
         };
-        line(&mut out, &style.red(word), format_args!(" {reason}"));
+        let _ = writeln!(out, "{}{reason}", style.red(&format!("{word:<11}")));
     }
     out.truncate(out.trim_end().len());
     out

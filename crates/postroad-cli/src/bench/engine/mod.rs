@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::LocalSet;
 
 use super::gather::Gather;
 use super::mix::Dice;
@@ -229,12 +229,12 @@ fn generate(
     let part = plan.part(chunks.number as u32);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error.into()))),
     };
-    LocalSet::new().block_on(&runtime, async {
+    runtime.block_on(async {
         match connect(plan, part).await {
             Err(error) => drop(ready.send(Err(error.into()))),
             Ok(clients) => {
