@@ -126,8 +126,8 @@ fn generators_share(report: &Report) -> Option<String> {
     let share = both.find(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
     let ((name, latency), (_, late)) = share?;
     Some(format!(
-        "A part of the latencies is the generator's own: at {name} it sent {} after a call was due, \
-         and the latency there is {}.",
+        "A part of the latencies is the generator's own: at {name} it sent {} after a call was \
+         due, and the latency there is {}.",
         units::time(*late as f64),
         units::time(*latency as f64)
     ))
