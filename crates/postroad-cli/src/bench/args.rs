@@ -1,5 +1,7 @@
 //! What can be typed after `postroad bench`.
 
+mod reports;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::mix::Mix;
 use super::plan::{CONNECTIONS_MAX, THREADS_MAX};
 use super::schedule::{Arrival, Rate};
 use crate::args::{Output, duration};
+pub(crate) use reports::{Codec, Compare, Gate, LogUnit, ReportFiles, Rewrite, SampleUnit};
 
 /// Largest payload, bytes.
 const SIZE_MAX: u64 = 16 * 1024 * 1024;
@@ -27,6 +30,12 @@ pub(crate) struct Bench {
 pub(crate) enum BenchCommand {
     /// Load servers for a coordinator that runs elsewhere: `postroad bench URL --workers ADDRESS`.
     Worker(Worker),
+    /// Say which differences between runs are real.
+    Compare(Compare),
+    /// Make a page and other files from the result of an earlier run.
+    Report(Rewrite),
+    /// Measure what the payload codecs cost, in bytes and in time.
+    Codec(Codec),
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +195,8 @@ pub(crate) struct Run {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) files: ReportFiles,
     #[command(flatten)]
     pub(crate) bounds: Bounds,
 }

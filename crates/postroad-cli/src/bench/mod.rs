@@ -5,24 +5,30 @@
 //! is printed.
 
 pub(crate) mod args;
+mod codec;
+mod compare;
 mod coordinator;
 mod ends;
 mod engine;
+#[cfg(test)]
+mod exact;
+#[cfg(test)]
+mod example;
+mod files;
 mod fleet;
 mod gather;
 mod mix;
+mod page;
 mod plan;
 mod progress;
 mod recorder;
-#[allow(
-    dead_code,
-    reason = "pages and comparisons read more of it than the table does"
-)]
 pub(crate) mod report;
 mod run;
 mod schedule;
+mod statistics;
 mod table;
 mod threshold;
+mod units;
 mod worker;
 
 use std::process::ExitCode;
@@ -40,12 +46,16 @@ pub(crate) fn run(bench: &Bench, color: Color) -> Result<ExitCode, Failed> {
             raise_open_files();
             worker::run(worker)
         }
+        Some(BenchCommand::Compare(compare)) => compare::run(compare),
+        Some(BenchCommand::Report(rewrite)) => files::rewrite(rewrite),
+        Some(BenchCommand::Codec(codec)) => codec::run(codec),
         None => load(&bench.run, color),
     }
 }
 
 fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     let plan = plan::Plan::new(run)?;
+    files::check(&run.files)?;
     raise_open_files();
     let outcome = runtime()?.block_on(run::measure(run, plan))?;
     let report = &outcome.report;
@@ -56,6 +66,7 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
             say(json.map_err(|error| Failed::new(exit::FAILED, error))?);
         }
     }
+    files::write(&run.files, report)?;
     match outcome.interrupted {
         Some(code) => Ok(code),
         None => judge(report),

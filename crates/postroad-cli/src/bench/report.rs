@@ -182,6 +182,11 @@ impl Hdr {
             .deserialize(&mut self.0.as_slice())
             .expect("it was packed here or unpacked once when it was read")
     }
+
+    /// The packed bytes as text.
+    pub(crate) fn base64(&self) -> String {
+        STANDARD.encode(&self.0)
+    }
 }
 
 impl From<&Histogram<u64>> for Hdr {
@@ -196,7 +201,7 @@ impl From<&Histogram<u64>> for Hdr {
 
 impl Serialize for Hdr {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
+        serializer.serialize_str(&self.base64())
     }
 }
 

@@ -1,0 +1,241 @@
+//! The runs of each side, from whatever files hold them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hdrhistogram::Histogram;
+
+use super::super::files::{self, hlog};
+use super::super::report::{End, Loop, Report};
+use crate::exit::Failed;
+
+/// The percentiles that are compared.
+pub(super) const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
+
+/// Calls that have to lie beyond a percentile, or it says more about chance than about the server.
+const BEYOND: f64 = 10.0;
+
+/// What one run, or one interval of it, measured; what it cannot say is missing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Sample {
+    /// Answered calls a second.
+    pub(super) rate: Option<f64>,
+    /// Failed calls as a share of all.
+    pub(super) errors: Option<f64>,
+    /// Nanoseconds at each of [`QUANTILES`].
+    pub(super) latency: [Option<f64>; QUANTILES.len()],
+    /// Processor time of the server for a call, nanoseconds.
+    pub(super) server_cpu: Option<f64>,
+}
+
+impl Sample {
+    /// Of the calls that a histogram holds.
+    fn of(histogram: &Histogram<u64>, seconds: f64) -> Self {
+        let calls = histogram.len() as f64;
+        let at = |quantile: f64| {
+            let beyond = calls * (1.0 - quantile) + 1e-6;
+            (beyond >= BEYOND).then(|| histogram.value_at_quantile(quantile) as f64)
+        };
+        Self {
+            rate: (seconds > 0.0).then(|| calls / seconds),
+            latency: QUANTILES.map(at),
+            ..Self::default()
+        }
+    }
+}
+
+/// One run as it is compared.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) name: String,
+    /// The load in words, equal for equal loads; logs do not know theirs.
+    pub(super) load: Option<String>,
+    pub(super) is_open: Option<bool>,
+    /// Why its numbers are not to be believed.
+    pub(super) doubts: Vec<String>,
+    pub(super) whole: Sample,
+    pub(super) intervals: Vec<Sample>,
+}
+
+/// Files and folders, separated by commas.
+pub(super) fn read_side(side: &str, unit: f64, tag: Option<&str>) -> Result<Vec<Run>, Failed> {
+    let mut runs = Vec::new();
+    for path in side.split(',').filter(|path| !path.is_empty()) {
+        for file in files_of(Path::new(path))? {
+            runs.push(read_run(&file, unit, tag)?);
+        }
+    }
+    if runs.is_empty() {
+        return Err(Failed::usage(format!("no run in {side:?}"))
+            .hint("give files of `bench --json`, .hlog files, or a folder of them"));
+    }
+    Ok(runs)
+}
+
+/// The file itself, or the results within a folder in order of their names.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failed> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).map_err(|error| files::about(path, error))?;
+    let entries: Result<Vec<_>, _> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    let mut found = entries.map_err(|error| files::about(path, error))?;
+    found.retain(|file| is_log(file) || file.extension().is_some_and(|end| end == "json"));
+    found.sort();
+    Ok(found)
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "hlog")
+}
+
+fn read_run(path: &Path, unit: f64, tag: Option<&str>) -> Result<Run, Failed> {
+    let name = path.display().to_string();
+    if !is_log(path) {
+        return Ok(from_report(name, &files::read(path)?));
+    }
+    let bytes = fs::read(path).map_err(|error| files::about(path, error))?;
+    let mut intervals = hlog::read(&bytes).map_err(|error| files::about(path, error))?;
+    intervals.retain(|logged| logged.tag.as_deref() == tag);
+    if intervals.is_empty() {
+        let why = tag.map_or_else(
+            || "no interval without a tag; --tag NAME chooses one".to_owned(),
+            |tag| format!("no interval with the tag {tag:?}"),
+        );
+        return Err(files::about(path, why));
+    }
+    Ok(from_log(name, &intervals, unit))
+}
+
+pub(super) fn from_report(name: String, report: &Report) -> Run {
+    let share = |answered: u64, failed: u64| {
+        let all = answered + failed;
+        (all > 0).then(|| failed as f64 / all as f64)
+    };
+    let mut whole = Sample::of(&report.latency_ns.hdr.histogram(), report.seconds);
+    whole.errors = share(report.answered, report.failed);
+    whole.server_cpu = match &report.ends.server {
+        End::Measured(usage) => usage.cpu_per_call_ns,
+        End::Unknown { .. } => None,
+    };
+    let intervals = report.series.iter().map(|interval| Sample {
+        errors: share(interval.answered, interval.failed),
+        ..Sample::of(&interval.hdr.histogram(), interval.seconds)
+    });
+    let validity = &report.validity;
+    let mut doubts = validity.reasons.clone();
+    if doubts.is_empty() && !(validity.valid && validity.complete) {
+        doubts.push("it is marked as invalid".to_owned());
+    }
+    if let Some(stopped) = &report.stopped {
+        doubts.push(format!("it ended before its time: {stopped}"));
+    }
+    Run {
+        name,
+        load: Some(load(report)),
+        is_open: Some(report.load.shape == Loop::Open),
+        doubts,
+        whole,
+        intervals: intervals.collect(),
+    }
+}
+
+/// What has to be equal for runs to be comparable; the target may differ, as may seed and time.
+fn load(report: &Report) -> String {
+    let load = &report.load;
+    let shape = match load.shape {
+        Loop::Closed => format!("closed loop, {} callers", load.callers.unwrap_or_default()),
+        Loop::Open => format!(
+            "open loop, {}",
+            load.arrival.as_deref().unwrap_or("unknown")
+        ),
+    };
+    format!(
+        "{shape}, {} connections, route {}, payload {}, priority {}, deadline {}, {} s after {} s",
+        load.connections,
+        report.route,
+        load.size,
+        load.priority,
+        load.timeout,
+        load.duration_seconds,
+        load.warmup_seconds
+    )
+}
+
+fn from_log(name: String, intervals: &[hlog::Logged], unit: f64) -> Run {
+    let in_ns = |mut sample: Sample| {
+        sample.latency = sample.latency.map(|value| value.map(|value| value * unit));
+        sample
+    };
+    let mut all = intervals[0].histogram.clone();
+    all.auto(true);
+    let mut seconds = intervals[0].duration.as_secs_f64();
+    for logged in &intervals[1..] {
+        all.add(&logged.histogram)
+            .expect("a histogram that resizes takes every value");
+        seconds += logged.duration.as_secs_f64();
+    }
+    let of =
+        |logged: &hlog::Logged| in_ns(Sample::of(&logged.histogram, logged.duration.as_secs_f64()));
+    Run {
+        name,
+        load: None,
+        is_open: None,
+        doubts: Vec::new(),
+        whole: in_ns(Sample::of(&all, seconds)),
+        intervals: intervals.iter().map(of).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::example;
+
+    #[test]
+    fn a_percentile_that_a_handful_of_calls_decides_is_missing() {
+        let mut histogram = example::histogram();
+        (1..=1_000).for_each(|ns| histogram.saturating_record(ns));
+        let sample = Sample::of(&histogram, 2.0);
+        assert_eq!(sample.rate, Some(500.0));
+        assert_eq!(sample.latency[..3], [Some(500.0), Some(900.0), Some(990.0)]);
+        assert_eq!(sample.latency[3], None, "one call is beyond p99.9");
+    }
+
+    #[test]
+    fn a_run_says_the_same_as_its_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = example::open_run(3);
+        let (json, log) = (folder.path().join("a.json"), folder.path().join("b.hlog"));
+        let wanted = crate::bench::args::ReportFiles {
+            json: Some(json),
+            hlog: Some(log),
+            ..Default::default()
+        };
+        files::write(&wanted, &report).expect("they are written");
+        let side = folder.path().display().to_string();
+        let runs = read_side(&side, 1.0, None).expect("they are read");
+        assert_eq!(runs.len(), 2, "in order of their names");
+        let (json, log) = (&runs[0], &runs[1]);
+        assert_eq!(
+            (json.whole.latency, json.whole.rate),
+            (log.whole.latency, log.whole.rate)
+        );
+        assert_eq!(json.intervals.len(), log.intervals.len());
+        assert_eq!(json.intervals[7].latency, log.intervals[7].latency);
+        assert!(json.whole.errors.is_some() && log.whole.errors.is_none());
+    }
+
+    #[test]
+    fn a_log_of_another_tool_is_read_in_its_unit() {
+        let log = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hlog/other-tool.hlog");
+        let runs = read_side(log, 1e3, None).expect("it is read");
+        let p50 = runs[0].intervals[0].latency[0].expect("there are a thousand calls");
+        assert!((p50 / 5e8 - 1.0).abs() < 0.001, "microseconds: {p50}");
+        assert_eq!(runs[0].whole.rate, Some(100.0));
+        let error = read_side(log, 1.0, Some("x")).expect_err("no such tag");
+        assert!(format!("{error:?}").contains("no interval with the tag"));
+    }
+}

@@ -1,0 +1,65 @@
+//! What happened over time, a line an interval.
+
+use std::fmt::Write;
+
+use super::super::report::{Report, Sample};
+
+/// Times in seconds since the measurement began, latencies in nanoseconds; what was not measured is
+/// empty.
+const HEAD: &str = "at_seconds,seconds,due,answered,failed,rate,p50_ns,p99_ns,max_ns,late_max_ns,\
+    client_cpu_seconds,client_memory_bytes,server_cpu_seconds,server_memory_bytes";
+
+pub(super) fn text(report: &Report) -> String {
+    let mut out = format!("{HEAD}\n");
+    for interval in &report.series {
+        let _ = write!(
+            out,
+            "{},{},{},{},{},{},{},{},{},",
+            interval.at_seconds,
+            interval.seconds,
+            interval.due,
+            interval.answered,
+            interval.failed,
+            interval.rate,
+            interval.p50_ns,
+            interval.p99_ns,
+            interval.max_ns,
+        );
+        let _ = writeln!(
+            out,
+            "{},{},{}",
+            interval
+                .late_max_ns
+                .map_or_else(String::new, |ns| ns.to_string()),
+            end(interval.client),
+            end(interval.server)
+        );
+    }
+    out
+}
+
+fn end(sample: Option<Sample>) -> String {
+    match sample {
+        Some(sample) => format!("{},{}", sample.cpu_seconds, sample.memory_bytes),
+        None => ",".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::example;
+
+    #[test]
+    fn every_line_has_every_column() {
+        let report = example::open_run(1);
+        let text = text(&report);
+        let columns = |line: &str| line.split(',').count();
+        assert!(
+            text.lines().all(|line| columns(line) == columns(HEAD)),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1 + report.series.len());
+        assert!(!HEAD.contains(' '));
+    }
+}

@@ -1,0 +1,237 @@
+//! A run as one page for people: no scripts, nothing loaded from elsewhere, light and dark.
+
+mod axis;
+mod charts;
+mod svg;
+mod tables;
+
+use std::borrow::Cow;
+
+use super::report::{End, Loop, Report};
+use super::units;
+
+const STYLE: &str = include_str!("style.css");
+
+pub(super) fn html(report: &Report) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>Load test of {url}</title><style>\n{STYLE}</style></head><body><main>\n\
+         {header}{banner}{tiles}<div class=\"charts\">\n{charts}</div>\n{tables}{footer}\
+         </main></body></html>\n",
+        url = escaped(&report.url),
+        header = header(report),
+        banner = banner(report),
+        tiles = tiles(report),
+        charts = charts::draw(report),
+        tables = tables::all(report),
+        footer = footer(report),
+    )
+}
+
+/// Text as HTML: what came from elsewhere stays text.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(['&', '<', '>', '"', '\'']) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn header(report: &Report) -> String {
+    let load = &report.load;
+    let shape = match load.shape {
+        Loop::Closed => format!("closed loop, {} callers", load.callers.unwrap_or_default()),
+        Loop::Open => format!(
+            "open loop, {} due",
+            load.arrival.as_deref().unwrap_or("constant")
+        ),
+    };
+    format!(
+        "<header><h1>Load test of {}</h1><p>Route {}, {}; {} connections, payload {} B; begun {}, \
+         measured for {:.1} s.</p></header>\n",
+        escaped(&report.url),
+        escaped(&report.route),
+        escaped(&shape),
+        units::count(load.connections.into()),
+        escaped(&load.size),
+        escaped(&report.started),
+        report.seconds
+    )
+}
+
+/// Whether the numbers may be believed, before any of them.
+fn banner(report: &Report) -> String {
+    let validity = &report.validity;
+    let (class, verdict) = match (validity.valid, validity.complete) {
+        (true, true) => ("valid", "Valid: nothing speaks against these numbers."),
+        (true, false) => (
+            "invalid",
+            "Incomplete: a part of the load is missing from these numbers.",
+        ),
+        (false, _) => (
+            "invalid",
+            "Invalid: do not judge the server by these numbers.",
+        ),
+    };
+    let mut notes: Vec<String> = validity.reasons.clone();
+    if let Some(stopped) = &report.stopped {
+        notes.push(format!("The run ended before its time: {stopped}"));
+    }
+    let missed = report
+        .thresholds
+        .iter()
+        .filter(|threshold| threshold.missed);
+    notes.extend(missed.map(|missed| {
+        format!(
+            "{} was to be {}, and is {}.",
+            missed.name, missed.limit, missed.measured
+        )
+    }));
+    if validity.valid {
+        notes.extend(generators_share(report));
+    }
+    if notes.is_empty() && report.load.shape == Loop::Open {
+        notes.push("Each latency counts from the moment when its call was due.".to_owned());
+    } else if notes.is_empty() {
+        notes.push(
+            "In a closed loop callers wait while the server stalls: its stalls show less than its \
+             users would feel them."
+                .to_owned(),
+        );
+    }
+    let notes: String = notes
+        .iter()
+        .map(|note| format!("<li>{}</li>", escaped(note)))
+        .collect();
+    format!("<div class=\"banner {class}\"><strong>{verdict}</strong><ul>{notes}</ul></div>\n")
+}
+
+/// Where lateness of the generator makes more than a fifth of a latency.
+fn generators_share(report: &Report) -> Option<String> {
+    let lateness = report.lateness_ns.as_ref()?.quantiles();
+    let latency = report.latency_ns.quantiles();
+    let mut both = latency.iter().zip(&lateness);
+    // The maxima may be of different calls.
+    let share = both.find(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
+    let ((name, latency), (_, late)) = share?;
+    Some(format!(
+        "A part of the latencies is the generator's own: at {name} it sent {} after a call was \
+         due, and the latency there is {}.",
+        units::time(*late as f64),
+        units::time(*latency as f64)
+    ))
+}
+
+/// The numbers that one looks for first.
+fn tiles(report: &Report) -> String {
+    let latency = &report.latency_ns;
+    let per_call = |end: &End| match end {
+        End::Measured(usage) => usage
+            .cpu_per_call_ns
+            .map_or_else(|| "–".to_owned(), units::time),
+        End::Unknown { .. } => "–".to_owned(),
+    };
+    let tiles = [
+        ("answered a second", units::number(report.rate)),
+        ("failed", units::count(report.failed)),
+        ("p50", units::time(latency.p50 as f64)),
+        ("p99", units::time(latency.p99 as f64)),
+        ("p99.9", units::time(latency.p999 as f64)),
+        ("max", units::time(latency.max as f64)),
+        ("server CPU a call", per_call(&report.ends.server)),
+        ("generator CPU a call", per_call(&report.ends.client)),
+    ];
+    let tiles = tiles.map(|(name, value)| format!("<div><span>{name}</span><b>{value}</b></div>"));
+    format!("<div class=\"tiles\">{}</div>\n", tiles.concat())
+}
+
+fn footer(report: &Report) -> String {
+    format!(
+        "<footer>Measured by {}. Latencies are of answered calls, within 0.1 % of their value. \
+         The warm-up is not counted. Point at a dot of a chart to read its value. \
+         This page is one file and loads nothing.</footer>\n",
+        escaped(&report.program)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::example;
+
+    #[test]
+    fn a_page_is_whole_and_asks_for_nothing() {
+        let page = html(&example::open_run(1));
+        for wanted in [
+            "Valid: nothing speaks against these numbers.",
+            "Latency by percentile",
+            "Lateness of the generator",
+            "SRV-E-503",
+            "constant 20000/s",
+            "prefers-color-scheme: dark",
+        ] {
+            assert!(page.contains(wanted), "{wanted}");
+        }
+        for unwanted in [
+            "<script", "<link", "<img", "http", "url(", "@import", "NaN", "inf",
+        ] {
+            assert!(!page.contains(unwanted), "{unwanted}");
+        }
+        assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+        assert_eq!(page.matches("<figure").count(), 7);
+    }
+
+    #[test]
+    fn what_came_from_elsewhere_stays_text() {
+        let mut report = example::open_run(1);
+        report.route = "<script>alert(1)</script>".to_owned();
+        report.errors = [("\"&'<b>".to_owned(), 240)].into();
+        let page = html(&report);
+        assert!(!page.contains("<script") && !page.contains("<b>\"") && !page.contains("'<b>"));
+        assert!(page.contains("&lt;script&gt;") && page.contains("&quot;&amp;&#39;&lt;b&gt;"));
+    }
+
+    #[test]
+    fn an_invalid_run_says_so_first() {
+        let mut report = example::open_run(1);
+        report.validity.valid = false;
+        report.validity.reasons = vec!["The generator was 30 ms late at p99.".to_owned()];
+        let page = html(&report);
+        let at = |text| page.find(text).unwrap_or_else(|| panic!("no {text}"));
+        assert!(at("Invalid: do not judge") < at("answered a second"));
+        assert!(at("30 ms late") < at("answered a second"));
+    }
+
+    #[test]
+    fn the_generators_share_of_a_latency_is_told() {
+        let mut report = example::open_run(1);
+        let mut late = example::histogram();
+        late.saturating_record(60_000);
+        report.lateness_ns = Some((&late).into());
+        let told = "at p50 it sent 60.0 µs after";
+        assert!(html(&report).contains(told));
+        report.lateness_ns = None;
+        assert!(!html(&report).contains(told));
+    }
+
+    #[test]
+    fn a_run_without_an_answer_makes_a_page_too() {
+        let mut report = example::open_run(1);
+        report.series.clear();
+        report.latency_ns = (&example::histogram()).into();
+        (report.answered, report.failed, report.seconds, report.rate) = (0, 0, 0.0, 0.0);
+        let page = html(&report);
+        assert!(!page.contains("NaN") && page.contains("Latency by percentile"));
+    }
+}
