@@ -89,7 +89,8 @@ macro_rules! handlers {
                 &self,
                 mut request: Request,
                 state: &S,
-            ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static + use<S, F, Fut, Out, $($argument,)*> {
+            ) -> impl Future<Output = Result<Reply, ErrorBody>>
+            + Send + 'static + use<S, F, Fut, Out, $($argument,)*> {
                 // What is extracted goes straight into the handler's future; the request's own
                 // memory is free while it runs.
                 $(let $argument = match $argument::from_request(&mut request, state) {

@@ -231,6 +231,17 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// A frame where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef<'a> {
+    /// The head.
+    pub head: Head,
+    /// What stands between head and checksum.
+    pub body: &'a [u8],
+    /// Bytes of the whole frame, head and checksum included.
+    pub whole: usize,
+}
+
 /// Cuts frames out of a stream of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameDecoder {
@@ -241,13 +252,12 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    /// Looks at the frame at the beginning of `buf` where it lies: its head, its body and its whole
-    /// length; `None` if it is not complete yet.
+    /// Looks at the frame at the beginning of `buf`; `None` if it is not complete yet.
     ///
     /// # Errors
     /// M-010, M-011, M-012 and M-013: length, checksum, reserved bits and kind, each with its byte.
     #[inline]
-    pub fn peek<'a>(&self, buf: &'a [u8]) -> Result<Option<(Head, &'a [u8], usize)>, WireError> {
+    pub fn peek<'a>(&self, buf: &'a [u8]) -> Result<Option<FrameRef<'a>>, WireError> {
         let Some((bytes, rest)) = buf.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
@@ -261,7 +271,11 @@ impl FrameDecoder {
         if self.checksum {
             check_sum(&buf[..whole]).map_err(|error| error.with_id(head.id))?;
         }
-        Ok(Some((head, &rest[..len], whole)))
+        Ok(Some(FrameRef {
+            head,
+            body: &rest[..len],
+            whole,
+        }))
     }
 
     /// Takes one frame from the beginning of `buf`; `None` if it is not complete yet.
@@ -270,7 +284,7 @@ impl FrameDecoder {
     /// As [`Self::peek`].
     #[inline]
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some((head, body, whole)) = self.peek(buf)? else {
+        let Some(FrameRef { head, body, whole }) = self.peek(buf)? else {
             return Ok(None);
         };
         let len = body.len();

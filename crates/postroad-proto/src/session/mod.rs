@@ -19,6 +19,7 @@ mod heartbeat;
 mod native;
 mod outbox;
 mod slots;
+mod stalls;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,6 +31,8 @@ use bytes::{Bytes, BytesMut};
 pub use detect::Detect;
 pub use dialect::DialectSession;
 pub use native::Native;
+
+use stalls::Stalls;
 
 use crate::Time;
 use crate::dialect::{Codec, Envelope};
@@ -754,48 +757,4 @@ fn no_room(reply: &Reply, queued: usize, max: usize) -> Option<ErrorBody> {
 /// The earliest of several moments.
 fn earliest(times: impl IntoIterator<Item = Option<Time>>) -> Option<Time> {
     times.into_iter().flatten().min()
-}
-
-/// Watches a transport: how long a frame has been incomplete, how long nothing was taken.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stalls {
-    partial_since: Option<Time>,
-    blocked_since: Option<Time>,
-}
-
-impl Stalls {
-    /// After decoding: bytes are left, and whether a frame was completed since the last time.
-    fn handle_rest(&mut self, now: Time, is_partial: bool, made_progress: bool) {
-        self.partial_since = match self.partial_since {
-            _ if !is_partial => None,
-            Some(since) if !made_progress => Some(since),
-            _ => Some(now),
-        };
-    }
-
-    fn handle_written(&mut self, now: Time, blocked: bool) {
-        self.blocked_since = blocked.then_some(self.blocked_since.unwrap_or(now));
-    }
-
-    fn due(&self, config: &Config) -> Option<Time> {
-        let read = self.partial_since.map(|since| since + config.read_stall);
-        let write = self.blocked_since.map(|since| since + config.write_stall);
-        earliest([read, write])
-    }
-
-    fn check(&self, now: Time, config: &Config) -> Option<CloseReason> {
-        if self
-            .blocked_since
-            .is_some_and(|since| since + config.write_stall <= now)
-        {
-            return Some(CloseReason::WriteStall(config.write_stall));
-        }
-        if self
-            .partial_since
-            .is_some_and(|since| since + config.read_stall <= now)
-        {
-            return Some(CloseReason::ReadStall(config.read_stall));
-        }
-        None
-    }
 }

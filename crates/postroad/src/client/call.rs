@@ -197,7 +197,7 @@ impl<'a> CallBuilder<'a> {
                 result => return result.map_err(|failure| self.failed(failure, patience)),
             }
         }
-        let (patience, deadline) = patience.from_now();
+        let (patience, deadline) = patience.starting_now();
         loop {
             let connection = self.client.keeper.connected(deadline).await?;
             match connection.send(&mut call, patience) {
@@ -283,7 +283,7 @@ impl<'a> CallBuilder<'a> {
         call: &mut Call<'_>,
         patience: Patience,
     ) -> Result<Reply, CallError> {
-        let (patience, deadline) = patience.from_now();
+        let (patience, deadline) = patience.starting_now();
         loop {
             let connection = self.client.keeper.connected(deadline).await?;
             match Answering::new(connection, call, patience).await {

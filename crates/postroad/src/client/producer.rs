@@ -157,7 +157,7 @@ impl Producer {
             }
         }
         let deadline;
-        (patience, deadline) = patience.from_now();
+        (patience, deadline) = patience.starting_now();
         let keeper = &self.client.keeper;
         let connection = loop {
             let connection = match keeper.current() {

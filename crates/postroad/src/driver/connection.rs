@@ -49,7 +49,7 @@ impl Patience {
     }
 
     /// The same from now on, and when it ends: what is waited for before the call is charged to it.
-    pub(crate) fn from_now(self) -> (Self, Time) {
+    pub(crate) fn starting_now(self) -> (Self, Time) {
         let limit = self.deadline(clock::now());
         (Self { limit, ..self }, limit)
     }

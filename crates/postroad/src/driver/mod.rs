@@ -290,9 +290,10 @@ impl ConnectionDriver {
             if was_read && self.must_flush() || !was_read && round == 0 {
                 self.flush(cx);
             }
-            // Whoever has just read knows the time: the timer need not be asked.
-            let is_early = round > 0 && self.is_timed && self.now < self.armed;
-            if !was_read && !(is_early && self.status.due >= self.armed) {
+            // Whoever has just read knows the time: a timer that is set need not be asked.
+            let is_set = self.is_timed && self.status.due >= self.armed;
+            let is_early = round > 0 && is_set && self.now < self.armed;
+            if !was_read && !is_early {
                 while self.poll_timer(cx) {
                     self.flush(cx);
                 }
