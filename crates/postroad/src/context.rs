@@ -43,13 +43,13 @@ impl Current {
     }
 
     #[inline]
-    fn set(&self, context: &Context) {
+    fn set(&self, deadline: Time, priority: u8, trace: Option<&Trace>) {
         self.is_set.set(true);
-        self.deadline.set(context.deadline);
-        self.priority.set(context.priority);
-        self.has_trace.set(context.trace.is_some());
-        if context.trace.is_some() {
-            self.trace.set(context.trace);
+        self.deadline.set(deadline);
+        self.priority.set(priority);
+        self.has_trace.set(trace.is_some());
+        if let Some(trace) = trace {
+            self.trace.set(Some(*trace));
         }
     }
 }
@@ -69,17 +69,6 @@ impl Context {
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.with(Current::get)
-    }
-
-    /// Runs something in this context.
-    #[inline]
-    pub(crate) fn scope<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _restore = CURRENT.with(|current| {
-            let outer = current.get();
-            current.set(self);
-            Restore(outer)
-        });
-        run()
     }
 
     /// Time until the answer is of no use any more; `None` without a deadline.
@@ -117,13 +106,30 @@ impl<F> Scoped<F> {
     }
 }
 
-/// Puts the outer context back, also when the handler panics.
-struct Restore(Option<Context>);
+/// Runs something in a context.
+#[inline]
+pub(crate) fn scope<T>(
+    deadline: Time,
+    priority: u8,
+    trace: Option<&Trace>,
+    run: impl FnOnce() -> T,
+) -> T {
+    let _restore = CURRENT.with(|current| {
+        let outer = current.get().map(Box::new);
+        current.set(deadline, priority, trace);
+        Restore(outer)
+    });
+    run()
+}
+
+/// Puts the outer context back, also when the handler panics. There hardly ever is one.
+struct Restore(Option<Box<Context>>);
 
 impl Drop for Restore {
+    #[inline]
     fn drop(&mut self) {
         CURRENT.with(|current| match &self.0 {
-            Some(outer) => current.set(outer),
+            Some(outer) => current.set(outer.deadline, outer.priority, outer.trace.as_ref()),
             None => current.is_set.set(false),
         });
     }
@@ -133,8 +139,10 @@ impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        let future = &mut this.future;
-        this.context.scope(|| Pin::new(future).poll(cx))
+        let Self { context, future } = &mut *self;
+        let trace = context.trace.as_ref();
+        scope(context.deadline, context.priority, trace, || {
+            Pin::new(future).poll(cx)
+        })
     }
 }

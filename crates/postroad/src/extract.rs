@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
+use postroad_proto::error::Trace;
 use postroad_proto::frame::{PartTag, Parts};
 use postroad_proto::session::{Extras, Reply};
 use serde::Serialize;
@@ -40,6 +41,45 @@ pub(crate) struct Origin {
 }
 
 impl Request {
+    /// An empty one, to be filled by [`Self::fill`].
+    pub(crate) fn new(origin: Arc<Origin>) -> Self {
+        Self {
+            origin,
+            payload: Bytes::new(),
+            codec: 0,
+            attempt: 0,
+            priority: 0,
+            deadline: Time::NEVER,
+            extras: None,
+        }
+    }
+
+    /// Takes what has arrived. The same request is filled again and again, so that what is moved is
+    /// little.
+    #[inline]
+    pub(crate) fn fill(&mut self, arrived: &mut postroad_proto::session::Request) {
+        self.payload = std::mem::take(&mut arrived.payload);
+        self.codec = arrived.codec;
+        self.attempt = arrived.attempt;
+        self.priority = arrived.priority;
+        self.deadline = arrived.deadline;
+        self.extras = arrived.extras.take();
+    }
+
+    /// Gives back what no extractor has taken.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if !self.payload.is_empty() {
+            self.payload = Bytes::new();
+        }
+        self.extras = None;
+    }
+
+    #[inline]
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.extras.as_ref()?.trace.as_ref()
+    }
+
     /// The route that it came by.
     #[must_use]
     pub fn route(&self) -> &str {
@@ -64,7 +104,7 @@ impl Request {
         Context {
             deadline: self.deadline,
             priority: self.priority,
-            trace: self.extras.as_ref().and_then(|extras| extras.trace),
+            trace: self.trace().copied(),
         }
     }
 

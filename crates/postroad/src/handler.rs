@@ -19,7 +19,7 @@ pub trait Handler<A, S>: Clone + Send + Sync + 'static {
     /// Runs it.
     fn handle(
         &self,
-        request: Request,
+        request: &mut Request,
         state: &S,
     ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static + use<Self, A, S>;
 
@@ -87,13 +87,12 @@ macro_rules! handlers {
             #[inline]
             fn handle(
                 &self,
-                mut request: Request,
+                request: &mut Request,
                 state: &S,
             ) -> impl Future<Output = Result<Reply, ErrorBody>>
             + Send + 'static + use<S, F, Fut, Out, $($argument,)*> {
-                // What is extracted goes straight into the handler's future; the request's own
-                // memory is free while it runs.
-                $(let $argument = match $argument::from_request(&mut request, state) {
+                // What is extracted goes straight into the handler's future.
+                $(let $argument = match $argument::from_request(request, state) {
                     Ok(argument) => argument,
                     Err(error) => return Handling::refused(error),
                 };)*

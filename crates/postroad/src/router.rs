@@ -28,7 +28,7 @@ pub(crate) enum Started {
 /// Starts the handler of one route for one connection.
 pub(crate) trait Starter: Send {
     /// Polls the handler once.
-    fn start(&mut self, request: Request) -> Started;
+    fn start(&mut self, request: &mut Request) -> Started;
 }
 
 /// A handler's future in memory that the next one uses again.
@@ -42,10 +42,10 @@ struct Typed<M, F> {
 
 impl<M, F> Starter for Typed<M, F>
 where
-    M: Fn(Request) -> F + Send + Sync,
+    M: Fn(&mut Request) -> F + Send + Sync,
     F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
 {
-    fn start(&mut self, request: Request) -> Started {
+    fn start(&mut self, request: &mut Request) -> Started {
         let mut slot = self.spare.take().unwrap_or_else(|| Box::pin(None));
         slot.as_mut().set(Some((self.make)(request)));
         let mut cx = Context::from_waker(Waker::noop());
@@ -81,7 +81,7 @@ impl Route {
 
 fn typed<M, F>(make: &Arc<M>) -> Box<dyn Starter>
 where
-    M: Fn(Request) -> F + Send + Sync + 'static,
+    M: Fn(&mut Request) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
 {
     let make = Arc::clone(make);
@@ -197,7 +197,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         handler: H,
     ) -> Self {
         let state = self.state.clone();
-        let make = Arc::new(move |request| handler.handle(request, &state));
+        let make = Arc::new(move |request: &mut Request| handler.handle(request, &state));
         let starter = Box::new(move || typed(&make));
         let describes = Description {
             route: name.to_owned(),

@@ -17,7 +17,7 @@ use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
 use super::stats::{Counters, count};
 use crate::clock;
 use crate::codec::Json;
-use crate::context::{Context, Scoped};
+use crate::context::{Context, Scoped, scope};
 use crate::driver::{Answered, Answers, Connection, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
@@ -83,7 +83,8 @@ impl Dispatch {
 /// A route as the requests of one connection find it.
 struct Known {
     starter: Box<dyn Starter>,
-    origin: Arc<Origin>,
+    /// Filled with each request in turn.
+    request: Request,
 }
 
 /// What a request finds.
@@ -170,8 +171,8 @@ fn look_up(table: &Table, connection: &Connection, name: &str) -> Option<Found> 
         peer: Arc::clone(&connection.peer),
         protocol: connection.protocol(),
     };
-    let origin = Arc::new(origin);
-    Some(Found::Route(Known { starter, origin }))
+    let request = Request::new(Arc::new(origin));
+    Some(Found::Route(Known { starter, request }))
 }
 
 /// Finds the handlers of one connection's requests and starts them.
@@ -194,14 +195,14 @@ impl Dispatcher {
     fn start_one(
         &mut self,
         connection: &Arc<Connection>,
-        asked: Asked,
+        asked: &mut Asked,
         now: Time,
     ) -> Option<(CallId, Answered)> {
         let (dispatch, id) = (&self.dispatch, asked.id);
-        let known = match self.lookup.find(connection, &asked.route) {
+        let Known { starter, request } = match self.lookup.find(connection, &asked.route) {
             Found::Route(known) => known,
             Found::Echo => {
-                let (codec, payload) = (asked.codec, asked.payload);
+                let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
                 return Some((id?, Ok(Reply { codec, payload })));
             }
             Found::Nothing(what) => {
@@ -211,35 +212,37 @@ impl Dispatcher {
             }
         };
         if let Some(error) = dispatch.refusal(asked.deadline, now) {
-            let refused = dispatch.refuse(connection, &known.origin.route, error);
+            let refused = dispatch.refuse(connection, request.route(), error);
             return Some((id?, refused));
         }
-        let context = Context {
-            deadline: asked.deadline,
-            priority: asked.priority,
-            trace: asked.trace(),
-        };
-        let request = Request {
-            origin: Arc::clone(&known.origin),
-            payload: asked.payload,
-            codec: asked.codec,
-            attempt: asked.attempt,
-            priority: asked.priority,
-            deadline: asked.deadline,
-            extras: asked.extras,
-        };
-        let seen = Seen::new(&known.origin, context.trace);
-        let starter = &mut known.starter;
+        request.fill(asked);
+        // The extractors may take it.
+        let trace = request.trace().copied();
+        let since = begin();
         let started = catch_unwind(AssertUnwindSafe(|| {
-            context.scope(|| starter.start(request))
+            scope(asked.deadline, asked.priority, trace.as_ref(), || {
+                starter.start(request)
+            })
         }));
+        request.clear();
+        let origin = &*request.origin;
+        let seen = Seen {
+            origin,
+            trace,
+            since,
+        };
         let mut answer = match started {
             Ok(Started::Done(answer)) => answer,
             Ok(Started::Waits(future)) => {
                 // The task polls at once, so that a wake-up that this poll has missed is not
                 // needed.
+                let context = Context {
+                    deadline: asked.deadline,
+                    priority: asked.priority,
+                    trace,
+                };
                 let future = Scoped::new(context, future);
-                let running = Running::new(dispatch, future, known, seen.since);
+                let running = Running::new(dispatch, future, request, seen.since);
                 connection.spawn(id, running);
                 return None;
             }
@@ -261,7 +264,7 @@ impl Service for Dispatcher {
         self.lookup.refresh(&self.dispatch.routes);
         let mut started = 0;
         while !answers.is_full()
-            && let Some(asked) = arrived.pop_front()
+            && let Some(asked) = arrived.front_mut()
         {
             started += 1;
             if started % CLOCK_EVERY == 0 {
@@ -270,6 +273,7 @@ impl Service for Dispatcher {
             if let Some((id, answer)) = self.start_one(connection, asked, now) {
                 answers.push(id, answer);
             }
+            arrived.pop_front();
         }
         count(&self.dispatch.counters.started, started);
     }
@@ -311,17 +315,16 @@ struct Seen<'a> {
     since: Time,
 }
 
-impl<'a> Seen<'a> {
-    #[inline]
-    fn new(origin: &'a Origin, trace: Option<Trace>) -> Self {
-        let is_observed = tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG);
-        Self {
-            origin,
-            trace,
-            since: if is_observed { clock::now() } else { Time(0) },
-        }
+/// When a request begins, if somebody looks.
+#[inline]
+fn begin() -> Time {
+    match tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG) {
+        true => clock::now(),
+        false => Time(0),
     }
+}
 
+impl Seen<'_> {
     #[cold]
     fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> ErrorBody {
         let text = payload.downcast_ref::<&str>().copied();
@@ -378,14 +381,14 @@ impl Running {
     fn new(
         dispatch: &Arc<Dispatch>,
         future: Scoped<BoxFuture<'static, Answered>>,
-        known: &Known,
+        request: &Request,
         since: Time,
     ) -> Self {
         dispatch.running.fetch_add(1, Ordering::Relaxed);
         Self {
             dispatch: Arc::clone(dispatch),
             future,
-            origin: Arc::clone(&known.origin),
+            origin: Arc::clone(&request.origin),
             since,
         }
     }
