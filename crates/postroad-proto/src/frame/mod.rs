@@ -284,17 +284,10 @@ impl FrameDecoder {
     /// As [`Self::peek`].
     #[inline]
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some(FrameRef { head, body, whole }) = self.peek(buf)? else {
+        let Some(FrameRef { head, whole, .. }) = self.peek(buf)? else {
             return Ok(None);
         };
-        let len = body.len();
-        // What is not the body is stepped over, so that a frame costs one reference count.
-        buf.advance(HEAD_BYTES);
-        let body = match len {
-            0 => Bytes::new(),
-            len => buf.split_to(len).freeze(),
-        };
-        buf.advance(whole - HEAD_BYTES - len);
+        let body = take_body(buf, &head, whole);
         Ok(Some(Frame { head, body }))
     }
 
@@ -337,6 +330,20 @@ impl FrameDecoder {
         };
         error.with_id(head.id)
     }
+}
+
+/// Takes a frame that was looked at, and keeps its body. What is not the body is stepped over, so
+/// that a frame costs one reference count.
+#[inline]
+pub(crate) fn take_body(buf: &mut BytesMut, head: &Head, whole: usize) -> Bytes {
+    let len = head.len as usize;
+    buf.advance(HEAD_BYTES);
+    let body = match len {
+        0 => Bytes::new(),
+        len => buf.split_to(len).freeze(),
+    };
+    buf.advance(whole - HEAD_BYTES - len);
+    body
 }
 
 #[inline]

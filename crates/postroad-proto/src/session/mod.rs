@@ -599,9 +599,20 @@ impl Session {
     /// flight.
     #[inline]
     pub fn respond(&mut self, now: Time, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
+        self.respond_with(now, id, &answer)
+    }
+
+    /// The same with an answer that is looked at where it lies.
+    #[inline]
+    pub fn respond_with(
+        &mut self,
+        now: Time,
+        id: CallId,
+        answer: &Result<Reply, ErrorBody>,
+    ) -> bool {
         match self {
             Self::Native(session) => session.respond(now, id, answer),
-            Self::Dialect(session) => session.respond(now, id, answer),
+            Self::Dialect(session) => session.respond(now, id, answer.clone()),
             Self::Detect(_) => false,
         }
     }

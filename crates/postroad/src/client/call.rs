@@ -159,8 +159,12 @@ impl<'a> CallBuilder<'a> {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub async fn call_raw(self, payload: impl Into<Bytes>) -> Result<Bytes, CallError> {
-        Ok(self.run(numbers::RAW, payload.into()).await?.payload)
+    pub fn call_raw(
+        self,
+        payload: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
+        let payload = payload.into();
+        async move { Ok(self.run(numbers::RAW, payload).await?.payload) }
     }
 
     /// Calls with bytes of a codec by number, and tells the answer's.

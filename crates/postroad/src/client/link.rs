@@ -227,13 +227,8 @@ impl LinkKeeper {
             None => Session::client(config, now),
             Some(dialect) => Session::dialect_client(config, dialect, now),
         };
-        Ok(ConnectionDriver::new(
-            stream,
-            session,
-            self.endpoint.to_string(),
-            None,
-            self.config.preset,
-        ))
+        let (peer, preset) = (self.endpoint.to_string(), self.config.preset);
+        Ok(ConnectionDriver::client(stream, session, peer, preset))
     }
 }
 

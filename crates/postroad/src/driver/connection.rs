@@ -65,7 +65,7 @@ pub(crate) trait Service: Send {
     fn start(
         &mut self,
         connection: &Arc<Connection>,
-        arrived: &mut VecDeque<Request>,
+        arrived: &mut Arrived,
         answers: &mut Answers,
         now: Time,
     );
@@ -95,17 +95,62 @@ impl Answers {
     }
 }
 
+/// Requests in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    list: Vec<Request>,
+    /// How many of them were started.
+    started: usize,
+}
+
+impl Arrived {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The next to start; it is passed when [`Self::pass`] is called.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<&mut Request> {
+        self.list.get_mut(self.started)
+    }
+
+    #[inline]
+    pub(crate) fn pass(&mut self) {
+        self.started += 1;
+        if self.started == self.list.len() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.started = 0;
+    }
+
+    /// Forgets a request that was called off before it was started.
+    fn forget(&mut self, id: CallId) {
+        let mut at = 0;
+        self.list.retain(|request| {
+            at += 1;
+            at <= self.started || request.id != Some(id)
+        });
+        if self.started == self.list.len() {
+            self.clear();
+        }
+    }
+}
+
 /// What has happened, taken out under the lock and handed out without it.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) arrived: VecDeque<Request>,
+    pub(super) arrived: Arrived,
     wakers: Vec<Waker>,
     link: Option<Link>,
 }
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.arrived.len().max(self.wakers.len()) >= BATCH_MAX
+        self.arrived.list.len().max(self.wakers.len()) >= BATCH_MAX
     }
 }
 
@@ -118,7 +163,7 @@ struct Arriving<'a> {
 impl Sink for Arriving<'_> {
     #[inline]
     fn request(&mut self, _: &mut VecDeque<Event>, request: Request) {
-        self.batch.arrived.push_back(request);
+        self.batch.arrived.list.push(request);
     }
 
     #[inline]
@@ -229,7 +274,8 @@ pub(crate) struct Connection {
     wakes: bool,
     /// Told after each write while somebody waits for room.
     emptied: Notify,
-    link: watch::Sender<Link>,
+    /// For those who watch a client's connection.
+    link: Option<watch::Sender<Link>>,
     pub(crate) peer: Arc<str>,
 }
 
@@ -246,9 +292,9 @@ impl Connection {
         session: Session,
         writer: Writer,
         peer: String,
+        link: Option<watch::Sender<Link>>,
         wakes: bool,
-    ) -> (Self, watch::Receiver<Link>) {
-        let (link, watcher) = watch::channel(Link::Opening);
+    ) -> Self {
         let inner = Inner {
             session,
             out: BytesMut::new(),
@@ -266,17 +312,14 @@ impl Connection {
             paused: false,
             closed: None,
         };
-        (
-            Self {
-                inner: Mutex::new(inner),
-                writer,
-                wakes,
-                emptied: Notify::new(),
-                link,
-                peer: peer.into(),
-            },
-            watcher,
-        )
+        Self {
+            inner: Mutex::new(inner),
+            writer,
+            wakes,
+            emptied: Notify::new(),
+            link,
+            peer: peer.into(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -461,9 +504,10 @@ impl Connection {
         let mut inner = self.lock();
         inner.is_woken = false;
         answers.bytes = 0;
-        for (id, answer) in answers.list.drain(..) {
-            inner.session.respond(now, id, answer);
+        for (id, answer) in &answers.list {
+            inner.session.respond_with(now, *id, answer);
         }
+        answers.list.clear();
         let mut inner = self.flush(inner, now, Some(cx));
         if self.writer.buffers() && !inner.blocked {
             drop(inner);
@@ -586,7 +630,7 @@ impl Connection {
                     let waker = inner.waiters.finish(id, answer);
                     batch.wakers.extend(waker);
                 }
-                Event::Request(request) => batch.arrived.push_back(request),
+                Event::Request(request) => batch.arrived.list.push(request),
                 event => self.collect_rare(event, inner, batch),
             }
         }
@@ -595,7 +639,7 @@ impl Connection {
     fn collect_rare(&self, event: Event, inner: &mut Inner, batch: &mut Batch) {
         match event {
             Event::Cancelled(id, _) => {
-                batch.arrived.retain(|request| request.id != Some(id));
+                batch.arrived.forget(id);
                 if let Some(task) = inner.tasks.remove(&id) {
                     task.abort();
                 }
@@ -627,8 +671,10 @@ impl Connection {
 
     /// Tells whoever waits for what was taken out.
     fn hand_out(&self, batch: &mut Batch) {
-        if let Some(link) = batch.link.take() {
-            self.link.send_replace(link);
+        if let Some(link) = batch.link.take()
+            && let Some(watched) = &self.link
+        {
+            watched.send_replace(link);
         }
         if !batch.wakers.is_empty() {
             batch.wakers.drain(..).for_each(Waker::wake);

@@ -27,7 +27,7 @@ use crate::clock;
 use crate::preset::Preset;
 use crate::transport::{Reader, Stream};
 
-pub(crate) use connection::{Answered, Answers, Connection, Link, Patience, Service};
+pub(crate) use connection::{Answered, Answers, Arrived, Connection, Link, Patience, Service};
 use connection::{Batch, Status};
 pub(crate) use spin::SPIN;
 use spin::Spin;
@@ -75,6 +75,14 @@ thread_local! {
     /// The read buffer of the thread: no connection has one of its own while nothing comes, and the
     /// one that is read next finds it in the cache.
     static BUFFER: Cell<BytesMut> = Cell::default();
+    /// The lists of the thread, likewise.
+    static LISTS: Cell<(Batch, Answers)> = Cell::default();
+}
+
+/// Which end a driver drives.
+enum Role {
+    Client(watch::Sender<Link>),
+    Server(Box<dyn Service>),
 }
 
 /// Drives one connection to its end, which is its output.
@@ -106,21 +114,41 @@ pub(crate) struct ConnectionDriver {
 }
 
 impl ConnectionDriver {
-    /// Joins a stream and a session; `service` handles requests, if this is the server's end.
-    pub(crate) fn new(
+    /// Joins a stream and a client's session; where the connection stands is to be watched.
+    pub(crate) fn client(
         stream: Stream,
         session: Session,
         peer: String,
-        service: Option<Box<dyn Service>>,
         preset: Preset,
     ) -> (Self, watch::Receiver<Link>) {
+        let (link, watcher) = watch::channel(Link::Opening);
+        let driver = Self::new(stream, session, peer, Role::Client(link), preset);
+        (driver, watcher)
+    }
+
+    /// Joins a stream and a server's session, whose requests `service` handles.
+    pub(crate) fn server(
+        stream: Stream,
+        session: Session,
+        peer: String,
+        service: Box<dyn Service>,
+        preset: Preset,
+    ) -> Self {
+        Self::new(stream, session, peer, Role::Server(service), preset)
+    }
+
+    fn new(stream: Stream, session: Session, peer: String, role: Role, preset: Preset) -> Self {
         let (reader, writer) = stream.split();
         let spin = Spin::new(preset.spin());
+        let (link, service) = match role {
+            Role::Client(link) => (Some(link), None),
+            Role::Server(service) => (None, Some(service)),
+        };
         // A caller that writes itself has to wake a driver that is to poll for the answer.
         let wakes = spin.is_on() && service.is_none();
-        let (connection, link) = Connection::new(session, writer, peer, wakes);
+        let connection = Connection::new(session, writer, peer, link, wakes);
         let status = connection.hand_out_events();
-        let driver = Self {
+        Self {
             connection: Arc::new(connection),
             reader,
             buf: BytesMut::new(),
@@ -136,8 +164,7 @@ impl ConnectionDriver {
             batch: Batch::default(),
             answers: Answers::default(),
             now: clock::now(),
-        };
-        (driver, link)
+        }
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -202,8 +229,14 @@ impl ConnectionDriver {
 
     /// Sees that there is room to read into, and says how many bytes.
     fn make_room(&mut self) -> usize {
-        if self.buf.capacity() == 0 {
-            self.buf = BUFFER.take();
+        if self.buf.capacity() < READ_MIN {
+            let mut buf = BUFFER.take();
+            buf.clear();
+            if buf.capacity() < READ_MIN {
+                buf.reserve(READ_BYTES);
+            }
+            buf.extend_from_slice(&self.buf);
+            self.buf = buf;
         }
         if self.buf.capacity() - self.buf.len() < READ_MIN {
             self.buf.reserve(READ_BYTES);
@@ -211,11 +244,18 @@ impl ConnectionDriver {
         self.buf.capacity() - self.buf.len()
     }
 
-    /// Gives the read buffer back while nothing comes.
+    /// Gives the read buffer back while nothing comes. The beginning of a frame is kept in as much
+    /// memory as it takes: a peer that sends a byte must not hold a whole buffer.
     fn rest(&mut self) {
-        if self.buf.is_empty() {
-            BUFFER.set(std::mem::take(&mut self.buf));
+        if self.buf.len() >= READ_MIN {
+            return;
         }
+        let mut buf = std::mem::take(&mut self.buf);
+        if !buf.is_empty() {
+            self.buf = BytesMut::from(&buf[..]);
+            buf.clear();
+        }
+        BUFFER.set(buf);
     }
 
     /// Lets the session take what was read, and starts handlers.
@@ -277,6 +317,19 @@ impl ConnectionDriver {
             // The runtime polls its sockets before it runs this task again.
             let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         }
+    }
+
+    /// Takes the thread's lists for as long as this task runs, and whatever requests are left.
+    fn poll_with_lists(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.batch.arrived.is_empty() {
+            (self.batch, self.answers) = LISTS.take();
+        }
+        let polled = self.poll_running(cx);
+        if self.batch.arrived.is_empty() {
+            let (batch, answers) = (&mut self.batch, &mut self.answers);
+            LISTS.set((std::mem::take(batch), std::mem::take(answers)));
+        }
+        polled
     }
 
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -376,7 +429,7 @@ impl Future for ConnectionDriver {
         loop {
             match this.stage {
                 Stage::Running => {
-                    ready!(this.poll_running(cx));
+                    ready!(this.poll_with_lists(cx));
                     let reason = this.connection.close_reason();
                     if is_deaf(&reason) {
                         return Poll::Ready(reason);

@@ -103,18 +103,21 @@ impl Drop for Open {
     }
 }
 
-/// Keeps a connection in the server's list while it is driven, also if its driver panics.
-struct Entry<'a> {
-    shared: &'a Shared,
+/// What the driving of a connection needs of its beginning.
+struct Served {
+    guard: Open,
+    endpoint: Arc<Endpoint>,
     key: u64,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Served {
+    /// A connection is in the server's list while it is driven, also if its driver panics.
     fn drop(&mut self) {
-        self.shared.leave(self.key);
+        self.guard.0.leave(self.key);
     }
 }
 
+/// Opens a connection; what that takes is given back before it is driven.
 async fn serve(
     guard: Open,
     endpoint: Arc<Endpoint>,
@@ -149,24 +152,31 @@ async fn serve(
     if is_over {
         session.turn_away(clock::now());
     }
-    let preset = shared.config.preset;
     let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
-    let (driver, _) = ConnectionDriver::new(stream, session, peer, Some(service), preset);
-    let connection = Arc::clone(driver.connection());
-    let _entry = Entry {
-        shared,
-        key: shared.enter(&connection),
-    };
+    let preset = shared.config.preset;
+    let driver = ConnectionDriver::server(stream, session, peer, service, preset);
+    let connection = driver.connection();
+    let key = shared.enter(connection);
     // A shutdown that began meanwhile has not seen this connection.
     if shared.is_dropped() {
         connection.close(CloseReason::Local);
     } else if shared.is_ending() {
         connection.drain(shared.config.drain);
     }
-    let reason = driver.await;
+    let served = Served {
+        guard,
+        endpoint,
+        key,
+    };
+    tokio::spawn(drive(driver, served));
+}
+
+async fn drive(mut driver: ConnectionDriver, served: Served) {
+    let reason = (&mut driver).await;
+    let connection = driver.connection();
     let protocol = connection.protocol();
-    shared.counters.closed(protocol, reason.word());
-    log_end(&endpoint, &connection.peer, protocol, &reason);
+    served.guard.0.counters.closed(protocol, reason.word());
+    log_end(&served.endpoint, &connection.peer, protocol, &reason);
 }
 
 fn session(

@@ -1,7 +1,6 @@
 //! From a request to its handler's answer.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use super::stats::{Counters, count};
 use crate::clock;
 use crate::codec::Json;
 use crate::context::{Context, Scoped, scope};
-use crate::driver::{Answered, Answers, Connection, Service};
+use crate::driver::{Answered, Answers, Arrived, Connection, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::router::{Router, Routes, Started, Starter, Table};
@@ -89,7 +88,7 @@ struct Known {
 
 /// What a request finds.
 enum Found {
-    Route(Known),
+    Route(Box<Known>),
     /// A dialect's request on a listener that names no route.
     Echo,
     Nothing(String),
@@ -172,7 +171,7 @@ fn look_up(table: &Table, connection: &Connection, name: &str) -> Option<Found> 
         protocol: connection.protocol(),
     };
     let request = Request::new(Arc::new(origin));
-    Some(Found::Route(Known { starter, request }))
+    Some(Found::Route(Box::new(Known { starter, request })))
 }
 
 /// Finds the handlers of one connection's requests and starts them.
@@ -199,7 +198,7 @@ impl Dispatcher {
         now: Time,
     ) -> Option<(CallId, Answered)> {
         let (dispatch, id) = (&self.dispatch, asked.id);
-        let Known { starter, request } = match self.lookup.find(connection, &asked.route) {
+        let known = match self.lookup.find(connection, &asked.route) {
             Found::Route(known) => known,
             Found::Echo => {
                 let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
@@ -212,9 +211,10 @@ impl Dispatcher {
             }
         };
         if let Some(error) = dispatch.refusal(asked.deadline, now) {
-            let refused = dispatch.refuse(connection, request.route(), error);
+            let refused = dispatch.refuse(connection, known.request.route(), error);
             return Some((id?, refused));
         }
+        let Known { starter, request } = &mut **known;
         request.fill(asked);
         // The extractors may take it.
         let trace = request.trace().copied();
@@ -257,14 +257,14 @@ impl Service for Dispatcher {
     fn start(
         &mut self,
         connection: &Arc<Connection>,
-        arrived: &mut VecDeque<Asked>,
+        arrived: &mut Arrived,
         answers: &mut Answers,
         mut now: Time,
     ) {
         self.lookup.refresh(&self.dispatch.routes);
         let mut started = 0;
         while !answers.is_full()
-            && let Some(asked) = arrived.front_mut()
+            && let Some(asked) = arrived.next()
         {
             started += 1;
             if started % CLOCK_EVERY == 0 {
@@ -273,7 +273,7 @@ impl Service for Dispatcher {
             if let Some((id, answer)) = self.start_one(connection, asked, now) {
                 answers.push(id, answer);
             }
-            arrived.pop_front();
+            arrived.pass();
         }
         count(&self.dispatch.counters.started, started);
     }

@@ -203,12 +203,26 @@ impl Native {
         result: Result<Reply, Failure>,
         sink: &mut impl Sink,
     ) {
-        if self.caller.finish(id).is_some() {
-            self.assembly.forget(id.0);
+        if self.end_call(id) {
             sink.finished(&mut self.events, id, result);
-            if self.drain != Drain::No {
-                self.continue_drain(Time(0));
-            }
+            self.after_call();
+        }
+    }
+
+    /// Frees the slot of a call; whether it was in flight.
+    #[inline]
+    pub(super) fn end_call(&mut self, id: CallId) -> bool {
+        let was_live = self.caller.finish(id).is_some();
+        if was_live {
+            self.assembly.forget(id.0);
+        }
+        was_live
+    }
+
+    #[inline]
+    pub(super) fn after_call(&mut self) {
+        if self.drain != Drain::No {
+            self.continue_drain(Time(0));
         }
     }
 
@@ -217,14 +231,14 @@ impl Native {
         &mut self,
         now: Time,
         id: CallId,
-        answer: Result<Reply, ErrorBody>,
+        answer: &Result<Reply, ErrorBody>,
     ) -> bool {
         let Some(call) = self.callee.finish(id) else {
             return false;
         };
         match answer {
-            Ok(reply) => self.send_reply(now, call, &reply),
-            Err(error) => self.send_error(id.0, call.priority, &error),
+            Ok(reply) => self.send_reply(now, call, reply),
+            Err(error) => self.send_error(id.0, call.priority, error),
         }
         if self.drain != Drain::No {
             self.continue_drain(now);
@@ -281,7 +295,7 @@ impl Native {
     /// Answers a request whose time was up before it was whole (M-018).
     pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
         let text = "the deadline passed while fragments were missing";
-        self.respond(now, id, Err(ErrorBody::new(Code::DEADLINE, text)));
+        self.respond(now, id, &Err(ErrorBody::new(Code::DEADLINE, text)));
     }
 
     /// Stops a request whose time is up. One that runs needs no answer: its caller has the same

@@ -25,7 +25,7 @@ use super::slots::{CalleeSlots, CallerSlots};
 use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
 use crate::Time;
 use crate::error::{Retry, WireError, WireFault};
-use crate::frame::{FrameDecoder, Head, Kind};
+use crate::frame::{Frame, FrameDecoder, FrameRef, Head, Kind, MORE, PARTS, take_body};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,10 +189,25 @@ impl Native {
         buf: &mut BytesMut,
         sink: &mut impl Sink,
     ) -> Result<bool, WireError> {
-        match self.decoder.decode(buf)? {
-            None => Ok(false),
-            Some(frame) => self.receive(now, frame, sink).map(|()| true),
+        let Some(FrameRef { head, whole, .. }) = self.decoder.peek(buf)? else {
+            return Ok(false);
+        };
+        // Nearly all frames are whole messages without parts; their bodies go where they belong
+        // without being moved on the way.
+        if head.class & (MORE | PARTS) == 0 {
+            if head.kind == Kind::Response as u8 && self.role == Role::Client {
+                self.receive_whole_response(&head, buf, whole, sink);
+                return Ok(true);
+            }
+            let is_request = head.kind == Kind::Request as u8 || head.kind == Kind::OneWay as u8;
+            if is_request && self.role == Role::Server {
+                self.receive_whole_request(now, &head, buf, whole, sink)?;
+                return Ok(true);
+            }
         }
+        let body = take_body(buf, &head, whole);
+        self.receive(now, Frame { head, body }, sink)?;
+        Ok(true)
     }
 
     pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{CancelReason, Drain, Event, Native, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
-use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts};
+use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts, take_body};
 use crate::limits::ROUTE_NAME_MAX;
 use crate::session::assembly::{Known, Message, Unkept};
 use crate::session::slots::{Accepted, Incoming};
@@ -176,15 +176,7 @@ impl Native {
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
         let known = split_parts(&head, &mut body)?;
-        let is_call = head.kind == Kind::Request as u8;
-        if is_call == (head.id & MESSAGE_ID != 0) {
-            let detail = "bit 31 of the id tells one-way messages from calls";
-            return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
-        }
-        if head.route != 0 && self.route_name(head.route).is_none() {
-            let detail = format!("route number {} was never defined", head.route);
-            return Err(WireError::new(WireFault::Id, 6, detail).with_id(head.id));
-        }
+        let is_call = self.check_request(&head)?;
         let deadline = Time::from_micros_left(now, head.arg);
         if is_call && !self.accept(now, &head, deadline, known.as_deref())? {
             return Ok(());
@@ -204,6 +196,81 @@ impl Native {
         check_whole(&message)?;
         self.deliver(now, message, sink);
         Ok(())
+    }
+
+    /// A request or one-way message of one frame without parts.
+    #[inline]
+    pub(super) fn receive_whole_request(
+        &mut self,
+        now: Time,
+        head: &Head,
+        buf: &mut BytesMut,
+        whole: usize,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
+        let is_call = self.check_request(head)?;
+        let deadline = Time::from_micros_left(now, head.arg);
+        let is_wanted = if is_call {
+            self.accept(now, head, deadline, None)?
+        } else {
+            deadline > now
+        };
+        if !is_wanted {
+            buf.advance(whole);
+            return Ok(());
+        }
+        let request = Request {
+            id: is_call.then_some(CallId(head.id)),
+            route: match head.route {
+                0 => RouteRef::Unsaid,
+                number => RouteRef::Number(number),
+            },
+            priority: head.priority(),
+            qos: head.qos(),
+            codec: head.codec(),
+            attempt: head.attempt(),
+            deadline,
+            extras: None,
+            payload: take_body(buf, head, whole),
+        };
+        sink.request(&mut self.events, request);
+        Ok(())
+    }
+
+    /// An answer of one frame without parts.
+    #[inline]
+    pub(super) fn receive_whole_response(
+        &mut self,
+        head: &Head,
+        buf: &mut BytesMut,
+        whole: usize,
+        sink: &mut impl Sink,
+    ) {
+        let id = CallId(head.id);
+        if !self.end_call(id) {
+            return buf.advance(whole);
+        }
+        let reply = Reply {
+            codec: head.codec(),
+            payload: take_body(buf, head, whole),
+        };
+        sink.finished(&mut self.events, id, Ok(reply));
+        self.after_call();
+    }
+
+    /// Whether it is a call; fails if it is neither that nor a one-way message.
+    #[inline]
+    fn check_request(&self, head: &Head) -> Result<bool, WireError> {
+        let is_call = head.kind == Kind::Request as u8;
+        if is_call == (head.id & MESSAGE_ID != 0) {
+            let detail = "bit 31 of the id tells one-way messages from calls";
+            return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
+        }
+        if head.route != 0 && self.route_name(head.route).is_none() {
+            let detail = format!("route number {} was never defined", head.route);
+            return Err(WireError::new(WireFault::Id, 6, detail).with_id(head.id));
+        }
+        Ok(is_call)
     }
 
     /// Takes a slot for a call; false if it was answered at once and is not to be started.
@@ -243,7 +310,7 @@ impl Native {
         }
         let refusal = self.refusal_of(now, deadline, known);
         if let Some(error) = refusal {
-            self.respond(now, id, Err(error));
+            self.respond(now, id, &Err(error));
             return Ok(false);
         }
         Ok(true)
@@ -300,7 +367,7 @@ impl Native {
             let failure = Failure::Remote(Box::new(error));
             self.finish(CallId(id), Err(failure), sink);
         } else if id & MESSAGE_ID == 0 {
-            self.respond(now, CallId(id), Err(error.with_retry(Retry::Here)));
+            self.respond(now, CallId(id), &Err(error.with_retry(Retry::Here)));
         }
     }
 
