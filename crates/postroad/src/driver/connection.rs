@@ -598,6 +598,11 @@ impl Connection {
         self.finish(inner, batch)
     }
 
+    /// Whether the driver was woken for what others have queued.
+    pub(super) fn is_woken(&self) -> bool {
+        self.lock().is_woken
+    }
+
     /// Whether taken bytes may sit in a buffer of the stream.
     pub(super) fn buffers(&self) -> bool {
         self.writer.buffers()

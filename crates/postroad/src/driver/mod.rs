@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Session};
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -99,6 +100,10 @@ pub(crate) struct ConnectionDriver {
     stage: Stage,
     service: Option<Box<dyn Service>>,
     spin: Spin,
+    /// Driven on threads that run what was woken last next.
+    is_overtaking: bool,
+    /// Callers had their turn before this one.
+    has_waited: bool,
     /// What the session has said last.
     status: Status,
     /// The session took less than what was read.
@@ -146,6 +151,8 @@ impl ConnectionDriver {
         };
         // A caller that writes itself has to wake a driver that is to poll for the answer.
         let wakes = spin.is_on() && service.is_none();
+        let flavor = tokio::runtime::Handle::current().runtime_flavor();
+        let is_overtaking = service.is_none() && flavor != RuntimeFlavor::CurrentThread;
         let connection = Connection::new(session, writer, peer, link, wakes);
         let status = connection.hand_out_events();
         Self {
@@ -158,6 +165,8 @@ impl ConnectionDriver {
             stage: Stage::Running,
             service,
             spin,
+            is_overtaking,
+            has_waited: false,
             status,
             has_stopped: false,
             waker: None,
@@ -319,6 +328,16 @@ impl ConnectionDriver {
         }
     }
 
+    /// Whether callers that can run should run first, so that their calls leave together: a runtime
+    /// of many threads runs a task that was woken last next, not after the others.
+    fn waits_for_callers(&mut self) -> bool {
+        if !self.is_overtaking {
+            return false;
+        }
+        self.has_waited = !self.has_waited && self.connection.is_woken();
+        self.has_waited
+    }
+
     /// Takes the thread's lists for as long as this task runs, and whatever requests are left.
     fn poll_with_lists(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.batch.arrived.is_empty() {
@@ -337,6 +356,10 @@ impl ConnectionDriver {
         for round in 0..ROUNDS {
             let progress = self.read(cx);
             let was_read = progress == Progress::Read;
+            if round == 0 && !was_read && self.waits_for_callers() {
+                let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                return Poll::Pending;
+            }
             if was_read {
                 self.spin.wake();
             }

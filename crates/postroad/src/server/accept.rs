@@ -1,5 +1,6 @@
 //! From a listener to driven connections.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,12 +172,19 @@ async fn serve(
     tokio::spawn(drive(driver, served));
 }
 
-async fn drive(mut driver: ConnectionDriver, served: Served) {
-    let reason = (&mut driver).await;
-    let connection = driver.connection();
-    let protocol = connection.protocol();
-    served.guard.0.counters.closed(protocol, reason.word());
-    log_end(&served.endpoint, &connection.peer, protocol, &reason);
+/// Drives a connection to its end.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice"
+)]
+fn drive(mut driver: ConnectionDriver, served: Served) -> impl Future<Output = ()> {
+    async move {
+        let reason = (&mut driver).await;
+        let connection = driver.connection();
+        let protocol = connection.protocol();
+        served.guard.0.counters.closed(protocol, reason.word());
+        log_end(&served.endpoint, &connection.peer, protocol, &reason);
+    }
 }
 
 fn session(

@@ -380,7 +380,12 @@ impl Native {
 
     #[inline]
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        // What is common goes to the sink; for the rest no connection keeps memory.
+        if event.is_none() && self.events.capacity() > 0 {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     #[inline]
