@@ -358,7 +358,15 @@ pub(crate) const ROWS: &[Row] = &[
         server: Server::Unix,
         ..postroad("postroad unix", "", "ct", &["S", "A"])
     },
+    postroad(
+        "postroad low-latency",
+        "low-latency",
+        "ct",
+        &["A", "B 1x64", "B 8x128"],
+    ),
+    postroad("postroad throughput", "throughput", "ct", &["W", "C 1 KiB"]),
     decoder("LengthDelimitedCodec", Kind::Rival, "codec"),
+    decoder("decode borrowed", Kind::Postroad, "borrowed"),
     decoder("decode owned", Kind::Postroad, "owned"),
     decoder("decode owned, checksum", Kind::Postroad, "owned-sum"),
 ];

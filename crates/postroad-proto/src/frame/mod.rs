@@ -142,32 +142,20 @@ impl Head {
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8; HEAD_BYTES]) -> Self {
-        let [
-            l0,
-            l1,
-            l2,
-            kind,
-            class,
-            form,
-            r0,
-            r1,
-            i0,
-            i1,
-            i2,
-            i3,
-            a0,
-            a1,
-            a2,
-            a3,
-        ] = *bytes;
+        let (low, high) = bytes.split_at(HEAD_BYTES / 2);
+        let word = |half: &[u8]| {
+            half.first_chunk()
+                .map_or(0, |half| u64::from_le_bytes(*half))
+        };
+        let (low, high) = (word(low), word(high));
         Self {
-            len: u32::from_le_bytes([l0, l1, l2, 0]),
-            kind,
-            class,
-            form,
-            route: u16::from_le_bytes([r0, r1]),
-            id: u32::from_le_bytes([i0, i1, i2, i3]),
-            arg: u32::from_le_bytes([a0, a1, a2, a3]),
+            len: low as u32 & 0x00FF_FFFF,
+            kind: (low >> 24) as u8,
+            class: (low >> 32) as u8,
+            form: (low >> 40) as u8,
+            route: (low >> 48) as u16,
+            id: high as u32,
+            arg: (high >> 32) as u32,
         }
     }
 
@@ -262,7 +250,7 @@ impl FrameDecoder {
             return Ok(None);
         };
         let head = Head::decode(bytes);
-        self.check(&head)?;
+        self.check(head)?;
         let len = head.len as usize;
         let whole = HEAD_BYTES + len + if self.checksum { CHECKSUM_BYTES } else { 0 };
         if buf.len() < whole {
@@ -300,7 +288,7 @@ impl FrameDecoder {
     }
 
     #[inline]
-    fn check(&self, head: &Head) -> Result<(), WireError> {
+    fn check(&self, head: Head) -> Result<(), WireError> {
         // One test for the common case; which rule was broken is found out only when one was.
         let bad_class = head.class & CLASS_RESERVED != 0 || head.qos() == 3;
         if head.len as usize > self.max_body || bad_class || !known_or_skippable(head.kind) {
@@ -310,7 +298,8 @@ impl FrameDecoder {
     }
 
     #[cold]
-    fn what_is_wrong(&self, head: &Head) -> WireError {
+    #[inline(never)]
+    fn what_is_wrong(&self, head: Head) -> WireError {
         let error = if head.len as usize > self.max_body {
             let detail = format!(
                 "body of {} bytes, at most {} are accepted",
@@ -360,8 +349,14 @@ fn check_sum(frame: &[u8]) -> Result<(), WireError> {
     if found == expected {
         return Ok(());
     }
+    Err(wrong_sum(found, expected, covered.len()))
+}
+
+#[cold]
+#[inline(never)]
+fn wrong_sum(found: u32, expected: u32, at: usize) -> WireError {
     let detail = format!("found {found:08x}, computed {expected:08x}");
-    Err(WireError::new(WireFault::Checksum, covered.len(), detail))
+    WireError::new(WireFault::Checksum, at, detail)
 }
 
 /// CRC-32C, the checksum of every frame and opening.

@@ -1,7 +1,8 @@
 //! What cutting a frame of 64 B out of a read buffer costs, in process.
 //!
 //! `codec` is tokio-util's `LengthDelimitedCodec`; `owned` is Postroad's decoder, which checks the
-//! whole head and gives a payload that shares the buffer; `owned-sum` checks the checksum too.
+//! whole head and gives a payload that shares the buffer; `owned-sum` checks the checksum too;
+//! `borrowed` looks at frames where they lie.
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -42,16 +43,35 @@ fn run(arguments: &Arguments) -> Result<()> {
                 max_body: MAX_BODY,
                 checksum,
             };
-            let head = Head {
-                id: 7,
-                arg: 9,
-                route: 3,
-                ..Head::new(Kind::Request)
-            };
+            let head = request();
             let put = |buffer: &mut BytesMut| put_frame(buffer, head, &[], &payload, checksum);
             measure(arguments, put, |buffer| Ok(decoder.decode(buffer)?))
         }
+        "borrowed" => {
+            let decoder = FrameDecoder {
+                max_body: MAX_BODY,
+                checksum: false,
+            };
+            let head = request();
+            let mut at = 0;
+            let cut = |buffer: &mut BytesMut| {
+                let frame = decoder.peek(&buffer[at..])?;
+                at = frame.map_or(0, |frame| at + frame.whole);
+                Ok(frame.map(|frame| (frame.head, frame.body.len(), black_box(frame.body)[0])))
+            };
+            let put = |buffer: &mut BytesMut| put_frame(buffer, head, &[], &payload, false);
+            measure(arguments, put, cut)
+        }
         other => Err(format!("there is no decoder called `{other}`").into()),
+    }
+}
+
+fn request() -> Head {
+    Head {
+        id: 7,
+        arg: 9,
+        route: 3,
+        ..Head::new(Kind::Request)
     }
 }
 

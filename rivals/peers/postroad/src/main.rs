@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Arguments, Caller, Received, Result, Role, Sender};
-use postroad::codec::numbers;
-use postroad::{CallError, Client, ClientConfig, Endpoint, Router, Server, ServerConfig};
+use postroad::{Client, ClientConfig, Endpoint, Producer, Router, Server, ServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
             };
             serve(arguments, Router::new().route("take", count))
         }),
-        Role::Sender(arguments) => arguments.send(dial),
+        Role::Sender(arguments) => arguments.send(produce),
     })
 }
 
@@ -60,6 +59,11 @@ struct Connection {
     payload: Bytes,
 }
 
+struct OneWay {
+    producer: Producer,
+    payload: Bytes,
+}
+
 async fn dial(arguments: Arguments) -> Result<Connection> {
     let config = configured(&arguments.mode)?.1;
     Ok(Connection {
@@ -83,15 +87,16 @@ impl Caller for Connection {
     }
 }
 
-impl Sender for Connection {
+async fn produce(arguments: Arguments) -> Result<OneWay> {
+    let Connection { client, payload } = dial(arguments).await?;
+    Ok(OneWay {
+        producer: client.producer("take").priority(PRIORITY),
+        payload,
+    })
+}
+
+impl Sender for OneWay {
     async fn send(&mut self) -> Result<()> {
-        loop {
-            let message = self.client.request("take").priority(PRIORITY);
-            match message.send_bytes(numbers::RAW, self.payload.clone()).await {
-                // Refused, because too much waits to be written: a sender has to wait by itself.
-                Err(CallError::Busy(_)) => tokio::task::yield_now().await,
-                result => return Ok(result?),
-            }
-        }
+        Ok(self.producer.send(self.payload.clone()).await?)
     }
 }
