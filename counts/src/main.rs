@@ -5,6 +5,7 @@
 //! IN_FLIGHT` are the two ends as processes. `cargo xtask counts` runs them under callgrind, DHAT
 //! and strace, and compares with `counts/counts.toml`.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,11 +146,26 @@ fn cpu_time() -> Duration {
 
 fn tell(count: u64, time: Duration, cpu: Duration) {
     let each = |time: Duration| time.as_nanos() as f64 / count as f64;
-    println!(
+    // Whoever reads this may be gone.
+    let _ = writeln!(
+        std::io::stdout(),
         "{count} messages, {:.1} ns each, {:.1} ns of this process's CPU each",
         each(time),
         each(cpu)
     );
+}
+
+/// Whoever started this process needs it no more. On a thread of its own, which nobody waits for.
+async fn input_ends() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        if std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).is_ok() {
+            let _ = ended.send(());
+        }
+    });
+    if end.await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn run(arguments: &[&str]) -> Outcome<()> {
@@ -158,7 +174,10 @@ async fn run(arguments: &[&str]) -> Outcome<()> {
             let sink = Arc::new(Sink::default());
             let server = serve(endpoint, &sink).await?;
             println!("{}", server.addresses()[0]);
-            tokio::signal::ctrl_c().await?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+                () = input_ends() => {}
+            }
             let handled = server.stats().started.max(1);
             tell(handled, Duration::ZERO, cpu_time());
             server.shutdown().await;

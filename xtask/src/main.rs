@@ -1,5 +1,6 @@
 //! The chores of this repository, run as `cargo xtask COMMAND`.
 
+mod counts;
 mod fuzz;
 mod rivals;
 mod shell;
@@ -19,6 +20,8 @@ commands:
   fuzz --list                 name the fuzz targets
   fuzz TARGET [--seconds N] [-- LIBFUZZER-OPTIONS]
                               fuzz one target with coverage feedback (default 60 s)
+  counts [--write]            count what a call costs: instructions, allocations, system calls;
+                              fails if it became dearer than counts/counts.txt says
   rivals [--quick] [--rounds N] [--only NAME,NAME] [--group S,T]
                               measure Postroad beside its rivals: see rivals/README.md
 
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
             shell::say(USAGE);
             0
         }
+        ["counts"] => counts::run(false),
+        ["counts", "--write"] => counts::run(true),
         ["tidy"] => tidy::run(),
         ["test"] => test::run(false),
         ["test", "--ci"] => test::run(true),

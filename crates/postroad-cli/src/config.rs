@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use postroad::proto::dialect::Envelope;
 use postroad::proto::session::Mapping;
-use postroad::{Endpoint, ServerConfig};
+use postroad::{Endpoint, Preset, ServerConfig};
 use serde::{Deserialize, Deserializer};
 
 /// Where a node listens if nobody says.
@@ -65,6 +65,7 @@ impl<'de> Deserialize<'de> for Time {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ServerSection {
+    preset: Option<Preset>,
     workers: Option<usize>,
     max_connections: Option<usize>,
     max_requests: Option<usize>,
@@ -223,6 +224,7 @@ impl File {
         let time = |time: Option<Time>| time.map(|time| time.0);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         config.workers = Some(server.workers.unwrap_or(cores));
+        set(&mut config.preset, server.preset);
         set(&mut config.max_connections, server.max_connections);
         set(&mut config.max_requests, server.max_requests);
         set(&mut config.heartbeat, time(server.heartbeat));

@@ -17,8 +17,8 @@ fn start() -> Instant {
 #[inline]
 pub(crate) fn now() -> Time {
     // A second is added so that moments a little before the first call still have a number.
-    let since = Instant::now().saturating_duration_since(start()) + Duration::from_secs(1);
-    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    let since = Instant::now().saturating_duration_since(start());
+    Time((since.as_secs() + 1) * 1_000_000_000 + u64::from(since.subsec_nanos()))
 }
 
 /// The runtime's instant for a moment.

@@ -69,9 +69,8 @@ impl Request {
     /// Gives back what no extractor has taken.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        if !self.payload.is_empty() {
-            self.payload = Bytes::new();
-        }
+        // Also an empty one may hold the read buffer.
+        self.payload = Bytes::new();
         self.extras = None;
     }
 

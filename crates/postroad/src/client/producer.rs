@@ -1,6 +1,7 @@
 //! Many one-way messages of one route, as fast as they can be handed over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use crate::driver::{Connection, Patience};
 use crate::error::CallError;
 
 use postroad_proto::limits::HEAD_BYTES;
-use tokio::task::JoinHandle;
 
 /// Default of [`Producer::batch`], bytes.
 const BATCH: usize = 64 * 1024;
@@ -51,8 +51,8 @@ pub struct Producer {
     connection: Option<Arc<Connection>>,
     /// Bytes sent since the driver had its turn.
     since_turn: usize,
-    /// Wakes the driver when those that linger have waited long enough.
-    timer: Option<JoinHandle<()>>,
+    /// Somebody will wake the driver for those that linger.
+    is_timed: Arc<AtomicBool>,
 }
 
 impl Producer {
@@ -67,7 +67,7 @@ impl Producer {
             window: WINDOW,
             connection: None,
             since_turn: 0,
-            timer: None,
+            is_timed: Arc::default(),
             client,
         }
     }
@@ -102,8 +102,8 @@ impl Producer {
         self
     }
 
-    /// Bytes that end the waiting of [`Self::linger`], and after which the sender lets the driver
-    /// write. Default 64 KiB.
+    /// Bytes after which the sender lets the driver write before it sends more, however long
+    /// [`Self::linger`] is. Default 64 KiB.
     #[must_use]
     pub fn batch(mut self, bytes: usize) -> Self {
         self.batch = bytes.max(1);
@@ -127,7 +127,7 @@ impl Producer {
     /// If it cannot be sent. Messages that were queued on a connection that broke may be lost.
     pub async fn send(&mut self, payload: impl Into<Bytes>) -> Result<(), CallError> {
         let payload = payload.into();
-        if self.since_turn >= self.batch {
+        if self.since_turn >= self.batch.min(self.window) {
             self.take_turns().await;
         }
         let len = payload.len() + HEAD_BYTES;
@@ -175,36 +175,37 @@ impl Producer {
         };
         self.connection = Some(connection);
         self.since_turn = len;
+        // A timer that was set for another connection does not serve this one.
+        self.is_timed = Arc::default();
         self.set_timer();
         Ok(())
     }
 
     /// Sees that messages which linger leave in time, whether more are sent or not.
     #[inline]
-    fn set_timer(&mut self) {
-        if self.linger.is_zero()
-            || self
-                .timer
-                .as_ref()
-                .is_some_and(|timer| !timer.is_finished())
-        {
+    fn set_timer(&self) {
+        if self.linger.is_zero() || self.is_timed.swap(true, Ordering::AcqRel) {
             return;
         }
         let (linger, connection) = (self.linger, self.connection.clone());
-        self.timer = Some(tokio::spawn(async move {
+        let is_timed = Arc::clone(&self.is_timed);
+        tokio::spawn(async move {
             tokio::time::sleep(linger).await;
+            // What is queued from here on needs a timer of its own.
+            is_timed.store(false, Ordering::Release);
             connection.iter().for_each(|connection| connection.hasten());
-        }));
+        });
     }
 
     /// Lets the driver write, and waits while too much is unsent.
     async fn take_turns(&mut self) {
-        self.since_turn = 0;
         if let Some(connection) = &self.connection {
             connection.hasten();
             tokio::task::yield_now().await;
             connection.room(self.window).await;
         }
+        // Only now: who gave up waiting has to wait again.
+        self.since_turn = 0;
     }
 
     /// Waits until everything that was sent is handed to the transport.

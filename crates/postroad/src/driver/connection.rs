@@ -62,13 +62,7 @@ pub(crate) type Answered = Result<Reply, ErrorBody>;
 pub(crate) trait Service: Send {
     /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
     /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later.
-    fn start(
-        &mut self,
-        connection: &Arc<Connection>,
-        arrived: &mut Arrived,
-        answers: &mut Answers,
-        now: Time,
-    );
+    fn start(&mut self, connection: &Arc<Connection>, arrived: &mut Arrived, answers: &mut Answers);
 }
 
 /// Answers that were made at once, to be encoded together.
@@ -210,10 +204,10 @@ struct Inner {
     driver: Option<Waker>,
     /// The driver was woken and has not written since.
     is_woken: bool,
+    /// Several callers were answered at once.
+    is_crowded: bool,
     /// Somebody waits for room.
     is_awaited: bool,
-    /// The clock as it was read last.
-    now: Time,
     /// When the driver's timer rings. Whoever makes that too late wakes the driver.
     armed: Time,
     /// The driver does not read, or starts no handlers. Whoever makes room wakes it.
@@ -222,16 +216,6 @@ struct Inner {
 }
 
 impl Inner {
-    /// The time. Those who leave their frames to a driver that is about to run share one reading of
-    /// the clock.
-    #[inline]
-    fn now(&mut self) -> Time {
-        if !self.is_woken {
-            self.now = clock::now();
-        }
-        self.now
-    }
-
     /// The driver's waker, unless it was woken and has not run since.
     #[inline]
     fn wake_driver(&mut self) -> Option<Waker> {
@@ -247,7 +231,8 @@ impl Inner {
             .is_some_and(|due| due < self.armed)
     }
 
-    fn status(&mut self) -> Status {
+    /// How things stand; the driver, whose timer rings at `armed`, will arm it for what is due.
+    fn status(&mut self, armed: Time) -> Status {
         let status = Status {
             wants_read: self.session.wants_read(),
             has_room: self.session.has_room(),
@@ -261,7 +246,7 @@ impl Inner {
             due: self.session.poll_timeout().unwrap_or(Time::NEVER),
         };
         self.paused = !status.wants_read || !status.has_room;
-        self.armed = self.armed.min(status.due);
+        self.armed = armed.min(status.due);
         status
     }
 }
@@ -306,8 +291,8 @@ impl Connection {
             tasks: HashMap::new(),
             driver: None,
             is_woken: false,
+            is_crowded: false,
             is_awaited: false,
-            now: Time(0),
             armed: Time::NEVER,
             paused: false,
             closed: None,
@@ -342,20 +327,21 @@ impl Connection {
         patience: Patience,
         waker: &Waker,
     ) -> Result<WaiterKey, Failure> {
+        let now = clock::now();
         let mut inner = self.lock();
-        let now = inner.now();
         call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
         let key = inner.waiters.add(id, waker);
-        let is_lone = inner.session.calls_in_flight() == 1;
+        // Those who were answered together will call together.
+        let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_crowded;
         self.push_out(inner, now, is_lone, call.deadline);
         Ok(key)
     }
 
     /// Sends a message that nobody answers.
     pub(crate) fn send(&self, call: &mut Call<'_>, patience: Patience) -> Result<(), Failure> {
+        let now = clock::now();
         let mut inner = self.lock();
-        let now = inner.now();
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
         self.push_out(inner, now, false, Time::NEVER);
@@ -371,8 +357,8 @@ impl Connection {
         patience: Patience,
         is_hasty: bool,
     ) -> Result<(), Failure> {
+        let now = clock::now();
         let mut inner = self.lock();
-        let now = inner.now();
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
         let driver = is_hasty.then(|| inner.wake_driver()).flatten();
@@ -394,6 +380,9 @@ impl Connection {
             let emptied = self.emptied.notified();
             {
                 let mut inner = self.lock();
+                if inner.write_error.is_some() {
+                    return false;
+                }
                 let unsent = inner.out.len() + inner.session.unsent();
                 if unsent <= window && (window > 0 || !inner.writing) {
                     return true;
@@ -479,7 +468,12 @@ impl Connection {
                 }
             }
         }
-        // A transport that took something is not stalled, though it is full again.
+        // A transport that took something is not stalled, though it is full again. The clock is read
+        // here, because whoever flushes may have read it long ago.
+        let now = match inner.blocked || was_blocked {
+            true => clock::now(),
+            false => now,
+        };
         if written_any && was_blocked {
             inner.session.handle_written(now, false);
         }
@@ -500,7 +494,13 @@ impl Connection {
         now: Time,
         answers: &mut Answers,
         batch: &mut Batch,
+        armed: Time,
     ) -> Status {
+        // Answers say how long they took.
+        let now = match answers.is_empty() {
+            true => now,
+            false => clock::now(),
+        };
         let mut inner = self.lock();
         inner.is_woken = false;
         answers.bytes = 0;
@@ -521,13 +521,13 @@ impl Connection {
             let error = inner.write_error.clone().unwrap_or_default();
             inner.session.close(now, CloseReason::Transport(error));
         }
-        self.finish(inner, batch)
+        self.finish(inner, batch, armed)
     }
 
     /// As the driver: takes out what has happened, gives the lock back and hands it out.
-    fn finish(&self, mut inner: MutexGuard<'_, Inner>, batch: &mut Batch) -> Status {
+    fn finish(&self, mut inner: MutexGuard<'_, Inner>, batch: &mut Batch, armed: Time) -> Status {
         self.collect(&mut inner, batch);
-        let status = inner.status();
+        let status = inner.status(armed);
         let is_awaited = std::mem::take(&mut inner.is_awaited);
         drop(inner);
         self.hand_out(batch);
@@ -544,6 +544,7 @@ impl Connection {
             clock::now(),
             &mut Answers::default(),
             &mut Batch::default(),
+            Time::NEVER,
         );
         let inner = self.lock();
         if inner.write_error.is_some() {
@@ -562,7 +563,7 @@ impl Connection {
 
     /// Hands out what has happened without bytes: a dialect is open from the start.
     pub(super) fn hand_out_events(&self) -> Status {
-        self.finish(self.lock(), &mut Batch::default())
+        self.finish(self.lock(), &mut Batch::default(), Time::NEVER)
     }
 
     /// Takes what was read; also whether it stopped before the end, though there may be whole
@@ -572,6 +573,7 @@ impl Connection {
         now: Time,
         buf: &mut BytesMut,
         batch: &mut Batch,
+        armed: Time,
     ) -> (Status, bool) {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -581,21 +583,21 @@ impl Connection {
         };
         inner.session.handle_bytes_into(now, buf, &mut sink);
         let has_stopped = !inner.session.wants_read() || batch.is_full();
-        (self.finish(guard, batch), has_stopped)
+        inner.is_crowded = batch.wakers.len() > 1;
+        (self.finish(guard, batch, armed), has_stopped)
     }
 
     pub(super) fn handle_end(&self, now: Time, buf: &BytesMut, error: Option<String>) -> Status {
         let mut inner = self.lock();
         inner.session.handle_end(now, buf, error);
-        self.finish(inner, &mut Batch::default())
+        self.finish(inner, &mut Batch::default(), Time::NEVER)
     }
 
     /// The driver's timer has rung.
     pub(super) fn handle_timeout(&self, now: Time, batch: &mut Batch) -> Status {
         let mut inner = self.lock();
-        inner.armed = Time::NEVER;
         inner.session.handle_timeout(now);
-        self.finish(inner, batch)
+        self.finish(inner, batch, Time::NEVER)
     }
 
     /// Whether the driver was woken for what others have queued.
@@ -609,8 +611,8 @@ impl Connection {
     }
 
     /// How things stand, for a driver that did not use the session lately.
-    pub(super) fn status(&self) -> Status {
-        self.lock().status()
+    pub(super) fn status(&self, armed: Time) -> Status {
+        self.lock().status(armed)
     }
 
     /// Bytes that the transport has taken.
@@ -717,7 +719,8 @@ impl Connection {
         inner.session.respond(now, id, answer);
         let must_look = inner.session.is_closed() || inner.paused;
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
-        self.push_out(inner, now, is_lone, Time::NEVER);
+        // An answer may have moved the end of a drain: the driver has to know.
+        self.push_out(inner, now, is_lone, Time(0));
         if must_look {
             self.release(self.lock());
         }

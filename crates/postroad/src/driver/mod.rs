@@ -190,7 +190,7 @@ impl ConnectionDriver {
             self.waker = Some(cx.waker().clone());
             self.is_timed = false;
             // Whatever happened before nobody was woken for.
-            self.status = self.connection.status();
+            self.status = self.connection.status(self.armed);
         }
     }
 
@@ -224,7 +224,7 @@ impl ConnectionDriver {
         let error = match result {
             Ok(read) if read > 0 => {
                 if read == room && room < READ_MAX {
-                    self.buf.reserve(2 * room);
+                    self.buf.reserve((2 * room).min(READ_MAX));
                 }
                 self.handle();
                 return Progress::Read;
@@ -271,7 +271,7 @@ impl ConnectionDriver {
     fn handle(&mut self) {
         let connection = &self.connection;
         (self.status, self.has_stopped) =
-            connection.handle_bytes(self.now, &mut self.buf, &mut self.batch);
+            connection.handle_bytes(self.now, &mut self.buf, &mut self.batch, self.armed);
         self.start_arrived();
     }
 
@@ -280,7 +280,7 @@ impl ConnectionDriver {
         let arrived = &mut self.batch.arrived;
         match &mut self.service {
             Some(service) if self.status.has_room && !arrived.is_empty() => {
-                service.start(&self.connection, arrived, &mut self.answers, self.now);
+                service.start(&self.connection, arrived, &mut self.answers);
             }
             Some(_) => {}
             None => arrived.clear(),
@@ -294,7 +294,8 @@ impl ConnectionDriver {
     /// Encodes the answers that were made at once, and writes what there is.
     fn flush(&mut self, cx: &mut Context<'_>) {
         let (answers, batch) = (&mut self.answers, &mut self.batch);
-        self.status = self.connection.poll_flush(cx, self.now, answers, batch);
+        let (connection, armed) = (&self.connection, self.armed);
+        self.status = connection.poll_flush(cx, self.now, answers, batch, armed);
     }
 
     /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether
@@ -353,11 +354,20 @@ impl ConnectionDriver {
 
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);
+        if !self.batch.arrived.is_empty() {
+            // Much may have happened since these requests came.
+            self.now = clock::now();
+            self.status = self.connection.status(self.armed);
+            if self.status.is_closed {
+                self.batch.arrived.clear();
+            }
+        }
         for round in 0..ROUNDS {
             let progress = self.read(cx);
             let was_read = progress == Progress::Read;
             if round == 0 && !was_read && self.waits_for_callers() {
-                let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                // To the back of the queue, from where another thread may take it.
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if was_read {

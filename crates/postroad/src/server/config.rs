@@ -19,7 +19,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Connections at once. Default 65,536; more are closed when they come.
     pub max_connections: usize,
-    /// Requests at once, of all connections. Default 10,000; more are answered `SRV-E-429`.
+    /// Requests whose handlers wait for something at once, of all connections. Default 10,000; more
+    /// are answered `SRV-E-429`, save that each thread may start one more.
     pub max_requests: usize,
     /// Heartbeat on an otherwise idle connection. Default 30 s; at least 10 ms.
     pub heartbeat: Duration,

@@ -30,10 +30,6 @@ pub(crate) const ECHO: &str = "postroad/echo";
 pub(crate) const ROUTES: &str = "postroad/routes";
 /// Where a dialect's requests go that name no route, if there is one of this name.
 const DEFAULT: &str = "default";
-/// Requests of a batch after which the clock is read again.
-const CLOCK_EVERY: u64 = 8;
-/// Time before a deadline from which on the clock is read for each request.
-const CLOCK_SLACK: Duration = Duration::from_millis(50);
 /// What a client that is refused for too much at once is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -88,7 +84,8 @@ struct Known {
 
 /// What a request finds.
 enum Found {
-    Route(Box<Known>),
+    /// One of those that are known.
+    Route(usize),
     /// A dialect's request on a listener that names no route.
     Echo,
     Nothing(String),
@@ -98,6 +95,8 @@ enum Found {
 struct Lookup {
     /// The table that they were found in.
     table: Arc<Table>,
+    /// One for each route, by however many numbers it is asked for.
+    known: Vec<Known>,
     by_number: Vec<Option<Found>>,
     /// The last that was not asked for by number.
     last: Option<(RouteRef, Found)>,
@@ -109,69 +108,97 @@ impl Lookup {
         let table = routes.load();
         if !Arc::ptr_eq(&table, &self.table) {
             self.table = Arc::clone(&table);
+            self.known.clear();
             self.by_number.clear();
             self.last = None;
         }
     }
 
     #[inline]
-    fn find(&mut self, connection: &Connection, asked: &RouteRef) -> &mut Found {
-        let RouteRef::Number(number) = asked else {
-            return self.find_other(connection, asked);
+    fn find(&mut self, connection: &Connection, asked: &RouteRef) -> Target<'_> {
+        let found = match asked {
+            RouteRef::Number(number) => {
+                let at = usize::from(*number);
+                if self.by_number.get(at).is_none_or(Option::is_none) {
+                    self.add_number(connection, at);
+                }
+                self.by_number[at].as_ref()
+            }
+            _ => {
+                if self.last.as_ref().is_none_or(|(last, _)| last != asked) {
+                    let found = self.find_named(connection, asked);
+                    self.last = Some((asked.clone(), found));
+                }
+                self.last.as_ref().map(|(_, found)| found)
+            }
         };
-        let at = usize::from(*number);
+        match found {
+            Some(Found::Route(at)) => Target::Route(&mut self.known[*at]),
+            Some(Found::Nothing(what)) => Target::Nothing(what),
+            Some(Found::Echo) | None => Target::Echo,
+        }
+    }
+
+    fn add_number(&mut self, connection: &Connection, at: usize) {
+        let name = u16::try_from(at)
+            .ok()
+            .and_then(|number| connection.route_name(number))
+            .unwrap_or_default();
+        let found = self.look_up(connection, &name);
+        let found = found.unwrap_or_else(|| Found::Nothing(format!("no route {name:?}")));
         if at >= self.by_number.len() {
             self.by_number.resize_with(at + 1, || None);
         }
-        self.by_number[at].get_or_insert_with(|| {
-            let name = connection.route_name(*number).unwrap_or_default();
-            let found = look_up(&self.table, connection, &name);
-            found.unwrap_or_else(|| Found::Nothing(format!("no route {name:?}")))
-        })
+        self.by_number[at] = Some(found);
     }
 
-    fn find_other(&mut self, connection: &Connection, asked: &RouteRef) -> &mut Found {
-        self.last.take_if(|(last, _)| last != asked);
-        let (_, found) = self.last.get_or_insert_with(|| {
-            let found = find_named(&self.table, connection, asked);
-            (asked.clone(), found)
-        });
-        found
-    }
-}
-
-fn find_named(table: &Table, connection: &Connection, asked: &RouteRef) -> Found {
-    let protocol = connection.protocol();
-    match asked {
-        RouteRef::Name(name) => look_up(table, connection, name)
-            .unwrap_or_else(|| Found::Nothing(format!("no route {name:?}"))),
-        RouteRef::Code(code) => {
-            let kind = if protocol == "opcode" {
-                "opcode"
-            } else {
-                "command"
-            };
-            let found = look_up(table, connection, &format!("{kind}/0x{code:02x}"));
-            let found = found.or_else(|| look_up(table, connection, DEFAULT));
-            found.unwrap_or_else(|| match table.has_codes(kind) {
-                true => Found::Nothing(format!("no route for {kind} 0x{code:02x}")),
-                false => Found::Echo,
-            })
+    fn find_named(&mut self, connection: &Connection, asked: &RouteRef) -> Found {
+        let protocol = connection.protocol();
+        match asked {
+            RouteRef::Name(name) => self
+                .look_up(connection, name)
+                .unwrap_or_else(|| Found::Nothing(format!("no route {name:?}"))),
+            RouteRef::Code(code) => {
+                let kind = if protocol == "opcode" {
+                    "opcode"
+                } else {
+                    "command"
+                };
+                let found = self.look_up(connection, &format!("{kind}/0x{code:02x}"));
+                let found = found.or_else(|| self.look_up(connection, DEFAULT));
+                found.unwrap_or_else(|| match self.table.has_codes(kind) {
+                    true => Found::Nothing(format!("no route for {kind} 0x{code:02x}")),
+                    false => Found::Echo,
+                })
+            }
+            _ if protocol == "native" => Found::Nothing("the request names no route".to_owned()),
+            _ => self.look_up(connection, DEFAULT).unwrap_or(Found::Echo),
         }
-        _ if protocol == "native" => Found::Nothing("the request names no route".to_owned()),
-        _ => look_up(table, connection, DEFAULT).unwrap_or(Found::Echo),
+    }
+
+    /// What is known of a route, by however many numbers the peer calls it.
+    fn look_up(&mut self, connection: &Connection, name: &str) -> Option<Found> {
+        let is_it = |known: &Known| known.request.route() == name;
+        if let Some(at) = self.known.iter().position(is_it) {
+            return Some(Found::Route(at));
+        }
+        let starter = self.table.get(name)?.starter();
+        let origin = Origin {
+            route: name.into(),
+            peer: Arc::clone(&connection.peer),
+            protocol: connection.protocol(),
+        };
+        let request = Request::new(Arc::new(origin));
+        self.known.push(Known { starter, request });
+        Some(Found::Route(self.known.len() - 1))
     }
 }
 
-fn look_up(table: &Table, connection: &Connection, name: &str) -> Option<Found> {
-    let starter = table.get(name)?.starter();
-    let origin = Origin {
-        route: name.into(),
-        peer: Arc::clone(&connection.peer),
-        protocol: connection.protocol(),
-    };
-    let request = Request::new(Arc::new(origin));
-    Some(Found::Route(Box::new(Known { starter, request })))
+/// Where a request goes.
+enum Target<'a> {
+    Route(&'a mut Known),
+    Echo,
+    Nothing(&'a str),
 }
 
 /// Finds the handlers of one connection's requests and starts them.
@@ -184,6 +211,7 @@ impl Dispatcher {
     pub(crate) fn new(dispatch: Arc<Dispatch>) -> Self {
         let lookup = Lookup {
             table: dispatch.routes.table(),
+            known: Vec::new(),
             by_number: Vec::new(),
             last: None,
         };
@@ -195,26 +223,28 @@ impl Dispatcher {
         &mut self,
         connection: &Arc<Connection>,
         asked: &mut Asked,
-        now: Time,
+        started: &mut u64,
     ) -> Option<(CallId, Answered)> {
         let (dispatch, id) = (&self.dispatch, asked.id);
         let known = match self.lookup.find(connection, &asked.route) {
-            Found::Route(known) => known,
-            Found::Echo => {
+            Target::Route(known) => known,
+            Target::Echo => {
+                *started += 1;
                 let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
                 return Some((id?, Ok(Reply { codec, payload })));
             }
-            Found::Nothing(what) => {
-                let error = Error::of(Code::NOT_FOUND, what.clone());
+            Target::Nothing(what) => {
+                let error = Error::of(Code::NOT_FOUND, what);
                 let refused = dispatch.refuse(connection, "", error);
                 return Some((id?, refused));
             }
         };
-        if let Some(error) = dispatch.refusal(asked.deadline, now) {
+        if let Some(error) = dispatch.refusal(asked.deadline) {
             let refused = dispatch.refuse(connection, known.request.route(), error);
             return Some((id?, refused));
         }
-        let Known { starter, request } = &mut **known;
+        let Known { starter, request } = known;
+        *started += 1;
         request.fill(asked);
         // The extractors may take it.
         let trace = request.trace().copied();
@@ -259,18 +289,13 @@ impl Service for Dispatcher {
         connection: &Arc<Connection>,
         arrived: &mut Arrived,
         answers: &mut Answers,
-        mut now: Time,
     ) {
         self.lookup.refresh(&self.dispatch.routes);
         let mut started = 0;
         while !answers.is_full()
             && let Some(asked) = arrived.next()
         {
-            started += 1;
-            if started % CLOCK_EVERY == 0 {
-                now = clock::now();
-            }
-            if let Some((id, answer)) = self.start_one(connection, asked, now) {
+            if let Some((id, answer)) = self.start_one(connection, asked, &mut started) {
                 answers.push(id, answer);
             }
             arrived.pass();
@@ -282,10 +307,10 @@ impl Service for Dispatcher {
 impl Dispatch {
     /// Why a request is not started, if so.
     #[inline]
-    fn refusal(&self, deadline: Time, now: Time) -> Option<Error> {
+    fn refusal(&self, deadline: Time) -> Option<Error> {
         // Those before it in the same batch may have taken long: a request past its deadline is
-        // never started. Where that is far away, the clock is not read for each.
-        if deadline <= now + CLOCK_SLACK && deadline <= clock::now() {
+        // never started.
+        if deadline != Time::NEVER && deadline <= clock::now() {
             let text = "the deadline passed before the request was started";
             return Some(Error::of(Code::DEADLINE, text));
         }

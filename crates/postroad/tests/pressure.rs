@@ -1,0 +1,159 @@
+//! Late answers, full transports, batches that take long, and many one-way messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postroad::{Bytes, CallError, Client, Preset, Router, RunningServer, Server, ServerConfig};
+use tokio::sync::mpsc;
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+async fn serve(
+    url: &str,
+    router: Router,
+) -> Result<(RunningServer, Client), Box<dyn std::error::Error>> {
+    let server = Server::new(router).listen(url.parse()?).start().await?;
+    let address = &server.addresses()[0];
+    let url = match url.starts_with("mem") {
+        true => url.to_owned(),
+        false => format!("tcp://{address}"),
+    };
+    let client = Client::connect(&url).await?;
+    Ok((server, client))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_comes_late_is_not_taken_for_a_stall() -> Tested {
+    let late = async || {
+        // tidy: paused clock
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        Bytes::from(vec![0; 1 << 20])
+    };
+    let (_server, client) = serve("mem://late", Router::new().route("late", late)).await?;
+    let request = client.request("late").timeout(Duration::from_secs(20));
+    assert_eq!(request.call_raw("").await?.len(), 1 << 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_behind_a_slow_one_is_not_started_past_its_deadline() -> Tested {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let slow = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        // Blocks its thread, as no handler should.
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_millis(200) {
+            std::hint::spin_loop();
+        }
+        std::future::ready(())
+    };
+    let (_server, client) = serve("tcp://127.0.0.1:0", Router::new().route("slow", slow)).await?;
+    client.request("postroad/echo").call_raw("warm").await?;
+    let call = || {
+        let request = client.request("slow").timeout(Duration::from_millis(100));
+        request.call_raw("")
+    };
+    let (first, second, third) = tokio::join!(call(), call(), call());
+    drop(first);
+    assert!(second.is_err() && third.is_err());
+    assert_eq!(
+        runs.load(Ordering::Relaxed),
+        1,
+        "those behind it were of no use any more"
+    );
+    Ok(())
+}
+
+/// A route that hands on what it is sent, as numbers.
+fn numbers() -> (Router, mpsc::Receiver<u32>) {
+    let (sender, receiver) = mpsc::channel(200_000);
+    let take = move |payload: Bytes| {
+        let number = payload
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let _ = sender.try_send(number);
+        std::future::ready(())
+    };
+    (Router::new().route("take", take), receiver)
+}
+
+#[tokio::test]
+async fn a_producer_loses_nothing_and_keeps_the_order() -> Tested {
+    let (router, mut arrived) = numbers();
+    let (_server, client) = serve("tcp://127.0.0.1:0", router).await?;
+    let mut producer = client.producer("take").batch(1000).window(5000);
+    for number in 0..100_000_u32 {
+        producer.send(number.to_le_bytes().to_vec()).await?;
+    }
+    producer.flush().await?;
+    for number in 0..100_000 {
+        assert_eq!(arrived.recv().await, Some(number));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_lingers_leaves_in_time_though_no_other_follows() -> Tested {
+    let (router, mut arrived) = numbers();
+    let (_server, client) = serve("mem://linger", router).await?;
+    let mut producer = client.producer("take").linger(Duration::from_millis(50));
+    for number in 0..3_u32 {
+        let begin = tokio::time::Instant::now();
+        producer.send(number.to_le_bytes().to_vec()).await?;
+        assert_eq!(arrived.recv().await, Some(number));
+        let waited = begin.elapsed();
+        assert!(waited >= Duration::from_millis(50), "{waited:?}");
+        assert!(waited < Duration::from_millis(100), "{waited:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_producer_whose_connection_broke_says_so() -> Tested {
+    let (router, _arrived) = numbers();
+    let (server, client) = serve("tcp://127.0.0.1:0", router).await?;
+    let mut producer = client.producer("take").timeout(Duration::from_millis(200));
+    producer.send("first").await?;
+    producer.flush().await?;
+    drop(server);
+    let mut refused = None;
+    while refused.is_none() {
+        let sent = producer.send("more").await;
+        refused = sent.err().or(producer.flush().await.err());
+    }
+    assert!(
+        matches!(refused, Some(CallError::NotConnected { .. })),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_preset_answers_small_and_large_calls() -> Tested {
+    for (name, preset) in Preset::ALL {
+        let config = ServerConfig {
+            preset,
+            ..ServerConfig::default()
+        };
+        let server = Server::new(Router::new()).config(config);
+        let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
+        let url = format!("tcp://{}", server.addresses()[0]);
+        let config = postroad::ClientConfig {
+            preset,
+            ..postroad::ClientConfig::default()
+        };
+        let client = Client::connect_with(url.parse()?, config).await?;
+        for len in [0, 1, 64, 60_000, 200_000, 64] {
+            let body = Bytes::from(vec![7; len]);
+            let answer = client
+                .request("postroad/echo")
+                .call_raw(body.clone())
+                .await?;
+            assert_eq!(answer, body, "{name}");
+        }
+    }
+    assert!("fast".parse::<Preset>().is_err());
+    Ok(())
+}
