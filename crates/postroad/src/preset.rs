@@ -14,7 +14,8 @@ use crate::driver::SPIN;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Preset {
-    /// Sleeps while there is nothing to do; an urgent message waits for at most two fragments of 16 KiB.
+    /// Sleeps while there is nothing to do; an urgent message waits for at most two fragments of
+    /// 16 KiB.
     #[default]
     Default,
     /// Polls for up to 50 µs before sleeping, while an answer is outstanding or a request has just

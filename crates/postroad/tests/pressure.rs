@@ -26,8 +26,7 @@ async fn serve(
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_comes_late_is_not_taken_for_a_stall() -> Tested {
     let late = async || {
-        // tidy: paused clock
-        tokio::time::sleep(Duration::from_secs(11)).await;
+        tokio::time::sleep(Duration::from_secs(11)).await; // tidy: paused clock
         Bytes::from(vec![0; 1 << 20])
     };
     let (_server, client) = serve("mem://late", Router::new().route("late", late)).await?;

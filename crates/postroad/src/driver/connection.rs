@@ -468,8 +468,8 @@ impl Connection {
                 }
             }
         }
-        // A transport that took something is not stalled, though it is full again. The clock is read
-        // here, because whoever flushes may have read it long ago.
+        // A transport that took something is not stalled, though it is full again. The clock is
+        // read here, because whoever flushes may have read it long ago.
         let now = match inner.blocked || was_blocked {
             true => clock::now(),
             false => now,
