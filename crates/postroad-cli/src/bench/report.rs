@@ -30,7 +30,9 @@ pub(crate) struct Report {
     pub(crate) validity: Validity,
     /// Why it ended before its time, if it did.
     pub(crate) stopped: Option<String>,
-    /// Time from the beginning of the measurement until its end or the last answer that counts.
+    /// Time from the beginning of the measurement until its end or the last answer that counts,
+    /// whichever is later; shorter only where a number of calls, a stop condition or a signal ended
+    /// it.
     pub(crate) seconds: f64,
     pub(crate) answered: u64,
     /// All that were due and not answered: the sum of `errors`, and `not_sent`.
