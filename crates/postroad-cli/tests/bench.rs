@@ -128,6 +128,27 @@ fn a_rate_counts_the_pause_behind_the_last_call() {
 }
 
 #[test]
+fn a_closed_stdout_costs_neither_files_nor_the_verdict() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run.csv");
+    for (more, code) in [(&[][..], 1), (&["--max-p99", "1ns"], 99)] {
+        let mut command = postroad();
+        command.args(["bench", &node.tcp(), "--warmup", "0s", "--calls", "50"]);
+        command.arg("--csv").arg(&path).args(more);
+        let mut bench = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        drop(bench.stdout.take());
+        assert_eq!(wait(&mut bench).code(), Some(code), "{more:?}");
+        let written = std::fs::read_to_string(&path).expect("it was written");
+        assert!(written.lines().count() > 1, "{written}");
+        std::fs::remove_file(&path).expect("it is there");
+    }
+}
+
+#[test]
 fn every_dialect_can_be_loaded() {
     for dialect in [
         "session", "sequence", "opcode", "priority", "compact", "line",

@@ -12,7 +12,7 @@ use super::page;
 use super::report::{FORMAT, Report};
 use crate::exit::{self, Failed};
 
-/// Writes what was asked for.
+/// Writes what was asked for, all that can be; what could not is named.
 pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> {
     type Form = fn(&Report) -> String;
     let forms: [(_, Form); 4] = [
@@ -21,12 +21,16 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
         (&files.csv, csv::text),
         (&files.hlog, hlog::text),
     ];
-    for (path, form) in forms {
-        if let Some(path) = path {
-            std::fs::write(path, form(report)).map_err(|error| about(path, error))?;
-        }
+    let failed = forms.into_iter().filter_map(|(path, form)| {
+        let path = path.as_ref()?;
+        let error = std::fs::write(path, form(report)).err()?;
+        Some(format!("{}: {error}", path.display()))
+    });
+    let failed: Vec<String> = failed.collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Failed::new(exit::FAILED, failed.join(", ")))
 }
 
 /// Finds out before a run whether its files can be written after it. What they hold stays.
@@ -81,6 +85,20 @@ mod tests {
     use super::*;
     use crate::bench::example;
     use crate::bench::report::Interval;
+
+    #[test]
+    fn a_file_that_cannot_be_written_does_not_cost_the_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = ReportFiles {
+            html: Some(folder.path().to_owned()),
+            json: Some(folder.path().join("run.json")),
+            hlog: Some(folder.path().join("no/run.hlog")),
+            ..ReportFiles::default()
+        };
+        let failed = write(&files, &example::open_run(1)).expect_err("two are wrong");
+        assert!(failed.to_string().contains("no/run.hlog: "), "{failed}");
+        read(&folder.path().join("run.json")).expect("it is there");
+    }
 
     #[test]
     fn a_report_is_read_as_it_was_written() {
