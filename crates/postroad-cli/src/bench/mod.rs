@@ -89,9 +89,12 @@ fn judge(report: &Report) -> Result<ExitCode, Failed> {
     let is_judged = !report.thresholds.is_empty() || report.stopped.is_some();
     if report.answered == 0 && !is_judged {
         let errors = report.errors.iter();
-        let errors: Vec<_> = errors
+        let mut errors: Vec<_> = errors
             .map(|(code, count)| format!("{count} {code}"))
             .collect();
+        if report.not_sent > 0 {
+            errors.push(format!("{} not sent", report.not_sent));
+        }
         let text = format!("no call was answered: {}", errors.join(", "));
         return Err(Failed::new(exit::FAILED, text));
     }

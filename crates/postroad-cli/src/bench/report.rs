@@ -37,7 +37,7 @@ pub(crate) struct Report {
     pub(crate) answered: u64,
     /// All that were due and not answered: the sum of `errors`, and `not_sent`.
     pub(crate) failed: u64,
-    /// Calls that were due and not sent, because too many were in flight.
+    /// Calls that were due and not sent, because too many were in flight here.
     pub(crate) not_sent: u64,
     /// Calls that were sent and failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,

@@ -290,6 +290,18 @@ fn validity(run: &Run, plan: &Plan, total: &Chunk, workers: &[Worker]) -> Validi
             run.bounds.max_lateness
         ));
     }
+    if total.refused > 0 {
+        let what = if plan.is_open() {
+            "a lower --rate"
+        } else {
+            "fewer --callers"
+        };
+        reasons.push(format!(
+            "the generator refused {} calls itself, because its connections had too many in \
+             flight: give more --connections or {what}",
+            total.refused
+        ));
+    }
     if total.answered() == 0 {
         reasons.push("no call was answered".to_owned());
     }
