@@ -242,9 +242,10 @@ pub(crate) struct Interval {
     pub(crate) failed: u64,
     /// Answered calls a second.
     pub(crate) rate: f64,
-    pub(crate) p50_ns: u64,
-    pub(crate) p99_ns: u64,
-    pub(crate) max_ns: u64,
+    /// Of the calls that were answered; absent, as the next two, when none was.
+    pub(crate) p50_ns: Option<u64>,
+    pub(crate) p99_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
     pub(crate) hdr: Hdr,
     /// Longest lateness of the generator; of an open loop.
     pub(crate) late_max_ns: Option<u64>,

@@ -191,7 +191,8 @@ impl Measured {
 
     fn add(&mut self, chunk: &Chunk, interval: Duration) {
         self.total.add(chunk);
-        let quantile = |quantile| chunk.latency.value_at_quantile(quantile);
+        let latency = Some(&chunk.latency).filter(|latency| !latency.is_empty());
+        let quantile = |quantile| latency.map(|latency| latency.value_at_quantile(quantile));
         let late = &chunk.lateness;
         self.series.push(Interval {
             at_seconds: interval.as_secs_f64() * chunk.number as f64,
@@ -202,7 +203,7 @@ impl Measured {
             rate: chunk.answered() as f64 / interval.as_secs_f64(),
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
-            max_ns: chunk.latency.max(),
+            max_ns: latency.map(|latency| latency.max()),
             hdr: (&chunk.latency).into(),
             late_max_ns: (!late.is_empty()).then(|| late.max()),
             client: None,
