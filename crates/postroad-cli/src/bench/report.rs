@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Number of this format; it grows when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Share of failed calls above which the percentiles come with a warning.
+const FAILED_NOTED: f64 = 0.01;
+
 /// A run and what was measured in it. Counts, rates and latencies are of the measured time, which
 /// begins after the warm-up; a call belongs to it when it was due in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +63,19 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// The thresholds that were asked for.
     pub(crate) thresholds: Vec<Threshold>,
+}
+
+impl Report {
+    /// What the percentiles do not tell, where more than one call in a hundred failed.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let share = self.failed as f64 / (self.answered + self.failed).max(1) as f64;
+        (self.answered > 0 && share > FAILED_NOTED).then(|| {
+            format!(
+                "{:.1} % of the calls failed: the percentiles are those of answered calls only",
+                100.0 * share
+            )
+        })
+    }
 }
 
 /// Where the generator ran.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hdrhistogram::Histogram;
 use postroad::Endpoint;
 
 use super::args::Run;
@@ -203,7 +204,7 @@ impl Measured {
             rate: chunk.answered() as f64 / interval.as_secs_f64(),
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
-            max_ns: latency.map(|latency| latency.max()),
+            max_ns: latency.map(Histogram::max),
             hdr: (&chunk.latency).into(),
             late_max_ns: (!late.is_empty()).then(|| late.max()),
             client: None,
