@@ -56,12 +56,20 @@ impl Style {
 /// Writes a line of data. A reader that has seen enough (`| head`) ends the program quietly; a disk
 /// that is full ends it with words.
 pub(crate) fn say(line: impl fmt::Display) {
-    if let Err(error) = writeln!(io::stdout().lock(), "{line}") {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            tell(format_args!("error: stdout: {error}"));
-        }
+    if !put(line) {
         exit(i32::from(crate::exit::FAILED));
     }
+}
+
+/// The same where the program goes on: whether the line was written.
+pub(crate) fn put(line: impl fmt::Display) -> bool {
+    let Err(error) = writeln!(io::stdout().lock(), "{line}") else {
+        return true;
+    };
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        tell(format_args!("error: stdout: {error}"));
+    }
+    false
 }
 
 /// Writes a line for people. Where nobody hears it, nothing else suffers.

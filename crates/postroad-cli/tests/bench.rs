@@ -114,6 +114,41 @@ fn an_open_loop_makes_exactly_the_calls_that_are_due() {
 }
 
 #[test]
+fn a_rate_counts_the_pause_behind_the_last_call() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let bursts = ["--burst", "100:500ms", "--max-lateness", "10s"];
+    let whole = json(&node.tcp(), &[&bursts[..], &["--duration", "1s"]].concat());
+    assert_eq!(number(&whole, "/answered"), 200.0);
+    assert!(number(&whole, "/seconds") >= 1.0, "{whole}");
+    assert!(number(&whole, "/rate") <= 200.0, "{whole}");
+    // What ends a run early shortens its time.
+    let cut = json(&node.tcp(), &[&bursts[..], &["--calls", "150"]].concat());
+    assert_eq!(number(&cut, "/answered"), 150.0);
+    assert!((0.5..1.0).contains(&number(&cut, "/seconds")), "{cut}");
+}
+
+#[test]
+fn a_closed_stdout_costs_neither_files_nor_the_verdict() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run.csv");
+    for (more, code) in [(&[][..], 1), (&["--max-p99", "1ns"], 99)] {
+        let mut command = postroad();
+        command.args(["bench", &node.tcp(), "--warmup", "0s", "--calls", "50"]);
+        command.arg("--csv").arg(&path).args(more);
+        let mut bench = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        drop(bench.stdout.take());
+        assert_eq!(wait(&mut bench).code(), Some(code), "{more:?}");
+        let written = std::fs::read_to_string(&path).expect("it was written");
+        assert!(written.lines().count() > 1, "{written}");
+        std::fs::remove_file(&path).expect("it is there");
+    }
+}
+
+#[test]
 fn every_dialect_can_be_loaded() {
     for dialect in [
         "session", "sequence", "opcode", "priority", "compact", "line",

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use crate::args::{Color, Output};
 use crate::commands::{raise_open_files, runtime};
 use crate::exit::{self, Failed};
-use crate::terminal::{Style, say, tell};
+use crate::terminal::{Style, put, tell};
 use args::{Bench, BenchCommand, Run};
 use report::Report;
 
@@ -59,18 +59,29 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     raise_open_files();
     let outcome = runtime()?.block_on(run::measure(run, plan))?;
     let report = &outcome.report;
-    match run.output {
-        Output::Text => say(table::text(report, Style::new(color, &std::io::stdout()))),
+    // What was measured is kept before anybody can stop listening.
+    let written = files::write(&run.files, report);
+    let is_heard = match run.output {
+        Output::Text => put(table::text(report, Style::new(color, &std::io::stdout()))),
         Output::Json => {
             let json = serde_json::to_string(report);
-            say(json.map_err(|error| Failed::new(exit::FAILED, error))?);
+            put(json.map_err(|error| Failed::new(exit::FAILED, error))?)
         }
-    }
-    files::write(&run.files, report)?;
-    match outcome.interrupted {
+    };
+    let verdict = match outcome.interrupted {
         Some(code) => Ok(code),
         None => judge(report),
+    };
+    if matches!(verdict, Ok(code) if code == ExitCode::SUCCESS) {
+        written?;
+        let code = if is_heard { 0 } else { exit::FAILED };
+        return Ok(ExitCode::from(code));
     }
+    // The verdict on the run is what a script waits for.
+    if let Err(failed) = written {
+        tell(format_args!("error: {failed}"));
+    }
+    verdict
 }
 
 /// The exit code that a report deserves. An invalid run can neither keep nor miss a threshold.
@@ -78,9 +89,12 @@ fn judge(report: &Report) -> Result<ExitCode, Failed> {
     let is_judged = !report.thresholds.is_empty() || report.stopped.is_some();
     if report.answered == 0 && !is_judged {
         let errors = report.errors.iter();
-        let errors: Vec<_> = errors
+        let mut errors: Vec<_> = errors
             .map(|(code, count)| format!("{count} {code}"))
             .collect();
+        if report.not_sent > 0 {
+            errors.push(format!("{} not sent", report.not_sent));
+        }
         let text = format!("no call was answered: {}", errors.join(", "));
         return Err(Failed::new(exit::FAILED, text));
     }

@@ -30,6 +30,8 @@ pub(super) struct Chunk {
     pub(super) due: u64,
     /// Due, and not sent because too many were in flight.
     pub(super) not_sent: u64,
+    /// Those of them that the client refused: more than its connections carry.
+    pub(super) refused: u64,
     /// Sent and failed, by code.
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) sent_bytes: u64,
@@ -92,6 +94,7 @@ impl Chunk {
             number,
             due: 0,
             not_sent: 0,
+            refused: 0,
             errors: BTreeMap::new(),
             sent_bytes: 0,
             received_bytes: 0,
@@ -113,6 +116,7 @@ impl Chunk {
     pub(super) fn add(&mut self, other: &Self) {
         self.due += other.due;
         self.not_sent += other.not_sent;
+        self.refused += other.refused;
         for (code, count) in &other.errors {
             *self.errors.entry(code.clone()).or_default() += count;
         }
@@ -242,6 +246,11 @@ impl Recorder {
                 chunk.sent_bytes += sent.bytes as u64;
                 chunk.received_bytes += answer.len() as u64;
             }
+            // It never left, so it says nothing about the server.
+            Err(CallError::Busy(_)) => {
+                chunk.not_sent += 1;
+                chunk.refused += 1;
+            }
             Err(error) => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
         }
         if self.by_priority {
@@ -316,6 +325,18 @@ mod tests {
         assert_eq!((total.sent_bytes, total.received_bytes), (20, 6));
         assert_eq!(total.until, 1200 * MILLI, "until the last that counts");
         assert_eq!(total.priorities[&3].latency.len(), 2);
+    }
+
+    #[test]
+    fn what_the_client_refuses_was_not_sent() {
+        let start = Instant::now();
+        let recorder = recorder(start);
+        let refused = Err(CallError::Busy("65536 calls are in flight".to_owned()));
+        recorder.ended(start, start + MILLI, SENT, &refused);
+        let total = total(&recorder.rest(start + 2 * MILLI));
+        assert_eq!((total.not_sent, total.refused, total.failed()), (1, 1, 1));
+        assert!(total.errors.is_empty(), "the server has not failed");
+        assert_eq!(total.priorities[&3].failed, 1);
     }
 
     #[test]

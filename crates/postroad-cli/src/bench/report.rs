@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Number of this format; it grows when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Share of failed calls above which the percentiles come with a warning.
+const FAILED_NOTED: f64 = 0.01;
+
 /// A run and what was measured in it. Counts, rates and latencies are of the measured time, which
 /// begins after the warm-up; a call belongs to it when it was due in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,12 +33,14 @@ pub(crate) struct Report {
     pub(crate) validity: Validity,
     /// Why it ended before its time, if it did.
     pub(crate) stopped: Option<String>,
-    /// Time from the beginning of the measurement until its end or the last answer that counts.
+    /// Time from the beginning of the measurement until its end or the last answer that counts,
+    /// whichever is later; shorter only where a number of calls, a stop condition or a signal ended
+    /// it.
     pub(crate) seconds: f64,
     pub(crate) answered: u64,
     /// All that were due and not answered: the sum of `errors`, and `not_sent`.
     pub(crate) failed: u64,
-    /// Calls that were due and not sent, because too many were in flight.
+    /// Calls that were due and not sent, because too many were in flight here.
     pub(crate) not_sent: u64,
     /// Calls that were sent and failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,
@@ -58,6 +63,19 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// The thresholds that were asked for.
     pub(crate) thresholds: Vec<Threshold>,
+}
+
+impl Report {
+    /// What the percentiles do not tell, where more than one call in a hundred failed.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let share = self.failed as f64 / (self.answered + self.failed).max(1) as f64;
+        (self.answered > 0 && share > FAILED_NOTED).then(|| {
+            format!(
+                "{:.1} % of the calls failed: the percentiles are those of answered calls only",
+                100.0 * share
+            )
+        })
+    }
 }
 
 /// Where the generator ran.
@@ -240,9 +258,10 @@ pub(crate) struct Interval {
     pub(crate) failed: u64,
     /// Answered calls a second.
     pub(crate) rate: f64,
-    pub(crate) p50_ns: u64,
-    pub(crate) p99_ns: u64,
-    pub(crate) max_ns: u64,
+    /// Of the calls that were answered; absent, as the next two, when none was.
+    pub(crate) p50_ns: Option<u64>,
+    pub(crate) p99_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
     pub(crate) hdr: Hdr,
     /// Longest lateness of the generator; of an open loop.
     pub(crate) late_max_ns: Option<u64>,

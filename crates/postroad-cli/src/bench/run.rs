@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hdrhistogram::Histogram;
 use postroad::Endpoint;
 
 use super::args::Run;
@@ -191,7 +192,8 @@ impl Measured {
 
     fn add(&mut self, chunk: &Chunk, interval: Duration) {
         self.total.add(chunk);
-        let quantile = |quantile| chunk.latency.value_at_quantile(quantile);
+        let latency = Some(&chunk.latency).filter(|latency| !latency.is_empty());
+        let quantile = |quantile| latency.map(|latency| latency.value_at_quantile(quantile));
         let late = &chunk.lateness;
         self.series.push(Interval {
             at_seconds: interval.as_secs_f64() * chunk.number as f64,
@@ -202,7 +204,7 @@ impl Measured {
             rate: chunk.answered() as f64 / interval.as_secs_f64(),
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
-            max_ns: chunk.latency.max(),
+            max_ns: latency.map(Histogram::max),
             hdr: (&chunk.latency).into(),
             late_max_ns: (!late.is_empty()).then(|| late.max()),
             client: None,
@@ -288,6 +290,18 @@ fn validity(run: &Run, plan: &Plan, total: &Chunk, workers: &[Worker]) -> Validi
             "the generator itself was {late:.1?} late at p99, over {:?} (--max-lateness): the \
              latencies are not the server's alone",
             run.bounds.max_lateness
+        ));
+    }
+    if total.refused > 0 {
+        let what = if plan.is_open() {
+            "a lower --rate"
+        } else {
+            "fewer --callers"
+        };
+        reasons.push(format!(
+            "the generator refused {} calls itself, because its connections had too many in \
+             flight: give more --connections or {what}",
+            total.refused
         ));
     }
     if total.answered() == 0 {

@@ -49,6 +49,9 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     if let Some(why) = &report.stopped {
         line(&mut out, "stopped", why);
     }
+    if let Some(warning) = report.warning() {
+        let _ = writeln!(out, "{}{warning}", style.red(&format!("{:<11}", "WARNING")));
+    }
     for reason in &report.validity.reasons {
         let word = if report.validity.valid {
             "INCOMPLETE"

@@ -33,8 +33,13 @@ pub(super) async fn run(
     let pool = Rc::new(Pool::new(in_flight_max));
     let mut now = Instant::now();
     let mut batch = 0;
+    let mut is_cut = false;
     for due in schedule.map(|offset| begin + offset) {
-        if due >= thread.recorder.end() || !thread.takes(due) {
+        if due >= thread.recorder.end() {
+            break;
+        }
+        if !thread.takes(due) {
+            is_cut = true;
             break;
         }
         if due > now {
@@ -53,6 +58,10 @@ pub(super) async fn run(
         }
     }
     pool.drained().await;
+    if !is_cut {
+        // The pause behind the last call belongs to the load as those before it do.
+        tokio::time::sleep_until(thread.recorder.end().into()).await;
+    }
     Ok(())
 }
 

@@ -14,26 +14,23 @@ pub(super) fn text(report: &Report) -> String {
     for interval in &report.series {
         let _ = write!(
             out,
-            "{},{},{},{},{},{},{},{},{},",
+            "{},{},{},{},{},{},",
             interval.at_seconds,
             interval.seconds,
             interval.due,
             interval.answered,
             interval.failed,
             interval.rate,
-            interval.p50_ns,
-            interval.p99_ns,
-            interval.max_ns,
         );
-        let _ = writeln!(
-            out,
-            "{},{},{}",
-            interval
-                .late_max_ns
-                .map_or_else(String::new, |ns| ns.to_string()),
-            end(interval.client),
-            end(interval.server)
-        );
+        let latencies = [interval.p50_ns, interval.p99_ns, interval.max_ns];
+        for nanos in latencies.into_iter().chain([interval.late_max_ns]) {
+            let _ = write!(
+                out,
+                "{},",
+                nanos.map_or_else(String::new, |ns| ns.to_string())
+            );
+        }
+        let _ = writeln!(out, "{},{}", end(interval.client), end(interval.server));
     }
     out
 }
@@ -52,8 +49,13 @@ mod tests {
 
     #[test]
     fn every_line_has_every_column() {
-        let report = example::open_run(1);
+        let mut report = example::open_run(1);
+        let silent = &mut report.series[2];
+        (silent.answered, silent.rate) = (0, 0.0);
+        (silent.p50_ns, silent.p99_ns, silent.max_ns) = (None, None, None);
         let text = text(&report);
+        let silent = text.lines().nth(3).expect("the third interval");
+        assert!(silent.starts_with("2,1,20000,0,0,0,,,,"), "{silent}");
         let columns = |line: &str| line.split(',').count();
         assert!(
             text.lines().all(|line| columns(line) == columns(HEAD)),

@@ -40,7 +40,8 @@ pub(super) fn text(report: &Report) -> String {
             "{:.3},{:.3},{:.3},{}",
             interval.at_seconds,
             interval.seconds,
-            interval.max_ns as f64 / 1e6,
+            // A log has no word for nothing.
+            interval.max_ns.unwrap_or(0) as f64 / 1e6,
             interval.hdr.base64()
         );
     }

@@ -4,7 +4,8 @@ mod csv;
 pub(super) mod hlog;
 
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::{ReportFiles, Rewrite};
@@ -12,7 +13,7 @@ use super::page;
 use super::report::{FORMAT, Report};
 use crate::exit::{self, Failed};
 
-/// Writes what was asked for.
+/// Writes what was asked for, all that can be; what could not is named.
 pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> {
     type Form = fn(&Report) -> String;
     let forms: [(_, Form); 4] = [
@@ -21,21 +22,59 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
         (&files.csv, csv::text),
         (&files.hlog, hlog::text),
     ];
-    for (path, form) in forms {
-        if let Some(path) = path {
-            std::fs::write(path, form(report)).map_err(|error| about(path, error))?;
-        }
+    let failed = forms.into_iter().filter_map(|(path, form)| {
+        let path = path.as_ref()?;
+        let error = std::fs::write(path, form(report)).err()?;
+        Some(format!("{}: {error}", path.display()))
+    });
+    let failed: Vec<String> = failed.collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Failed::new(exit::FAILED, failed.join(", ")))
 }
 
 /// Finds out before a run whether its files can be written after it. What they hold stays.
 pub(super) fn check(files: &ReportFiles) -> Result<(), Failed> {
+    check_distinct(&files.paths().collect::<Vec<_>>())?;
     for path in files.paths() {
         let opened = OpenOptions::new().append(true).create(true).open(path);
         opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
     }
     Ok(())
+}
+
+/// No file is written twice, and none over the one that it is made from.
+fn check_distinct(paths: &[&PathBuf]) -> Result<(), Failed> {
+    for (number, path) in paths.iter().enumerate() {
+        if paths[..number].iter().any(|other| is_same(other, path)) {
+            let why = "is named twice; name a file of its own for each";
+            return Err(Failed::usage(format!("{}: {why}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is written to one is in the other: by name where there is no such file yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        // Devices keep nothing that could be lost.
+        (Ok(one), Ok(other)) => {
+            one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
+        }
+        (Err(_), Err(_)) => match (whole(one), whole(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => one == other,
+        },
+        _ => false,
+    }
+}
+
+/// The name that a file will have, with its folder resolved.
+fn whole(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let folder = path.parent()?.canonicalize().ok()?;
+    Some(folder.join(path.file_name()?))
 }
 
 /// Makes the other files of a run from the one for programs.
@@ -46,6 +85,8 @@ pub(super) fn rewrite(rewrite: &Rewrite) -> Result<ExitCode, Failed> {
             "nothing to write: give --html, --csv, --hlog or --json",
         ));
     }
+    let paths: Vec<_> = std::iter::once(&rewrite.run).chain(files.paths()).collect();
+    check_distinct(&paths)?;
     write(files, &read(&rewrite.run)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -81,6 +122,50 @@ mod tests {
     use super::*;
     use crate::bench::example;
     use crate::bench::report::Interval;
+
+    #[test]
+    fn a_file_that_cannot_be_written_does_not_cost_the_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = ReportFiles {
+            html: Some(folder.path().to_owned()),
+            json: Some(folder.path().join("run.json")),
+            hlog: Some(folder.path().join("no/run.hlog")),
+            ..ReportFiles::default()
+        };
+        let failed = write(&files, &example::open_run(1)).expect_err("two are wrong");
+        assert!(failed.to_string().contains("no/run.hlog: "), "{failed}");
+        read(&folder.path().join("run.json")).expect("it is there");
+    }
+
+    #[test]
+    fn no_file_is_named_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| Some(folder.path().join(name));
+        let files = |csv: &str, hlog: &str| ReportFiles {
+            csv: at(csv),
+            hlog: at(hlog),
+            ..ReportFiles::default()
+        };
+        let twice = check(&files("out", "./out")).expect_err("one file");
+        assert!(twice.to_string().contains("is named twice"), "{twice}");
+        assert!(!folder.path().join("out").exists(), "nothing was made");
+        check(&files("a", "b")).expect("two files");
+        std::fs::remove_file(folder.path().join("b")).expect("it was made");
+        std::os::unix::fs::symlink("a", folder.path().join("b")).expect("a link");
+        check(&files("a", "b")).expect_err("one file by two names");
+        let rewritten = rewrite(&Rewrite {
+            run: folder.path().join("a"),
+            files: files("b", "c"),
+        });
+        let twice = rewritten.expect_err("over its own source");
+        assert!(twice.to_string().contains("is named twice"), "{twice}");
+        let nowhere = ReportFiles {
+            csv: Some("/dev/null".into()),
+            hlog: Some("/dev/null".into()),
+            ..ReportFiles::default()
+        };
+        check(&nowhere).expect("nothing is lost there");
+    }
 
     #[test]
     fn a_report_is_read_as_it_was_written() {

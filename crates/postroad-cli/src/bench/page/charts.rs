@@ -74,10 +74,11 @@ fn curve(name: &str, colour: usize, mark: Mark, distribution: &Distribution) -> 
 }
 
 fn latency(report: &Report) -> Chart {
-    let answered = |interval: &Interval, ns: u64| (interval.answered > 0).then_some(ns as f64);
-    let line = |name, colour, of: fn(&Interval) -> u64| {
+    let line = |name, colour, of: fn(&Interval) -> Option<u64>| {
         over_time(report, name, colour, Mark::Line, |interval| {
-            answered(interval, of(interval))
+            // Files of before have a zero where there was no answer.
+            let nanos = of(interval).filter(|_| interval.answered > 0);
+            nanos.map(|ns| ns as f64)
         })
     };
     let series = vec![

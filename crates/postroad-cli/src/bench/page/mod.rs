@@ -74,6 +74,9 @@ fn header(report: &Report) -> String {
 fn banner(report: &Report) -> String {
     let validity = &report.validity;
     let (class, verdict) = match (validity.valid, validity.complete) {
+        (true, true) if report.warning().is_some() => {
+            ("valid", "Valid, for the calls that were answered.")
+        }
         (true, true) => ("valid", "Valid: nothing speaks against these numbers."),
         (true, false) => (
             "invalid",
@@ -101,6 +104,7 @@ fn banner(report: &Report) -> String {
     if validity.valid {
         notes.extend(generators_share(report));
     }
+    notes.extend(report.warning());
     if notes.is_empty() && report.load.shape == Loop::Open {
         notes.push("Each latency counts from the moment when its call was due.".to_owned());
     } else if notes.is_empty() {
@@ -168,7 +172,9 @@ fn footer(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Color;
     use crate::bench::example;
+    use crate::terminal::Style;
 
     #[test]
     fn a_page_is_whole_and_asks_for_nothing() {
@@ -211,6 +217,20 @@ mod tests {
         let at = |text| page.find(text).unwrap_or_else(|| panic!("no {text}"));
         assert!(at("Invalid: do not judge") < at("answered a second"));
         assert!(at("30 ms late") < at("answered a second"));
+    }
+
+    #[test]
+    fn a_run_with_many_failures_says_whose_percentiles_it_has() {
+        let mut report = example::open_run(1);
+        let warning = "the percentiles are those of answered calls only";
+        let table = |report: &Report| {
+            crate::bench::table::text(report, Style::new(Color::Never, &std::io::stdout()))
+        };
+        assert!(!html(&report).contains(warning) && !table(&report).contains(warning));
+        report.failed = report.answered / 50;
+        let page = html(&report);
+        assert!(page.contains(warning) && !page.contains("nothing speaks against"));
+        assert!(table(&report).contains("WARNING    2.0 % of the calls failed: "));
     }
 
     #[test]
