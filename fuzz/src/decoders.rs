@@ -15,8 +15,9 @@ fn choose(data: &[u8]) -> (u8, &[u8]) {
 
 pub(crate) fn opening(data: &[u8]) {
     if let Ok(Some(opening)) = Opening::decode(&mut BytesMut::from(data)) {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         opening.encode(&mut out);
+        let mut out = BytesMut::from(&out[..]);
         let again = Opening::decode(&mut out).expect("what was encoded decodes");
         assert_eq!(again, Some(opening));
     }
@@ -37,6 +38,29 @@ fn frames(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool)
     (frames, true)
 }
 
+/// The same, as a session takes them.
+fn runs(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool) {
+    let (mut buf, mut frames) = (BytesMut::new(), Vec::new());
+    for piece in data.chunks(step) {
+        buf.extend_from_slice(piece);
+        let mut run = decoder.take_run(&mut buf, usize::MAX);
+        loop {
+            match run.take() {
+                Ok(Some((words, body))) => frames.push(Frame {
+                    head: words.head(),
+                    body,
+                }),
+                Ok(None) => break,
+                Err(_) => return (frames, false),
+            }
+        }
+        if decoder.peek(&buf).is_err() {
+            return (frames, false);
+        }
+    }
+    (frames, true)
+}
+
 pub(crate) fn frame(data: &[u8]) {
     let (choice, data) = choose(data);
     let decoder = FrameDecoder {
@@ -45,11 +69,13 @@ pub(crate) fn frame(data: &[u8]) {
     };
     let whole = frames(decoder, data, data.len().max(1));
     assert_eq!(frames(decoder, data, 1 + usize::from(choice >> 1)), whole);
+    assert_eq!(runs(decoder, data, 1 + usize::from(choice >> 1)), whole);
     for frame in whole.0 {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let is_plain = !frame.head.has_parts();
         if is_plain {
             put_frame(&mut out, frame.head, &[], &frame.body, decoder.checksum);
+            let mut out = BytesMut::from(&out[..]);
             let again = decoder.decode(&mut out).expect("what was encoded decodes");
             assert_eq!(again, Some(frame));
         }

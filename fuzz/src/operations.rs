@@ -55,8 +55,10 @@ fn client(choice: u8, now: Time) -> Session {
     }
 }
 
-fn drain(session: &mut Session, out: &mut BytesMut) {
-    while session.poll_transmit(out) {}
+fn drain(session: &mut Session, wire: &mut BytesMut) {
+    let mut out = Vec::new();
+    while session.poll_transmit(&mut out) {}
+    wire.extend_from_slice(&out);
 }
 
 fn check_memory(session: &Session) {
@@ -101,7 +103,7 @@ pub(crate) fn client_bytes(data: &[u8]) {
     let now = Time(1_000_000_000);
     let (mut session, mut buf, mut live) = (client(*choice, now), BytesMut::new(), HashSet::new());
     for piece in data.chunks(40) {
-        if let Ok(id) = session.call(now, &call(now, piece)) {
+        if let Ok(id) = session.call(now, &call(now, &payload(piece))) {
             assert!(live.insert(id));
         }
         buf.extend_from_slice(piece);
@@ -123,14 +125,18 @@ fn take(session: &mut Session, live: &mut HashSet<CallId>) {
     }
 }
 
-fn call(now: Time, payload: &[u8]) -> Call<'static> {
+/// Longer the larger its first byte is.
+fn payload(bytes: &[u8]) -> Bytes {
+    let first = bytes.first().copied().unwrap_or(0);
+    bytes.repeat(1 + usize::from(first) * 4).into()
+}
+
+fn call(now: Time, payload: &Bytes) -> Call<'_> {
     let routes = ["a", "b", "a/rather/long/name/of/a/route"];
     let first = payload.first().copied().unwrap_or(0);
     Call {
         route: routes[usize::from(first) % 3],
-        payload: Bytes::copy_from_slice(payload)
-            .repeat(1 + usize::from(first) * 4)
-            .into(),
+        payload,
         codec: first & 15,
         priority: first & 7,
         deadline: now + Duration::from_millis(u64::from(first)),
@@ -156,8 +162,8 @@ pub(crate) fn operations(data: &[u8]) {
         let (operation, argument) = (pair[0], pair.last().copied().unwrap_or(0));
         let amount = 1 + usize::from(argument) * 16;
         match operation % 12 {
-            0 => live.extend(client.call(now, &call(now, &[argument; 20]))),
-            1 => drop(client.send(now, &call(now, &[argument; 3]))),
+            0 => live.extend(client.call(now, &call(now, &payload(&[argument; 20])))),
+            1 => drop(client.send(now, &call(now, &payload(&[argument; 3])))),
             2 => {
                 if let Some(id) = live.iter().next().copied() {
                     client.cancel(now, id);

@@ -27,6 +27,12 @@ impl Time {
         u32::try_from(self.0.saturating_sub(now.0) / 1000).unwrap_or(u32::MAX)
     }
 
+    /// How many microseconds after `earlier` this is, as an answer carries them; no more than fit.
+    #[must_use]
+    pub fn micros_since(self, earlier: Self) -> u32 {
+        u32::try_from(self.0.saturating_sub(earlier.0) / 1000).unwrap_or(u32::MAX)
+    }
+
     /// The moment that lies `micros` ahead; `u32::MAX` is [`Time::NEVER`].
     #[must_use]
     pub fn from_micros_left(now: Self, micros: u32) -> Self {
@@ -42,9 +48,8 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        let nanos = by.as_secs().saturating_mul(1_000_000_000);
+        let nanos = nanos.saturating_add(u64::from(by.subsec_nanos()));
+        Self(self.0.saturating_add(nanos))
     }
 }

@@ -21,7 +21,7 @@ fn a_client_with_much_to_send_still_reads_or_both_would_wait_for_each_other() {
         let body = Bytes::from(vec![0; 1 << 20]);
         pair.client
             .session
-            .call(pair.now, &call("up", body, deadline))
+            .call(pair.now, &call("up", &body, deadline))
             .unwrap();
     }
     assert!(pair.client.session.wants_read());
@@ -60,9 +60,10 @@ fn a_call_that_expired_in_the_queue_is_not_sent_after_all_m_018() {
 fn a_slot_used_again_at_a_higher_priority_is_not_hit_by_the_older_call() {
     let mut pair = opened();
     let deadline = pair.now + SECOND;
+    let bodies = ["low", "high"].map(Bytes::from);
     let (mut low, mut high) = (
-        call("a", "low".into(), deadline),
-        call("a", "high".into(), deadline),
+        call("a", &bodies[0], deadline),
+        call("a", &bodies[1], deadline),
     );
     (low.priority, high.priority) = (0, 7);
     let first = pair.client.session.call(pair.now, &low).unwrap();
@@ -108,7 +109,7 @@ fn a_peer_with_small_frames_gets_small_fragments_m_009() {
     let deadline = pair.now + SECOND;
     pair.client
         .session
-        .call(pair.now, &call("x", body.clone(), deadline))
+        .call(pair.now, &call("x", &body, deadline))
         .unwrap();
     pair.run_for(20 * MILLI);
     assert_eq!(pair.request().unwrap().payload, body);
@@ -121,9 +122,10 @@ fn more_metadata_than_a_frame_may_have_is_refused_to_the_caller_alone_m_032() {
         .map(|n| (n.to_string(), Bytes::from_static(b"v")))
         .collect();
     let deadline = pair.now + SECOND;
+    let payload = Bytes::new();
     let spec = postroad_proto::session::Call {
         metadata: &metadata,
-        ..call("x", Bytes::new(), deadline)
+        ..call("x", &payload, deadline)
     };
     let failure = pair.client.session.call(pair.now, &spec).unwrap_err();
     assert!(matches!(failure, Failure::Unsendable(_)));
@@ -259,7 +261,7 @@ fn the_largest_message_has_room_although_there_is_no_more_than_that() {
     let body = Bytes::from(vec![1; 1 << 20]);
     pair.client
         .session
-        .call(pair.now, &call("x", body.clone(), deadline))
+        .call(pair.now, &call("x", &body, deadline))
         .unwrap();
     pair.run_for(100 * MILLI);
     assert_eq!(pair.request().unwrap().payload, body);

@@ -114,7 +114,7 @@ proptest! {
         pieces in vec(1..60_usize, 1..10),
         checksum in any::<bool>(),
     ) {
-        let (mut wire, mut expected) = (BytesMut::new(), Vec::new());
+        let (mut wire, mut expected) = (Vec::new(), Vec::new());
         for (id, arg, class, body) in bodies {
             let len = body.len() as u32;
             let head = Head { id, arg, class, len, ..Head::new(Kind::Response) };
@@ -124,7 +124,20 @@ proptest! {
         let decoder = FrameDecoder { max_body: 4096, checksum };
         let (found, error) = feed(&wire, &pieces, |buf| decoder.decode(buf));
         prop_assert_eq!(error, None);
-        prop_assert_eq!(found, expected);
+        prop_assert_eq!(&found, &expected);
+        let (mut buf, mut in_runs) = (BytesMut::new(), Vec::new());
+        for (piece, max) in wire.chunks(pieces[0]).zip((1..4).cycle()) {
+            buf.extend_from_slice(piece);
+            let mut run = decoder.take_run(&mut buf, max);
+            while let Some((words, body)) = run.take().unwrap() {
+                in_runs.push(Frame { head: words.head(), body });
+            }
+        }
+        let mut run = decoder.take_run(&mut buf, usize::MAX);
+        while let Some((words, body)) = run.take().unwrap() {
+            in_runs.push(Frame { head: words.head(), body });
+        }
+        prop_assert_eq!(in_runs, expected);
     }
 
     #[test]

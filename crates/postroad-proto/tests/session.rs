@@ -151,7 +151,7 @@ fn a_route_beyond_the_table_travels_by_its_name() {
         let deadline = pair.now + SECOND;
         pair.client
             .session
-            .call(pair.now, &call(route, Bytes::new(), deadline))
+            .call(pair.now, &call(route, &Bytes::new(), deadline))
             .unwrap();
     }
     pair.run_for(5 * MILLI);
@@ -228,9 +228,10 @@ fn large_bodies_are_cut_into_fragments_and_do_not_block_small_ones_m_024() {
     let first = pair
         .client
         .session
-        .call(pair.now, &call("up", large.clone(), deadline))
+        .call(pair.now, &call("up", &large, deadline))
         .unwrap();
-    let mut urgent = call("urgent", Bytes::from_static(b"!"), deadline);
+    let payload = Bytes::from_static(b"!");
+    let mut urgent = call("urgent", &payload, deadline);
     urgent.priority = 7;
     pair.client.session.call(pair.now, &urgent).unwrap();
     pair.run_for(50 * MILLI);
@@ -518,7 +519,7 @@ fn a_peer_that_does_not_read_stalls_and_is_given_up() {
 #[test]
 fn a_frame_of_a_byte_a_second_is_given_up_at_its_deadline() {
     let mut pair = opened();
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     put_frame(&mut out, Head::new(Kind::Request), &[], &[0; 100], true);
     for byte in out {
         pair.server.buf.extend_from_slice(&[byte]);
@@ -582,10 +583,11 @@ fn metadata_and_trace_arrive_and_errors_bring_the_chain_and_the_trace_back() {
     };
     let metadata = [("tenant".to_owned(), Bytes::from_static(b"7"))];
     let deadline = pair.now + SECOND;
+    let payload = Bytes::new();
     let call = postroad_proto::session::Call {
         trace: Some(trace),
         metadata: &metadata,
-        ..call("echo", Bytes::new(), deadline)
+        ..call("echo", &payload, deadline)
     };
     let id = pair.client.session.call(pair.now, &call).unwrap();
     pair.run_for(5 * MILLI);

@@ -146,10 +146,11 @@ impl Story {
         let mut payload = BytesMut::with_capacity(len as usize + 8);
         payload.put_u64(self.next);
         payload.put_bytes(self.next as u8, len as usize);
+        let payload = payload.freeze();
         let deadline = self.pair.now + Duration::from_millis(1 + self.random.below(800));
         let routes = ["a", "b", "service/method"];
         let route = routes[self.random.below(3) as usize];
-        let mut spec = call(route, payload.freeze(), deadline);
+        let mut spec = call(route, &payload, deadline);
         spec.priority = self.random.below(8) as u8;
         if self.random.below(8) == 0 {
             let _ = self.pair.client.session.send(self.pair.now, &spec);
@@ -325,7 +326,7 @@ fn replay(recorded: &[u8], seed: u64) {
         ..Config::default()
     };
     let mut session = Session::detect(config, Mapping::default().into(), now);
-    let (mut buf, mut rest, mut out) = (BytesMut::new(), recorded, BytesMut::new());
+    let (mut buf, mut rest, mut out) = (BytesMut::new(), recorded, Vec::new());
     while !rest.is_empty() && !session.is_closed() {
         let len = 1 + random.below(rest.len().min(5000) as u64) as usize;
         buf.extend_from_slice(&rest[..len]);
@@ -410,7 +411,7 @@ fn a_wire_that_carries_a_byte_at_a_time_changes_nothing() {
     pair.run_for(Duration::from_secs(1));
     let deadline = pair.now + Duration::from_secs(5);
     let payload = Bytes::from(vec![3; 100_000]);
-    let spec = call("x", payload.clone(), deadline);
+    let spec = call("x", &payload, deadline);
     let id = pair
         .client
         .session

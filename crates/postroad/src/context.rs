@@ -106,26 +106,23 @@ impl<F> Scoped<F> {
     }
 }
 
-/// Runs something in a context.
-#[inline]
-pub(crate) fn scope<T>(
-    deadline: Time,
-    priority: u8,
-    trace: Option<&Trace>,
-    run: impl FnOnce() -> T,
-) -> T {
-    let _restore = CURRENT.with(|current| {
-        let outer = current.get().map(Box::new);
-        current.set(deadline, priority, trace);
-        Restore(outer)
-    });
-    run()
+/// Handlers run in contexts of their own while it lives. Puts the outer context back, also when one
+/// of them panics; there hardly ever is one.
+pub(crate) struct Scope(Option<Box<Context>>);
+
+impl Scope {
+    pub(crate) fn enter() -> Self {
+        Self(CURRENT.with(Current::get).map(Box::new))
+    }
+
+    /// The context of the handler that is next.
+    #[inline]
+    pub(crate) fn set(&self, deadline: Time, priority: u8, trace: Option<&Trace>) {
+        CURRENT.with(|current| current.set(deadline, priority, trace));
+    }
 }
 
-/// Puts the outer context back, also when the handler panics. There hardly ever is one.
-struct Restore(Option<Box<Context>>);
-
-impl Drop for Restore {
+impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
         CURRENT.with(|current| match &self.0 {
@@ -140,9 +137,8 @@ impl<F: Future + Unpin> Future for Scoped<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let Self { context, future } = &mut *self;
-        let trace = context.trace.as_ref();
-        scope(context.deadline, context.priority, trace, || {
-            Pin::new(future).poll(cx)
-        })
+        let scope = Scope::enter();
+        scope.set(context.deadline, context.priority, context.trace.as_ref());
+        Pin::new(future).poll(cx)
     }
 }

@@ -138,6 +138,18 @@ impl From<ErrorBody> for Error {
     }
 }
 
+impl Error {
+    /// As it is sent.
+    pub(crate) fn body(&self) -> &ErrorBody {
+        &self.0
+    }
+
+    /// Names the trace by which it is found again, unless one is named.
+    pub(crate) fn set_trace(&mut self, trace: impl FnOnce() -> Trace) {
+        self.0.trace.get_or_insert_with(trace);
+    }
+}
+
 impl From<Error> for ErrorBody {
     fn from(error: Error) -> Self {
         *error.0

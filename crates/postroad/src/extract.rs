@@ -144,6 +144,16 @@ pub trait FromRequest<S>: Sized {
     /// # Errors
     /// What the caller is answered if it cannot be: the handler does not run then.
     fn from_request(request: &mut Request, state: &S) -> Result<Self, Error>;
+
+    /// The same as a handler's last extractor: what is left of the request nobody will ask for, so
+    /// that it need not be copied.
+    ///
+    /// # Errors
+    /// As [`Self::from_request`].
+    #[inline]
+    fn from_last(request: &mut Request, state: &S) -> Result<Self, Error> {
+        Self::from_request(request, state)
+    }
 }
 
 /// Something that a handler can answer with.
@@ -199,6 +209,15 @@ impl<S> FromRequest<S> for Request {
     fn from_request(request: &mut Self, _state: &S) -> Result<Self, Error> {
         Ok(request.clone())
     }
+
+    #[inline]
+    fn from_last(request: &mut Self, _state: &S) -> Result<Self, Error> {
+        let payload = std::mem::take(&mut request.payload);
+        Ok(Self {
+            payload,
+            ..request.clone()
+        })
+    }
 }
 
 impl<S: Clone> FromRequest<S> for State<S> {
@@ -228,6 +247,11 @@ impl<S> FromRequest<S> for Peer {
 impl<S> FromRequest<S> for Bytes {
     fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
         Ok(request.payload.clone())
+    }
+
+    #[inline]
+    fn from_last(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        Ok(std::mem::take(&mut request.payload))
     }
 }
 

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use postroad_proto::error::ErrorBody;
 use postroad_proto::session::Reply;
 
 use crate::error::Error;
@@ -21,7 +20,7 @@ pub trait Handler<A, S>: Clone + Send + Sync + 'static {
         &self,
         request: &mut Request,
         state: &S,
-    ) -> impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static + use<Self, A, S>;
+    ) -> impl Future<Output = Result<Reply, Error>> + Send + 'static + use<Self, A, S>;
 
     /// The types of its extractors, for `postroad ls`.
     fn request_type() -> String;
@@ -57,31 +56,31 @@ impl<F> Handling<F> {
 }
 
 impl<F: Future<Output: IntoReply>> Future for Handling<F> {
-    type Output = Result<Reply, ErrorBody>;
+    type Output = Result<Reply, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = match this.future.as_pin_mut() {
+        Poll::Ready(match this.future.as_pin_mut() {
             Some(future) => ready!(future.poll(cx)).into_reply(),
             None => Err(this
                 .error
                 .take()
                 .unwrap_or_else(|| Error::bad_request("polled twice"))),
-        };
-        Poll::Ready(result.map_err(ErrorBody::from))
+        })
     }
 }
 
 macro_rules! handlers {
-    ($($argument:ident)*) => {
-        impl<S, F, Fut, Out, $($argument,)*> Handler<($($argument,)*), S> for F
+    ($($argument:ident)* ; $($last:ident)?) => {
+        impl<S, F, Fut, Out, $($argument,)* $($last)?> Handler<($($argument,)* $($last,)?), S> for F
         where
             S: Clone + Send + Sync + 'static,
-            F: Fn($($argument,)*) -> Fut + Clone + Send + Sync + 'static,
+            F: Fn($($argument,)* $($last)?) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = Out> + Send + 'static,
             Out: IntoReply + 'static,
             $($argument: FromRequest<S> + Send + 'static,)*
+            $($last: FromRequest<S> + Send + 'static)?
         {
             #[allow(non_snake_case, unused_mut, unused_variables, reason = "for every arity")]
             #[inline]
@@ -89,18 +88,25 @@ macro_rules! handlers {
                 &self,
                 request: &mut Request,
                 state: &S,
-            ) -> impl Future<Output = Result<Reply, ErrorBody>>
-            + Send + 'static + use<S, F, Fut, Out, $($argument,)*> {
+            ) -> impl Future<Output = Result<Reply, Error>>
+            + Send + 'static + use<S, F, Fut, Out, $($argument,)* $($last)?> {
                 // What is extracted goes straight into the handler's future.
                 $(let $argument = match $argument::from_request(request, state) {
                     Ok(argument) => argument,
                     Err(error) => return Handling::refused(error),
                 };)*
-                Handling::started(self($($argument,)*))
+                $(let $last = match $last::from_last(request, state) {
+                    Ok(last) => last,
+                    Err(error) => return Handling::refused(error),
+                };)?
+                Handling::started(self($($argument,)* $($last)?))
             }
 
             fn request_type() -> String {
-                let all: Vec<String> = vec![$(short_type_name::<$argument>(),)*];
+                let all: Vec<String> = vec![
+                    $(short_type_name::<$argument>(),)*
+                    $(short_type_name::<$last>())?
+                ];
                 all.join(", ")
             }
 
@@ -111,10 +117,10 @@ macro_rules! handlers {
     };
 }
 
-handlers!();
-handlers!(A);
-handlers!(A B);
-handlers!(A B C);
-handlers!(A B C D);
-handlers!(A B C D E);
-handlers!(A B C D E G);
+handlers!(;);
+handlers!(;A);
+handlers!(A; B);
+handlers!(A B; C);
+handlers!(A B C; D);
+handlers!(A B C D; E);
+handlers!(A B C D E; G);

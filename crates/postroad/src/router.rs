@@ -9,26 +9,34 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwap;
-use postroad_proto::error::ErrorBody;
-use postroad_proto::session::Reply;
+use postroad_proto::session::CallId;
 use serde::Serialize;
 
+use crate::driver::{Answered, Answers};
+use crate::error::Error;
 use crate::extract::Request;
 use crate::handler::Handler;
 use crate::transport::BoxFuture;
 
 /// What came of starting a handler.
 pub(crate) enum Started {
-    /// It was done at once.
-    Done(Result<Reply, ErrorBody>),
+    /// It was done at once, and its answer is among the others.
+    Done,
+    /// It has failed at once.
+    Failed(Error),
     /// It waits for something; it has to be polled again, since nobody would be woken.
-    Waits(BoxFuture<'static, Result<Reply, ErrorBody>>),
+    Waits(BoxFuture<'static, Answered>),
 }
 
 /// Starts the handler of one route for one connection.
 pub(crate) trait Starter: Send {
-    /// Polls the handler once.
-    fn start(&mut self, request: &mut Request) -> Started;
+    /// Polls the handler once. Its answer goes where it is sent from, if somebody waits for it.
+    fn start(
+        &mut self,
+        request: &mut Request,
+        id: Option<CallId>,
+        answers: &mut Answers,
+    ) -> Started;
 }
 
 /// A handler's future in memory that the next one uses again.
@@ -43,20 +51,35 @@ struct Typed<M, F> {
 impl<M, F> Starter for Typed<M, F>
 where
     M: Fn(&mut Request) -> F + Send + Sync,
-    F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
+    F: Future<Output = Answered> + Send + 'static,
 {
-    fn start(&mut self, request: &mut Request) -> Started {
-        let mut slot = self.spare.take().unwrap_or_else(|| Box::pin(None));
+    #[inline]
+    fn start(
+        &mut self,
+        request: &mut Request,
+        id: Option<CallId>,
+        answers: &mut Answers,
+    ) -> Started {
+        let slot = self.spare.get_or_insert_with(|| Box::pin(None));
         slot.as_mut().set(Some((self.make)(request)));
         let mut cx = Context::from_waker(Waker::noop());
-        match poll_slot(&mut slot, &mut cx) {
-            Poll::Ready(answer) => {
-                slot.as_mut().set(None);
-                self.spare = Some(slot);
-                Started::Done(answer)
+        let started = match poll_slot(slot, &mut cx) {
+            Poll::Ready(Ok(reply)) => {
+                if let Some(id) = id {
+                    answers.reply(id, reply);
+                }
+                Started::Done
             }
-            Poll::Pending => Started::Waits(Box::pin(poll_fn(move |cx| poll_slot(&mut slot, cx)))),
-        }
+            Poll::Ready(Err(error)) => Started::Failed(error),
+            Poll::Pending => {
+                let Some(mut slot) = self.spare.take() else {
+                    return Started::Done;
+                };
+                return Started::Waits(Box::pin(poll_fn(move |cx| poll_slot(&mut slot, cx))));
+            }
+        };
+        slot.as_mut().set(None);
+        started
     }
 }
 
@@ -82,7 +105,7 @@ impl Route {
 fn typed<M, F>(make: &Arc<M>) -> Box<dyn Starter>
 where
     M: Fn(&mut Request) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
+    F: Future<Output = Answered> + Send + 'static,
 {
     let make = Arc::clone(make);
     Box::new(Typed { make, spare: None })

@@ -268,15 +268,15 @@ fn bytes_of_hello() -> Vec<u8> {
         max_routes: 10,
         parts: Vec::new(),
     });
-    let mut out = Default::default();
+    let mut out = Vec::new();
     hello.encode(&mut out);
-    out.to_vec()
+    out
 }
 
 /// A request that names its route.
 fn request(id: u32, route: &str) -> Vec<u8> {
     use postroad::proto::frame::{Head, Kind, PartTag, put_frame, put_part};
-    let (mut parts, mut out) = (Default::default(), Default::default());
+    let (mut parts, mut out) = (Vec::new(), Vec::new());
     put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
     let head = Head {
         id,
@@ -284,7 +284,7 @@ fn request(id: u32, route: &str) -> Vec<u8> {
         ..Head::new(Kind::Request)
     };
     put_frame(&mut out, head, &parts, b"", false);
-    out.to_vec()
+    out
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 mod opening;
 mod parts;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 pub use opening::{Hello, MAGIC, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 pub use parts::{CRITICAL, Part, PartTag, Parts, put_part, put_trace};
@@ -52,7 +52,7 @@ pub enum Kind {
 impl Kind {
     /// Reads the byte.
     #[must_use]
-    pub fn from_wire(wire: u8) -> Option<Self> {
+    pub const fn from_wire(wire: u8) -> Option<Self> {
         Some(match wire {
             0x10 => Self::Request,
             0x11 => Self::Response,
@@ -96,6 +96,8 @@ impl Kind {
     }
 }
 
+/// Bits of class: QoS.
+const QOS: u8 = 3 << 3;
 /// Bit of class: more fragments follow.
 pub const MORE: u8 = 1 << 5;
 /// Bit of class: the body begins with parts.
@@ -142,35 +144,20 @@ impl Head {
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8; HEAD_BYTES]) -> Self {
-        let (low, high) = bytes.split_at(HEAD_BYTES / 2);
-        let word = |half: &[u8]| {
-            half.first_chunk()
-                .map_or(0, |half| u64::from_le_bytes(*half))
-        };
-        let (low, high) = (word(low), word(high));
-        Self {
-            len: low as u32 & 0x00FF_FFFF,
-            kind: (low >> 24) as u8,
-            class: (low >> 32) as u8,
-            form: (low >> 40) as u8,
-            route: (low >> 48) as u16,
-            id: high as u32,
-            arg: (high >> 32) as u32,
-        }
+        HeadWords::load(bytes).head()
     }
 
-    /// The bytes on the wire.
+    /// The bytes on the wire: two stores.
     #[must_use]
     #[inline]
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
-        let mut bytes = [0; HEAD_BYTES];
-        bytes[..4].copy_from_slice(&(self.len | u32::from(self.kind) << 24).to_le_bytes());
-        bytes[4] = self.class;
-        bytes[5] = self.form;
-        bytes[6..8].copy_from_slice(&self.route.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.id.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.arg.to_le_bytes());
-        bytes
+        let low = u64::from(self.len & 0x00FF_FFFF)
+            | u64::from(self.kind) << 24
+            | u64::from(self.class) << 32
+            | u64::from(self.form) << 40
+            | u64::from(self.route) << 48;
+        let high = u64::from(self.id) | u64::from(self.arg) << 32;
+        (u128::from(low) | u128::from(high) << 64).to_le_bytes()
     }
 
     /// 0 to 7, 7 most urgent.
@@ -207,6 +194,87 @@ impl Head {
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.form >> 4 & 7
+    }
+}
+
+/// A head as it came, in two words.
+///
+/// A struct of small fields that is put together and passed on at once has to wait, at the next
+/// wide load, until all of them are stored; words are passed in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadWords {
+    low: u64,
+    high: u64,
+}
+
+impl HeadWords {
+    #[inline]
+    fn load(bytes: &[u8; HEAD_BYTES]) -> Self {
+        let both = u128::from_le_bytes(*bytes);
+        let (low, high) = (both as u64, (both >> 64) as u64);
+        Self { low, high }
+    }
+
+    /// All fields.
+    #[must_use]
+    #[inline]
+    pub fn head(self) -> Head {
+        Head {
+            len: self.len() as u32,
+            kind: self.kind(),
+            class: self.class(),
+            form: self.form(),
+            route: self.route(),
+            id: self.id(),
+            arg: self.arg(),
+        }
+    }
+
+    #[inline]
+    fn len(self) -> usize {
+        (self.low & 0x00FF_FFFF) as usize
+    }
+
+    /// As [`Head::kind`].
+    #[must_use]
+    #[inline]
+    pub fn kind(self) -> u8 {
+        (self.low >> 24) as u8
+    }
+
+    /// As [`Head::class`].
+    #[must_use]
+    #[inline]
+    pub fn class(self) -> u8 {
+        (self.low >> 32) as u8
+    }
+
+    /// As [`Head::form`].
+    #[must_use]
+    #[inline]
+    pub fn form(self) -> u8 {
+        (self.low >> 40) as u8
+    }
+
+    /// As [`Head::route`].
+    #[must_use]
+    #[inline]
+    pub fn route(self) -> u16 {
+        (self.low >> 48) as u16
+    }
+
+    /// As [`Head::id`].
+    #[must_use]
+    #[inline]
+    pub fn id(self) -> u32 {
+        self.high as u32
+    }
+
+    /// As [`Head::arg`].
+    #[must_use]
+    #[inline]
+    pub fn arg(self) -> u32 {
+        (self.high >> 32) as u32
     }
 }
 
@@ -249,19 +317,21 @@ impl FrameDecoder {
         let Some((bytes, rest)) = buf.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
-        let head = Head::decode(bytes);
-        self.check(head)?;
-        let len = head.len as usize;
-        let whole = HEAD_BYTES + len + if self.checksum { CHECKSUM_BYTES } else { 0 };
-        if buf.len() < whole {
-            return Ok(None);
+        let words = HeadWords::load(bytes);
+        let head = words.head();
+        if !self.is_right(words) {
+            return Err(self.what_is_wrong(head));
         }
+        let whole = self.whole(words.len());
+        let Some(frame) = buf.get(..whole) else {
+            return Ok(None);
+        };
         if self.checksum {
-            check_sum(&buf[..whole]).map_err(|error| error.with_id(head.id))?;
+            check_sum(frame).map_err(|error| error.with_id(head.id))?;
         }
         Ok(Some(FrameRef {
             head,
-            body: &rest[..len],
+            body: &rest[..head.len as usize],
             whole,
         }))
     }
@@ -282,19 +352,48 @@ impl FrameDecoder {
     /// How many bytes of the next frame are missing, or `None` if its head is not there yet.
     #[must_use]
     pub fn missing(&self, buf: &[u8]) -> Option<usize> {
-        let head = Head::decode(buf.first_chunk::<HEAD_BYTES>()?);
-        let whole = HEAD_BYTES + head.len as usize + if self.checksum { CHECKSUM_BYTES } else { 0 };
-        Some(whole.saturating_sub(buf.len()))
+        let words = HeadWords::load(buf.first_chunk::<HEAD_BYTES>()?);
+        Some(self.whole(words.len()).saturating_sub(buf.len()))
     }
 
+    /// Cuts the whole frames off the beginning of `buf`, at most `max`; their bodies will share one
+    /// buffer. It ends before a frame that is wrong, whose error [`Self::peek`] tells.
     #[inline]
-    fn check(&self, head: Head) -> Result<(), WireError> {
-        // One test for the common case; which rule was broken is found out only when one was.
-        let bad_class = head.class & CLASS_RESERVED != 0 || head.qos() == 3;
-        if head.len as usize > self.max_body || bad_class || !known_or_skippable(head.kind) {
-            return Err(self.what_is_wrong(head));
+    pub fn take_run(&self, buf: &mut BytesMut, max: usize) -> Run {
+        let (mut end, mut left) = (0, max);
+        while let Some(bytes) = buf[end..].first_chunk::<HEAD_BYTES>()
+            && left > 0
+        {
+            let words = HeadWords::load(bytes);
+            let whole = self.whole(words.len());
+            if !self.is_right(words) || buf.len() - end < whole {
+                break;
+            }
+            (end, left) = (end + whole, left - 1);
         }
-        Ok(())
+        let bytes = match end {
+            0 => Bytes::new(),
+            end => buf.split_to(end).freeze(),
+        };
+        let (at, checksum) = (0, self.checksum);
+        Run {
+            bytes,
+            at,
+            checksum,
+        }
+    }
+
+    /// Bytes of the whole frame, head and checksum included.
+    #[inline]
+    fn whole(&self, len: usize) -> usize {
+        HEAD_BYTES + len + if self.checksum { CHECKSUM_BYTES } else { 0 }
+    }
+
+    /// Few tests for the common case; which rule was broken is found out only when one was.
+    #[inline]
+    fn is_right(&self, words: HeadWords) -> bool {
+        let is_class_right = words.class() & CLASS_RESERVED == 0 && words.class() & QOS != QOS;
+        words.len() <= self.max_body && is_class_right && known_or_skippable(words.kind())
     }
 
     #[cold]
@@ -321,10 +420,59 @@ impl FrameDecoder {
     }
 }
 
+/// Whole frames that were cut off a stream together, to be taken one after the other.
+///
+/// Each body costs one reference count and nothing else: the buffer is cut once for all.
+#[derive(Clone, Debug)]
+pub struct Run {
+    bytes: Bytes,
+    /// Bytes of the frames that were taken.
+    at: usize,
+    checksum: bool,
+}
+
+impl Run {
+    /// Takes the next frame; `None` after the last. What the bytes before it are worth is not
+    /// undone by an error.
+    ///
+    /// # Errors
+    /// M-011: the checksum is wrong.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<(HeadWords, Bytes)>, WireError> {
+        let rest = &self.bytes[self.at..];
+        let Some(bytes) = rest.first_chunk::<HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let words = HeadWords::load(bytes);
+        let end = HEAD_BYTES + words.len();
+        let whole = end + if self.checksum { CHECKSUM_BYTES } else { 0 };
+        if self.checksum {
+            check_sum(&rest[..whole]).map_err(|error| error.with_id(words.id()))?;
+        }
+        let body = self.bytes.slice(self.at + HEAD_BYTES..self.at + end);
+        self.at += whole;
+        Ok(Some((words, body)))
+    }
+
+    /// Bytes of the frames that were taken.
+    #[must_use]
+    #[inline]
+    pub fn taken(&self) -> usize {
+        self.at
+    }
+
+    /// The frames that were not taken, as they came.
+    #[must_use]
+    #[inline]
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+}
+
 /// Takes a frame that was looked at, and keeps its body. What is not the body is stepped over, so
 /// that a frame costs one reference count.
 #[inline]
-pub(crate) fn take_body(buf: &mut BytesMut, head: &Head, whole: usize) -> Bytes {
+fn take_body(buf: &mut BytesMut, head: &Head, whole: usize) -> Bytes {
     let len = head.len as usize;
     buf.advance(HEAD_BYTES);
     let body = match len {
@@ -335,9 +483,21 @@ pub(crate) fn take_body(buf: &mut BytesMut, head: &Head, whole: usize) -> Bytes 
     body
 }
 
+/// One bit for each kind that is known.
+const KNOWN: u64 = {
+    let (mut known, mut kind) = (0, 0);
+    while kind < 64 {
+        if Kind::from_wire(kind).is_some() {
+            known |= 1 << kind;
+        }
+        kind += 1;
+    }
+    known
+};
+
 #[inline]
 fn known_or_skippable(kind: u8) -> bool {
-    kind & 0x80 != 0 || Kind::from_wire(kind).is_some()
+    kind & 0x80 != 0 || kind < 64 && KNOWN >> kind & 1 != 0
 }
 
 #[inline]
@@ -370,7 +530,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u32 {
 /// `head.len` and the PARTS bit are filled in here. The caller keeps the body within the peer's
 /// limit (M-009).
 #[inline]
-pub fn put_frame(out: &mut BytesMut, mut head: Head, parts: &[u8], payload: &[u8], checksum: bool) {
+pub fn put_frame(out: &mut Vec<u8>, mut head: Head, parts: &[u8], payload: &[u8], checksum: bool) {
     let parts_bytes = if parts.is_empty() { 0 } else { 2 + parts.len() };
     let len = parts_bytes + payload.len();
     debug_assert!(len <= FRAME_BODY_MAX, "the caller splits into fragments");
@@ -378,17 +538,17 @@ pub fn put_frame(out: &mut BytesMut, mut head: Head, parts: &[u8], payload: &[u8
     let start = out.len();
     out.reserve(HEAD_BYTES + len + CHECKSUM_BYTES);
     if parts.is_empty() {
-        out.put_slice(&head.encode());
+        out.extend_from_slice(&head.encode());
     } else {
         head.class |= PARTS;
-        out.put_slice(&head.encode());
-        out.put_u16_le(parts.len() as u16);
-        out.put_slice(parts);
+        out.extend_from_slice(&head.encode());
+        out.extend_from_slice(&(parts.len() as u16).to_le_bytes());
+        out.extend_from_slice(parts);
     }
-    out.put_slice(payload);
+    out.extend_from_slice(payload);
     if checksum {
         let sum = self::checksum(&out[start..]);
-        out.put_u32_le(sum);
+        out.extend_from_slice(&sum.to_le_bytes());
     }
 }
 
@@ -410,9 +570,9 @@ mod tests {
             route: 3,
             ..Head::new(Kind::Request)
         };
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         put_frame(&mut out, head, b"", b"payload", checksum);
-        out
+        BytesMut::from(&out[..])
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Opening {
     }
 
     /// Appends the bytes.
-    pub fn encode(&self, out: &mut BytesMut) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_slice(&MAGIC);
         let kind = match self {
@@ -290,7 +290,7 @@ impl Hello {
         })
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut Vec<u8>) {
         out.put_u16_le(self.version_min);
         out.put_u16_le(self.version_max);
         out.put_u32_le(self.offered);
@@ -334,7 +334,7 @@ impl Welcome {
         })
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut Vec<u8>) {
         out.put_u16_le(self.version);
         out.put_u16_le(0);
         out.put_u32_le(self.features);
@@ -384,7 +384,7 @@ impl Refuse {
         })
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut Vec<u8>) {
         out.put_u16_le(self.version_min);
         out.put_u16_le(self.version_max);
         out.put_u16_le(self.reason as u16);

@@ -1,6 +1,6 @@
 //! Optional parts of a frame or an opening: tag, length, value. `docs/protocol.md`, section 3.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::error::{Trace, WireError, WireFault};
 use crate::limits::PARTS_MAX;
@@ -93,7 +93,7 @@ impl<'a> Iterator for Parts<'a> {
 }
 
 /// Appends one part. A value over 65,535 bytes is the caller's mistake and is cut.
-pub fn put_part(out: &mut BytesMut, tag: u8, value: &[u8]) {
+pub fn put_part(out: &mut impl BufMut, tag: u8, value: &[u8]) {
     let value = &value[..value.len().min(usize::from(u16::MAX))];
     out.put_u8(tag);
     out.put_u16_le(value.len() as u16);
@@ -101,6 +101,6 @@ pub fn put_part(out: &mut BytesMut, tag: u8, value: &[u8]) {
 }
 
 /// Appends the trace part.
-pub fn put_trace(out: &mut BytesMut, trace: &Trace) {
+pub fn put_trace(out: &mut impl BufMut, trace: &Trace) {
     put_part(out, PartTag::Trace as u8, &trace.to_wire());
 }

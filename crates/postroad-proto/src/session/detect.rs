@@ -107,7 +107,7 @@ impl Detect {
         self.event.take()
     }
 
-    pub(super) fn poll_transmit(&mut self, _out: &mut BytesMut) -> bool {
+    pub(super) fn poll_transmit(&mut self, _out: &mut Vec<u8>) -> bool {
         false
     }
 

@@ -189,7 +189,33 @@ pub struct Request {
     pub payload: Bytes,
 }
 
+impl Default for Request {
+    /// An empty one, to be filled.
+    fn default() -> Self {
+        Self {
+            id: None,
+            route: RouteRef::Unsaid,
+            priority: 0,
+            qos: 0,
+            codec: 0,
+            attempt: 0,
+            deadline: Time::NEVER,
+            extras: None,
+            payload: Bytes::new(),
+        }
+    }
+}
+
 impl Request {
+    /// What the bytes `class` and `form` of a native head say.
+    #[inline]
+    fn set_flags(&mut self, class: u8, form: u8) {
+        self.priority = class & 7;
+        self.qos = class >> 3 & 3;
+        self.codec = form & 15;
+        self.attempt = form >> 4 & 7;
+    }
+
     /// The trace it belongs to.
     #[must_use]
     pub fn trace(&self) -> Option<Trace> {
@@ -221,7 +247,7 @@ pub struct Call<'a> {
     /// The route's name.
     pub route: &'a str,
     /// The payload.
-    pub payload: Bytes,
+    pub payload: &'a Bytes,
     /// Its codec.
     pub codec: u8,
     /// 0 to 7, 7 most urgent.
@@ -443,12 +469,15 @@ pub enum Event {
 
 /// Where the commonest events go; see [`Session::handle_bytes_into`].
 pub trait Sink {
-    /// A request or one-way message to handle.
-    fn request(&mut self, events: &mut VecDeque<Event>, request: Request);
-    /// A call of this end is over.
-    fn finished(&mut self, events: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>);
-    /// Whether no more should come before what came was taken.
-    fn is_full(&self) -> bool;
+    /// A request or one-way message to handle: `fill` writes it where it is to lie, so that it is
+    /// not moved.
+    fn request(&mut self, events: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request));
+    /// A call of this end has its answer.
+    fn replied(&mut self, events: &mut VecDeque<Event>, id: CallId, reply: Reply);
+    /// A call of this end has failed.
+    fn failed(&mut self, events: &mut VecDeque<Event>, id: CallId, failure: Failure);
+    /// How many more may come before what came is taken.
+    fn room(&self) -> usize;
 }
 
 /// Queues them with the others.
@@ -456,17 +485,23 @@ struct Queue;
 
 impl Sink for Queue {
     #[inline]
-    fn request(&mut self, events: &mut VecDeque<Event>, request: Request) {
+    fn request(&mut self, events: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
+        let mut request = Request::default();
+        fill(&mut request);
         events.push_back(Event::Request(request));
     }
 
     #[inline]
-    fn finished(&mut self, events: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>) {
-        events.push_back(Event::Finished(id, end));
+    fn replied(&mut self, events: &mut VecDeque<Event>, id: CallId, reply: Reply) {
+        events.push_back(Event::Finished(id, Ok(reply)));
     }
 
-    fn is_full(&self) -> bool {
-        false
+    fn failed(&mut self, events: &mut VecDeque<Event>, id: CallId, failure: Failure) {
+        events.push_back(Event::Finished(id, Err(failure)));
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
     }
 }
 
@@ -599,7 +634,7 @@ impl Session {
     /// flight.
     #[inline]
     pub fn respond(&mut self, now: Time, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
-        self.respond_with(now, id, &answer)
+        self.respond_with(now, id, answer.as_ref())
     }
 
     /// The same with an answer that is looked at where it lies.
@@ -608,11 +643,13 @@ impl Session {
         &mut self,
         now: Time,
         id: CallId,
-        answer: &Result<Reply, ErrorBody>,
+        answer: Result<&Reply, &ErrorBody>,
     ) -> bool {
         match self {
             Self::Native(session) => session.respond(now, id, answer),
-            Self::Dialect(session) => session.respond(now, id, answer.clone()),
+            Self::Dialect(session) => {
+                session.respond(now, id, answer.cloned().map_err(ErrorBody::clone))
+            }
             Self::Detect(_) => false,
         }
     }
@@ -646,7 +683,7 @@ impl Session {
 
     /// Appends the next bytes to write; false if there are none.
     #[inline]
-    pub fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         each!(self, session => session.poll_transmit(out))
     }
 

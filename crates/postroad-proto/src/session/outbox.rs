@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::frame::{Head, Kind, MORE, PartTag, put_frame};
 use crate::limits::{
@@ -27,16 +27,54 @@ impl Place {
 #[derive(Debug)]
 struct Bulk {
     head: Head,
-    parts: BytesMut,
+    parts: Vec<u8>,
     payload: Bytes,
     started: bool,
+}
+
+/// Whole encoded frames, in order.
+#[derive(Debug, Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    /// Bytes that were taken. They are given back when all are.
+    taken: usize,
+}
+
+impl Frames {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    /// Moves the first `len` bytes behind `out`; all of them by exchanging the buffers, where `out`
+    /// is empty and that saves more than it costs.
+    fn take(&mut self, len: usize, out: &mut Vec<u8>) {
+        if len < self.len() {
+            out.extend_from_slice(&self.rest()[..len]);
+            self.taken += len;
+            return;
+        }
+        if out.is_empty() && self.taken == 0 && len >= SWAP_MIN {
+            std::mem::swap(&mut self.bytes, out);
+        } else {
+            out.extend_from_slice(self.rest());
+        }
+        self.bytes.clear();
+        self.taken = 0;
+    }
 }
 
 /// The queue of one priority.
 #[derive(Debug, Default)]
 struct Class {
-    /// Whole encoded frames, in order.
-    small: BytesMut,
+    small: Frames,
     /// Calls and answers that need fragments; they take turns.
     bulk: VecDeque<Bulk>,
     /// One-way messages that need fragments, and those behind them: strictly in order (M-027).
@@ -47,6 +85,9 @@ struct Class {
     passed_over: u32,
 }
 
+/// Bytes under which copying is cheaper than leaving a large buffer with a connection that may not
+/// need it again.
+const SWAP_MIN: usize = 4096;
 /// The byte of a head that says its kind.
 const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
@@ -54,7 +95,7 @@ const SKIPPABLE: u8 = 1 << 7;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    control: BytesMut,
+    control: Vec<u8>,
     /// By priority; most connections use one or two.
     classes: [Option<Box<Class>>; 8],
     /// Bit p is set if class p may have work; saves looking at eight empty queues.
@@ -69,7 +110,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(checksum: bool) -> Self {
-        let (control, classes) = (BytesMut::new(), Default::default());
+        let (control, classes) = (Vec::new(), Default::default());
         Self {
             control,
             classes,
@@ -110,7 +151,7 @@ impl Outbox {
     }
 
     /// An opening, which is no frame.
-    pub(super) fn control_mut(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn control_mut(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.control.len();
         write(&mut self.control);
         self.bytes += self.control.len() - before;
@@ -125,9 +166,10 @@ impl Outbox {
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
         if parts.len() + payload.len() <= self.fragment && !behind {
-            let (before, at) = (class.small.len(), class.enqueued);
-            put_frame(&mut class.small, head, parts, payload, self.checksum);
-            let len = class.small.len() - before;
+            let small = &mut class.small.bytes;
+            let (before, at) = (small.len(), class.enqueued);
+            put_frame(small, head, parts, payload, self.checksum);
+            let len = small.len() - before;
             class.enqueued += len as u64;
             self.bytes += len;
             return Place {
@@ -139,7 +181,7 @@ impl Outbox {
         self.bytes += parts.len() + payload.len();
         let bulk = Bulk {
             head,
-            parts: BytesMut::from(parts),
+            parts: parts.to_vec(),
             payload: payload.clone(),
             started: false,
         };
@@ -177,9 +219,10 @@ impl Outbox {
         if class.taken > place.at {
             return false;
         }
-        let start = (place.at - class.taken) as usize;
-        let end = start + frame_bytes(&class.small[start..], self.checksum);
-        let frame = &mut class.small[start..end];
+        let small = &mut class.small;
+        let start = small.taken + (place.at - class.taken) as usize;
+        let end = start + frame_bytes(&small.bytes[start..], self.checksum);
+        let frame = &mut small.bytes[start..end];
         frame[KIND_AT] |= SKIPPABLE;
         if self.checksum {
             let (covered, sum) = frame.split_at_mut(end - start - CHECKSUM_BYTES);
@@ -200,11 +243,12 @@ impl Outbox {
     /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about
     /// one fragment, so that what becomes urgent meanwhile need not wait for more (M-026).
     #[inline]
-    pub(super) fn transmit(&mut self, out: &mut BytesMut) -> bool {
+    pub(super) fn transmit(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         if !self.control.is_empty() {
             self.bytes -= self.control.len();
-            move_all(&mut self.control, out);
+            // Control is rare: nobody keeps memory for it.
+            out.extend_from_slice(&std::mem::take(&mut self.control));
         }
         if self.busy != 0 {
             self.transmit_classes(out, before + self.transmit);
@@ -212,7 +256,7 @@ impl Outbox {
         out.len() > before
     }
 
-    fn transmit_classes(&mut self, out: &mut BytesMut, until: usize) {
+    fn transmit_classes(&mut self, out: &mut Vec<u8>, until: usize) {
         let starved = self.starved();
         if let Some(index) = starved {
             self.take(index, out, out.len() + 1);
@@ -232,7 +276,7 @@ impl Outbox {
     }
 
     /// Takes from one class; whether it has more.
-    fn take(&mut self, index: usize, out: &mut BytesMut, until: usize) -> bool {
+    fn take(&mut self, index: usize, out: &mut Vec<u8>, until: usize) -> bool {
         let Some(class) = &mut self.classes[index] else {
             return false;
         };
@@ -268,7 +312,7 @@ impl Class {
 
     /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes
     /// that was.
-    fn take(&mut self, out: &mut BytesMut, until: usize, cut: (usize, bool)) -> usize {
+    fn take(&mut self, out: &mut Vec<u8>, until: usize, cut: (usize, bool)) -> usize {
         if !self.small.is_empty() {
             return self.take_small(out, until, cut.1);
         }
@@ -292,22 +336,19 @@ impl Class {
         taken
     }
 
-    fn take_small(&mut self, out: &mut BytesMut, until: usize, checksum: bool) -> usize {
-        let before = out.len();
-        if before + self.small.len() <= until {
-            move_all(&mut self.small, out);
-        } else {
-            let room = until.saturating_sub(before).max(1);
-            let mut end = 0;
-            while end < room && end < self.small.len() {
-                end += frame_bytes(&self.small[end..], checksum);
+    fn take_small(&mut self, out: &mut Vec<u8>, until: usize, checksum: bool) -> usize {
+        let (all, room) = (self.small.len(), until.saturating_sub(out.len()).max(1));
+        let mut len = all;
+        if all > room {
+            let rest = self.small.rest();
+            len = 0;
+            while len < room && len < all {
+                len += frame_bytes(&rest[len..], checksum);
             }
-            out.extend_from_slice(&self.small[..end]);
-            self.small.advance(end);
         }
-        let taken = out.len() - before;
-        self.taken += taken as u64;
-        taken
+        self.small.take(len, out);
+        self.taken += len as u64;
+        len
     }
 }
 
@@ -315,16 +356,6 @@ impl Class {
 fn frame_bytes(queue: &[u8], checksum: bool) -> usize {
     let body = u32::from_le_bytes([queue[0], queue[1], queue[2], 0]) as usize;
     HEAD_BYTES + body + if checksum { CHECKSUM_BYTES } else { 0 }
-}
-
-/// Moves all of `from` behind `out`: by exchanging the buffers where `out` is empty.
-fn move_all(from: &mut BytesMut, out: &mut BytesMut) {
-    if out.is_empty() {
-        std::mem::swap(from, out);
-    } else {
-        out.extend_from_slice(from);
-    }
-    from.clear();
 }
 
 impl Bulk {
@@ -337,7 +368,7 @@ impl Bulk {
     }
 
     /// Appends the next fragment; how many queued bytes that was.
-    fn put_fragment(&mut self, out: &mut BytesMut, (fragment, checksum): (usize, bool)) -> usize {
+    fn put_fragment(&mut self, out: &mut Vec<u8>, (fragment, checksum): (usize, bool)) -> usize {
         let queued = self.len();
         let len = self.payload.len().min(fragment);
         let last = len == self.payload.len();
@@ -374,6 +405,8 @@ impl Bulk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
+
     use crate::frame::{Frame, FrameDecoder};
 
     fn request(priority: u8, id: u32) -> Head {
@@ -385,8 +418,9 @@ mod tests {
     }
 
     fn next_frames(outbox: &mut Outbox) -> Vec<Frame> {
-        let (mut out, mut frames) = (BytesMut::new(), Vec::new());
+        let (mut out, mut frames) = (Vec::new(), Vec::new());
         outbox.transmit(&mut out);
+        let mut out = BytesMut::from(&out[..]);
         let decoder = FrameDecoder {
             max_body: 1 << 20,
             checksum: false,
@@ -461,15 +495,16 @@ mod tests {
             let mut outbox = Outbox::new(checksum);
             let first = outbox.push(request(3, 1), &[], &Bytes::from_static(b"x"));
             let large = outbox.push(request(3, 2), &[], &Bytes::from(vec![0; 1 << 20]));
-            outbox.transmit(&mut BytesMut::new());
+            outbox.transmit(&mut Vec::new());
             outbox.push(request(3, 3), &[], &Bytes::from_static(b"before"));
             let small = outbox.push(request(3, 4), &[], &Bytes::from_static(b"taken back"));
             outbox.push(request(3, 5), &[], &Bytes::from_static(b"behind"));
             let whole = outbox.push(request(3, 6), &[], &Bytes::from(vec![0; 1 << 20]));
             assert!(!outbox.withdraw(first, 1) && !outbox.withdraw(large, 2));
             assert!(outbox.withdraw(small, 4) && outbox.withdraw(whole, 6));
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             outbox.transmit(&mut out);
+            let mut out = BytesMut::from(&out[..]);
             let decoder = FrameDecoder {
                 max_body: 1 << 20,
                 checksum,

@@ -59,16 +59,23 @@ impl Deadlines {
 }
 
 /// One call that this end has made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outgoing {
     pub(super) deadline: Time,
     pub(super) place: Place,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     generation: u16,
-    call: Option<Outgoing>,
+    is_live: bool,
+    call: Outgoing,
+}
+
+impl Slot {
+    fn live(&self) -> Option<&Outgoing> {
+        self.is_live.then_some(&self.call)
+    }
 }
 
 /// The caller's table: ids out, guarded against late answers (M-016).
@@ -116,10 +123,7 @@ impl CallerSlots {
                 return None;
             }
             self.free.push(u16::try_from(self.slots.len()).ok()?);
-            self.slots.push(Slot {
-                generation: 0,
-                call: None,
-            });
+            self.slots.push(Slot::default());
         }
         let index = *self.free.last()?;
         Some(CallId::new(
@@ -132,7 +136,9 @@ impl CallerSlots {
     #[inline]
     pub(super) fn occupy(&mut self, call: Outgoing) {
         if let Some(index) = self.free.pop() {
-            self.slots[usize::from(index)].call = Some(call);
+            let slot = &mut self.slots[usize::from(index)];
+            slot.call = call;
+            slot.is_live = true;
             self.deadlines.add(call.deadline);
         }
     }
@@ -144,10 +150,7 @@ impl CallerSlots {
             && let Ok(index) = u16::try_from(self.slots.len())
         {
             self.free.push(index);
-            self.slots.push(Slot {
-                generation: 0,
-                call: None,
-            });
+            self.slots.push(Slot::default());
         } else {
             self.free.rotate_right(1);
         }
@@ -156,7 +159,7 @@ impl CallerSlots {
     /// The live call in this slot, whatever its generation.
     pub(super) fn live_at(&self, index: u16) -> Option<CallId> {
         let slot = self.slots.get(usize::from(index))?;
-        slot.call.map(|_| CallId::new(index, slot.generation))
+        slot.live().map(|_| CallId::new(index, slot.generation))
     }
 
     /// Ends the call, or counts a late answer.
@@ -165,8 +168,10 @@ impl CallerSlots {
         let index = id.index();
         if let Some(slot) = self.slots.get_mut(usize::from(index))
             && slot.generation == id.generation()
-            && let Some(call) = slot.call.take()
+            && slot.is_live
         {
+            slot.is_live = false;
+            let call = slot.call;
             slot.generation = slot.generation.wrapping_add(1) & GENERATION_MASK;
             self.free.push(index);
             return Some(call);
@@ -178,13 +183,13 @@ impl CallerSlots {
     pub(super) fn is_live(&self, id: CallId) -> bool {
         self.slots
             .get(usize::from(id.index()))
-            .is_some_and(|slot| slot.generation == id.generation() && slot.call.is_some())
+            .is_some_and(|slot| slot.generation == id.generation() && slot.is_live)
     }
 
     fn live(&self) -> impl Iterator<Item = (u32, &Outgoing)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let id = CallId::new(index as u16, slot.generation);
-            slot.call.as_ref().map(|call| (id.0, call))
+            slot.live().map(|call| (id.0, call))
         })
     }
 
@@ -215,19 +220,30 @@ pub(super) enum Accepted {
     Beyond,
 }
 
-/// One call that this end serves.
+/// One call that this end serves, or has served.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
     pub(super) id: CallId,
-    pub(super) deadline: Time,
     pub(super) priority: u8,
+    is_live: bool,
+    pub(super) deadline: Time,
     pub(super) since: Time,
+}
+
+impl Incoming {
+    const NONE: Self = Self {
+        id: CallId(0),
+        priority: 0,
+        is_live: false,
+        deadline: Time(0),
+        since: Time(0),
+    };
 }
 
 /// The callee's table, indexed by the caller's slots.
 #[derive(Debug)]
 pub(super) struct CalleeSlots {
-    slots: Vec<Option<Incoming>>,
+    slots: Vec<Incoming>,
     in_flight: usize,
     max: usize,
     deadlines: Deadlines,
@@ -252,20 +268,32 @@ impl CalleeSlots {
     }
 
     #[inline]
-    pub(super) fn accept(&mut self, call: Incoming) -> Accepted {
-        let index = usize::from(call.id.index());
+    pub(super) fn accept(
+        &mut self,
+        id: CallId,
+        deadline: Time,
+        priority: u8,
+        since: Time,
+    ) -> Accepted {
+        let index = usize::from(id.index());
         if index >= self.max {
             return Accepted::Beyond;
         }
         if index >= self.slots.len() {
-            self.slots.resize(index + 1, None);
+            self.slots.resize(index + 1, Incoming::NONE);
         }
-        let older = self.slots[index].map(|older| older.id);
-        if older == Some(call.id) {
+        let slot = &mut self.slots[index];
+        let older = slot.is_live.then_some(slot.id);
+        if older == Some(id) {
             return Accepted::Duplicate;
         }
-        self.slots[index] = Some(call);
-        self.deadlines.add(call.deadline);
+        // Field by field: a struct that is put together and then moved has to wait for itself.
+        slot.id = id;
+        slot.priority = priority;
+        slot.is_live = true;
+        slot.deadline = deadline;
+        slot.since = since;
+        self.deadlines.add(deadline);
         match older {
             Some(older) => Accepted::Replaced(older),
             None => {
@@ -278,23 +306,26 @@ impl CalleeSlots {
     #[inline]
     pub(super) fn finish(&mut self, id: CallId) -> Option<Incoming> {
         let slot = self.slots.get_mut(usize::from(id.index()))?;
-        if slot.is_some_and(|call| call.id == id) {
+        if slot.is_live && slot.id == id {
             self.in_flight -= 1;
-            return slot.take();
+            slot.is_live = false;
+            return Some(*slot);
         }
         None
     }
 
     pub(super) fn expire(&mut self, now: Time) -> Vec<CallId> {
         let (mut due, mut deadlines) = (Vec::new(), self.deadlines);
-        let live = self.slots.iter().flatten().map(|call| (call.id.0, call));
+        let live = self.slots.iter().filter(|call| call.is_live);
+        let live = live.map(|call| (call.id.0, call));
         deadlines.expire(now, live, |call| call.deadline, &mut due);
         self.deadlines = deadlines;
         due.into_iter().map(CallId).collect()
     }
 
     pub(super) fn ids(&self) -> Vec<CallId> {
-        self.slots.iter().flatten().map(|call| call.id).collect()
+        let live = self.slots.iter().filter(|call| call.is_live);
+        live.map(|call| call.id).collect()
     }
 }
 
@@ -353,19 +384,14 @@ mod tests {
     #[test]
     fn the_same_slot_with_a_new_generation_replaces_and_with_the_same_is_a_fault_m_017() {
         let mut slots = CalleeSlots::new(4);
-        let incoming = |index, generation| Incoming {
-            id: CallId::new(index, generation),
-            deadline: Time::NEVER,
-            priority: 0,
-            since: Time(0),
+        let mut accept = |index, generation| {
+            let id = CallId::new(index, generation);
+            slots.accept(id, Time::NEVER, 0, Time(0))
         };
-        assert_eq!(slots.accept(incoming(3, 0)), Accepted::New);
-        assert_eq!(slots.accept(incoming(3, 0)), Accepted::Duplicate);
-        assert_eq!(
-            slots.accept(incoming(3, 1)),
-            Accepted::Replaced(CallId::new(3, 0))
-        );
-        assert_eq!(slots.accept(incoming(4, 0)), Accepted::Beyond);
+        assert_eq!(accept(3, 0), Accepted::New);
+        assert_eq!(accept(3, 0), Accepted::Duplicate);
+        assert_eq!(accept(3, 1), Accepted::Replaced(CallId::new(3, 0)));
+        assert_eq!(accept(4, 0), Accepted::Beyond);
         assert!(slots.finish(CallId::new(3, 0)).is_none());
         assert_eq!(slots.in_flight(), 1);
     }

@@ -168,7 +168,7 @@ impl Pair {
 
     /// Writes what both ends have to write.
     pub fn transmit(&mut self) {
-        let (mut out, conditions) = (BytesMut::new(), self.conditions);
+        let (mut out, conditions) = (Vec::new(), self.conditions);
         while self.client.session.poll_transmit(&mut out) {
             self.to_server
                 .send(self.now, &out, conditions, &mut self.random);
@@ -265,7 +265,7 @@ impl Pair {
         let payload = Bytes::from_static(payload);
         self.client
             .session
-            .call(self.now, &call("echo", payload, deadline))
+            .call(self.now, &call("echo", &payload, deadline))
     }
 
     /// The next request that the server was given.
@@ -308,7 +308,7 @@ impl Pair {
     }
 }
 
-pub fn call(route: &str, payload: Bytes, deadline: Time) -> Call<'_> {
+pub fn call<'a>(route: &'a str, payload: &'a Bytes, deadline: Time) -> Call<'a> {
     Call {
         route,
         payload,
@@ -337,7 +337,7 @@ pub fn opened() -> Pair {
 
 /// Sends a frame that the client's session would never send.
 pub fn inject(pair: &mut Pair, head: Head, parts: &[u8], payload: &[u8]) {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     put_frame(&mut out, head, parts, payload, true);
     let conditions = pair.conditions;
     pair.to_server

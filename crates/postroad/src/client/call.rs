@@ -1,9 +1,9 @@
 //! One call: its settings, its deadline, its way to an answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,25 +32,29 @@ pub struct CallBuilder<'a> {
     route: &'a str,
     timeout: Option<Duration>,
     priority: Option<u8>,
-    trace: Option<Trace>,
     attempt: u8,
     no_retry: bool,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few calls have, and so is not moved with all of them.
+#[derive(Clone, Debug, Default)]
+struct Extras {
+    trace: Option<Trace>,
     metadata: Vec<(String, Bytes)>,
 }
 
 impl<'a> CallBuilder<'a> {
     #[inline]
     pub(super) fn new(client: &'a Client, route: &'a str) -> Self {
-        let (timeout, priority, trace) = (None, None, None);
         Self {
             client,
             route,
-            timeout,
-            priority,
-            trace,
+            timeout: None,
+            priority: None,
             attempt: 0,
             no_retry: false,
-            metadata: Vec::new(),
+            extras: None,
         }
     }
 
@@ -74,13 +78,14 @@ impl<'a> CallBuilder<'a> {
     /// The trace that the call belongs to. Default: that of the handler that makes the call.
     #[inline]
     pub fn trace(mut self, trace: Trace) -> Self {
-        self.trace = Some(trace);
+        self.extras.get_or_insert_default().trace = Some(trace);
         self
     }
 
     /// Adds a key and its value.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.metadata.push((key.into(), value.into()));
+        let metadata = &mut self.extras.get_or_insert_default().metadata;
+        metadata.push((key.into(), value.into()));
         self
     }
 
@@ -163,8 +168,7 @@ impl<'a> CallBuilder<'a> {
         self,
         payload: impl Into<Bytes>,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send {
-        let payload = payload.into();
-        async move { Ok(self.run(numbers::RAW, payload).await?.payload) }
+        Raw(self.run(numbers::RAW, payload.into()))
     }
 
     /// Calls with bytes of a codec by number, and tells the answer's.
@@ -192,13 +196,13 @@ impl<'a> CallBuilder<'a> {
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
         let context = Context::current();
         let patience = self.patience(context.as_ref());
-        let mut call = self.spec(codec, payload, context.as_ref());
+        let mut call = self.spec(codec, &payload, context.as_ref());
         // Whoever sends without end must not keep the driver from writing.
         tokio::task::coop::consume_budget().await;
         if let Some(connection) = self.client.keeper.current() {
             match connection.send(&mut call, patience) {
                 Err(Failure::NotOpen) => {}
-                result => return result.map_err(|failure| self.failed(failure, patience)),
+                result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
             }
         }
         let (patience, deadline) = patience.starting_now();
@@ -208,15 +212,16 @@ impl<'a> CallBuilder<'a> {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(deadline).await;
                 }
-                result => return result.map_err(|failure| self.failed(failure, patience)),
+                result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
             }
         }
     }
 
-    fn failed(&self, failure: Failure, patience: Patience) -> CallError {
+    #[cold]
+    fn failed(&self, failure: Failure, timeout: Duration) -> CallError {
         match failure {
             Failure::NotOpen => self.client.keeper.not_connected(),
-            other => CallError::from_failure(other, patience.timeout),
+            other => CallError::from_failure(other, timeout),
         }
     }
 
@@ -242,12 +247,13 @@ impl<'a> CallBuilder<'a> {
 
     /// The call as the session takes it; its deadline is set when it is made.
     #[inline]
-    fn spec(&self, codec: u8, payload: Bytes, context: Option<&Context>) -> Call<'_> {
-        let trace = self
-            .trace
-            .or_else(|| context.and_then(|context| context.trace));
+    fn spec<'b>(&'b self, codec: u8, payload: &'b Bytes, context: Option<&Context>) -> Call<'b> {
+        let (mut trace, mut metadata) = (None, [].as_slice());
+        if let Some(extras) = &self.extras {
+            (trace, metadata) = (extras.trace, &extras.metadata);
+        }
+        let trace = trace.or_else(|| context.and_then(|context| context.trace));
         // A trace costs bytes on the wire: it begins where somebody looks.
-        let is_watched = || tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG);
         let trace = trace
             .map(trace::child_of)
             .or_else(|| is_watched().then(trace::new));
@@ -263,39 +269,46 @@ impl<'a> CallBuilder<'a> {
             attempt: self.attempt,
             no_retry: self.no_retry,
             trace,
-            metadata: &self.metadata,
+            metadata,
         }
     }
 
-    async fn run(&self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
-        let context = Context::current();
-        let patience = self.patience(context.as_ref());
-        let mut call = self.spec(codec, payload, context.as_ref());
-        // Nearly always there is a connection, and it lives.
-        if let Some(connection) = self.client.keeper.current() {
-            match Answering::new(connection, &mut call, patience).await {
-                Err(Failure::NotOpen) => {}
-                result => return self.finish(&call, result, patience),
-            }
+    #[inline]
+    fn run(self, codec: u8, payload: Bytes) -> Calling<'a> {
+        Calling {
+            builder: self,
+            codec,
+            payload,
+            stage: Stage::New,
         }
-        Box::pin(self.run_patiently(&mut call, patience)).await
     }
 
     /// Waits for a connection, and for another if that one ends before the call is sent.
-    async fn run_patiently(
-        &self,
-        call: &mut Call<'_>,
-        patience: Patience,
-    ) -> Result<Reply, CallError> {
-        let (patience, deadline) = patience.starting_now();
+    async fn run_patiently(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
+        let context = Context::current();
+        let (patience, deadline) = self.patience(context.as_ref()).starting_now();
+        let mut call = self.spec(codec, &payload, context.as_ref());
         loop {
             let connection = self.client.keeper.connected(deadline).await?;
-            match Answering::new(connection, call, patience).await {
+            let make = |cx: &mut TaskContext<'_>| {
+                let connection = Arc::clone(&connection);
+                Poll::Ready(Answering::begin(
+                    connection,
+                    &mut call,
+                    patience,
+                    cx.waker(),
+                ))
+            };
+            let result = match poll_fn(make).await {
+                Ok(answering) => answering.await,
+                Err(failure) => Err(failure),
+            };
+            match result {
                 // The connection ended between finding it and calling: nothing was sent.
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(deadline).await;
                 }
-                result => return self.finish(call, result, patience),
+                result => return self.finish(call.trace, result, patience.timeout),
             }
         }
     }
@@ -303,24 +316,115 @@ impl<'a> CallBuilder<'a> {
     #[inline]
     fn finish(
         &self,
-        call: &Call<'_>,
+        trace: Option<Trace>,
         result: Result<Reply, Failure>,
-        patience: Patience,
+        timeout: Duration,
     ) -> Result<Reply, CallError> {
-        let result = result.map_err(|failure| self.failed(failure, patience));
-        self.observe(call, result.as_ref().err());
+        let result = result.map_err(|failure| self.failed(failure, timeout));
+        if is_watched() {
+            self.observe(trace, result.as_ref().err());
+        }
         result
     }
 
-    fn observe(&self, call: &Call<'_>, error: Option<&CallError>) {
-        if tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG) {
-            let trace = call.trace.map(tracing::field::display);
-            let error = error.map(tracing::field::display);
-            let endpoint = self.client.endpoint();
-            tracing::debug!(
-                target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
-            );
+    #[cold]
+    fn observe(&self, trace: Option<Trace>, error: Option<&CallError>) {
+        let trace = trace.map(tracing::field::display);
+        let error = error.map(tracing::field::display);
+        let endpoint = self.client.endpoint();
+        tracing::debug!(
+            target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
+        );
+    }
+}
+
+#[inline]
+fn is_watched() -> bool {
+    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
+}
+
+/// How far a call has come.
+enum Stage<'a> {
+    /// It is sent when it is first polled.
+    New,
+    /// It was sent on the connection that was there, with this timeout. The trace is for whoever
+    /// watches.
+    Sent(Answering, Duration, Option<Box<Trace>>),
+    /// There was no connection; what rarely happens has its memory elsewhere.
+    Patient(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send + 'a>>),
+    Over,
+}
+
+/// One call and its answer. One future with few fields, because what is made and moved for every
+/// call counts.
+struct Calling<'a> {
+    builder: CallBuilder<'a>,
+    codec: u8,
+    payload: Bytes,
+    stage: Stage<'a>,
+}
+
+impl Calling<'_> {
+    /// Sends the call where there is a connection, which nearly always there is.
+    #[inline]
+    fn begin(&mut self, waker: &Waker) -> Result<(), Option<CallError>> {
+        let context = Context::current();
+        let patience = self.builder.patience(context.as_ref());
+        let mut call = self
+            .builder
+            .spec(self.codec, &self.payload, context.as_ref());
+        let connection = self.builder.client.keeper.current().ok_or(None)?;
+        match Answering::begin(connection, &mut call, patience, waker) {
+            Ok(answering) => {
+                self.stage = Stage::Sent(answering, patience.timeout, call.trace.map(Box::new));
+                Ok(())
+            }
+            Err(Failure::NotOpen) => Err(None),
+            Err(failure) => Err(Some(self.builder.failed(failure, patience.timeout))),
         }
+    }
+}
+
+impl Future for Calling<'_> {
+    type Output = Result<Reply, CallError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Stage::New = this.stage {
+            match this.begin(cx.waker()) {
+                Ok(()) => return Poll::Pending,
+                Err(Some(error)) => return Poll::Ready(Err(error)),
+                Err(None) => {
+                    let (builder, payload) = (this.builder.clone(), this.payload.clone());
+                    let patient = builder.run_patiently(this.codec, payload);
+                    this.stage = Stage::Patient(Box::pin(patient));
+                }
+            }
+        }
+        let result = match &mut this.stage {
+            Stage::Sent(answering, timeout, trace) => {
+                let result = ready!(Pin::new(answering).poll(cx));
+                let trace = trace.take().map(|trace| *trace);
+                this.builder.finish(trace, result, *timeout)
+            }
+            Stage::Patient(patient) => ready!(patient.as_mut().poll(cx)),
+            Stage::New | Stage::Over => Err(this.builder.client.keeper.not_connected()),
+        };
+        this.stage = Stage::Over;
+        Poll::Ready(result)
+    }
+}
+
+/// A call whose answer is bytes.
+struct Raw<'a>(Calling<'a>);
+
+impl Future for Raw<'_> {
+    type Output = Result<Bytes, CallError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(|reply| reply.payload)
     }
 }
 
@@ -332,50 +436,42 @@ fn decode<R: DeserializeOwned>(reply: &Reply) -> Result<R, CallError> {
     })
 }
 
-/// Sends the call when it is first polled, then waits in the connection's table. Dropping it
-/// cancels the call.
-struct Answering<'a, 'b> {
+/// Waits in the connection's table for the answer to a call that was sent. Dropping it cancels the
+/// call.
+struct Answering {
     connection: Arc<Connection>,
-    call: &'a mut Call<'b>,
-    patience: Patience,
     key: Option<WaiterKey>,
 }
 
-impl<'a, 'b> Answering<'a, 'b> {
+impl Answering {
     #[inline]
-    fn new(connection: Arc<Connection>, call: &'a mut Call<'b>, patience: Patience) -> Self {
-        Self {
-            connection,
-            call,
-            patience,
-            key: None,
-        }
+    fn begin(
+        connection: Arc<Connection>,
+        call: &mut Call<'_>,
+        patience: Patience,
+        waker: &Waker,
+    ) -> Result<Self, Failure> {
+        let key = Some(connection.call(call, patience, waker)?);
+        Ok(Self { connection, key })
     }
 }
 
-impl Future for Answering<'_, '_> {
+impl Future for Answering {
     type Output = Result<Reply, Failure>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        match this.key {
-            None => match this.connection.call(this.call, this.patience, cx.waker()) {
-                Ok(key) => {
-                    this.key = Some(key);
-                    Poll::Pending
-                }
-                Err(failure) => Poll::Ready(Err(failure)),
-            },
-            Some(key) => {
-                let answer = ready!(this.connection.poll_answer(key, cx.waker()));
-                this.key = None;
-                Poll::Ready(answer)
-            }
-        }
+        let Some(key) = self.key else {
+            return Poll::Ready(Err(Failure::NotOpen));
+        };
+        let answer = ready!(self.connection.poll_answer(key, cx.waker()));
+        self.key = None;
+        Poll::Ready(answer.map_err(|failure| *failure))
     }
 }
 
-impl Drop for Answering<'_, '_> {
+impl Drop for Answering {
+    #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.connection.abandon(key);

@@ -135,7 +135,7 @@ impl Producer {
         let mut patience = Patience { timeout, limit };
         let mut call = Call {
             route: &self.route,
-            payload,
+            payload: &payload,
             codec: self.codec,
             priority: self.priority,
             deadline: Time::NEVER,

@@ -1,5 +1,6 @@
 //! What callers, handlers and the driver of one connection share.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -8,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
-use postroad_proto::error::ErrorBody;
 use postroad_proto::session::{
     Call, CallId, CloseReason, Event, Failure, Reply, Request, Session, Sink,
 };
@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::waiters::{Answer, WaiterKey, Waiters};
 use super::{ANSWERS_AT_ONCE, BATCH_MAX};
 use crate::clock;
+use crate::error::Error;
 use crate::transport::Writer;
 
 /// Where a connection stands, for whoever watches it.
@@ -56,7 +57,7 @@ impl Patience {
 }
 
 /// An answer to a request.
-pub(crate) type Answered = Result<Reply, ErrorBody>;
+pub(crate) type Answered = Result<Reply, Error>;
 
 /// Handles the requests of one connection; its driver owns it.
 pub(crate) trait Service: Send {
@@ -83,55 +84,83 @@ impl Answers {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, id: CallId, answer: Answered) {
-        self.bytes += answer.as_ref().map_or(0, |reply| reply.payload.len());
-        self.list.push((id, answer));
+    pub(crate) fn reply(&mut self, id: CallId, reply: Reply) {
+        self.bytes += reply.payload.len();
+        self.list.push((id, Ok(reply)));
+    }
+
+    pub(crate) fn fail(&mut self, id: CallId, error: Error) {
+        self.list.push((id, Err(error)));
     }
 }
 
-/// Requests in the order in which they came.
+/// Requests in the order in which they came, in places that are filled again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
-    list: Vec<Request>,
-    /// How many of them were started.
+    places: Vec<Request>,
+    /// How many of the places are filled.
+    len: usize,
+    /// How many of those were started.
     started: usize,
 }
 
 impl Arrived {
     pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.len == 0
     }
 
     /// The next to start; it is passed when [`Self::pass`] is called.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<&mut Request> {
-        self.list.get_mut(self.started)
+        self.places[..self.len].get_mut(self.started)
     }
 
     #[inline]
     pub(crate) fn pass(&mut self) {
+        // What was refused must not hold the read buffer.
+        let place = &mut self.places[self.started];
+        if !place.payload.is_empty() {
+            place.payload = Bytes::new();
+        }
         self.started += 1;
-        if self.started == self.list.len() {
-            self.clear();
+        if self.started == self.len {
+            (self.len, self.started) = (0, 0);
         }
     }
 
+    #[inline]
+    fn add(&mut self, fill: impl FnOnce(&mut Request)) {
+        if self.len == self.places.len() {
+            self.places.push(Request::default());
+        }
+        fill(&mut self.places[self.len]);
+        self.len += 1;
+    }
+
     pub(super) fn clear(&mut self) {
-        self.list.clear();
-        self.started = 0;
+        self.places.clear();
+        (self.len, self.started) = (0, 0);
     }
 
     /// Forgets a request that was called off before it was started.
     fn forget(&mut self, id: CallId) {
-        let mut at = 0;
-        self.list.retain(|request| {
-            at += 1;
-            at <= self.started || request.id != Some(id)
-        });
-        if self.started == self.list.len() {
-            self.clear();
+        let waiting = &mut self.places[self.started..self.len];
+        let Some(at) = waiting.iter().position(|request| request.id == Some(id)) else {
+            return;
+        };
+        waiting[at] = Request::default();
+        waiting[at..].rotate_left(1);
+        self.len -= 1;
+        if self.started == self.len {
+            (self.len, self.started) = (0, 0);
         }
     }
+}
+
+thread_local! {
+    /// What the thread writes from. A connection keeps a buffer of its own only while the transport
+    /// is full.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// What has happened, taken out under the lock and handed out without it.
@@ -143,8 +172,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn is_full(&self) -> bool {
-        self.arrived.list.len().max(self.wakers.len()) >= BATCH_MAX
+    fn room(&self) -> usize {
+        BATCH_MAX.saturating_sub(self.arrived.len.max(self.wakers.len()))
     }
 }
 
@@ -156,19 +185,25 @@ struct Arriving<'a> {
 
 impl Sink for Arriving<'_> {
     #[inline]
-    fn request(&mut self, _: &mut VecDeque<Event>, request: Request) {
-        self.batch.arrived.list.push(request);
+    fn request(&mut self, _: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
+        self.batch.arrived.add(fill);
     }
 
     #[inline]
-    fn finished(&mut self, _: &mut VecDeque<Event>, id: CallId, end: Result<Reply, Failure>) {
-        let waker = self.waiters.finish(id, end);
+    fn replied(&mut self, _: &mut VecDeque<Event>, id: CallId, reply: Reply) {
+        if let Some(waker) = self.waiters.finish(id, Ok(reply)) {
+            self.batch.wakers.push(waker);
+        }
+    }
+
+    fn failed(&mut self, _: &mut VecDeque<Event>, id: CallId, failure: Failure) {
+        let waker = self.waiters.finish(id, Err(Box::new(failure)));
         self.batch.wakers.extend(waker);
     }
 
     #[inline]
-    fn is_full(&self) -> bool {
-        self.batch.is_full()
+    fn room(&self) -> usize {
+        self.batch.room()
     }
 }
 
@@ -191,13 +226,15 @@ pub(super) struct Status {
 struct Inner {
     session: Session,
     /// What the last write did not take.
-    out: BytesMut,
+    out: Vec<u8>,
     /// Somebody has `out` and writes it.
     writing: bool,
     /// The transport takes nothing; only the driver may try again.
     blocked: bool,
     write_error: Option<String>,
     written: u64,
+    /// When the driver has read last.
+    read_at: Time,
     waiters: Waiters,
     /// Handlers that were not done at once.
     tasks: HashMap<CallId, AbortHandle>,
@@ -282,11 +319,12 @@ impl Connection {
     ) -> Self {
         let inner = Inner {
             session,
-            out: BytesMut::new(),
+            out: Vec::new(),
             writing: false,
             blocked: false,
             write_error: None,
             written: 0,
+            read_at: clock::now(),
             waiters: Waiters::default(),
             tasks: HashMap::new(),
             driver: None,
@@ -357,8 +395,13 @@ impl Connection {
         patience: Patience,
         is_hasty: bool,
     ) -> Result<(), Failure> {
-        let now = clock::now();
         let mut inner = self.lock();
+        // Nobody waits here for the end of its time: all that counts is how much of it the server
+        // is told, so any reading of the clock will do.
+        let now = match patience.limit {
+            Time::NEVER => inner.read_at,
+            _ => clock::now(),
+        };
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
         let driver = is_hasty.then(|| inner.wake_driver()).flatten();
@@ -446,7 +489,10 @@ impl Connection {
         }
         inner.writing = true;
         let was_blocked = std::mem::take(&mut inner.blocked);
-        let mut out = std::mem::take(&mut inner.out);
+        let mut out = match inner.out.is_empty() {
+            true => OUT.take(),
+            false => std::mem::take(&mut inner.out),
+        };
         let mut written_any = false;
         while !out.is_empty() || inner.session.poll_transmit(&mut out) {
             drop(inner);
@@ -456,7 +502,7 @@ impl Connection {
             inner.written += *result.as_ref().unwrap_or(&0) as u64;
             match result {
                 Ok(written) if written == out.len() => out.clear(),
-                Ok(written) => out.advance(written),
+                Ok(written) => drop(out.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
                     break;
@@ -481,7 +527,10 @@ impl Connection {
             let is_blocked = inner.blocked;
             inner.session.handle_written(now, is_blocked);
         }
-        inner.out = out;
+        match out.is_empty() {
+            true => OUT.set(out),
+            false => inner.out = out,
+        }
         inner.writing = false;
         inner
     }
@@ -505,6 +554,7 @@ impl Connection {
         inner.is_woken = false;
         answers.bytes = 0;
         for (id, answer) in &answers.list {
+            let answer = answer.as_ref().map_err(Error::body);
             inner.session.respond_with(now, *id, answer);
         }
         answers.list.clear();
@@ -577,12 +627,13 @@ impl Connection {
     ) -> (Status, bool) {
         let mut guard = self.lock();
         let inner = &mut *guard;
+        inner.read_at = now;
         let mut sink = Arriving {
             waiters: &mut inner.waiters,
             batch,
         };
         inner.session.handle_bytes_into(now, buf, &mut sink);
-        let has_stopped = !inner.session.wants_read() || batch.is_full();
+        let has_stopped = !inner.session.wants_read() || batch.room() == 0;
         inner.is_crowded = batch.wakers.len() > 1;
         (self.finish(guard, batch, armed), has_stopped)
     }
@@ -634,10 +685,10 @@ impl Connection {
         while let Some(event) = inner.session.poll_event() {
             match event {
                 Event::Finished(id, answer) => {
-                    let waker = inner.waiters.finish(id, answer);
+                    let waker = inner.waiters.finish(id, answer.map_err(Box::new));
                     batch.wakers.extend(waker);
                 }
-                Event::Request(request) => batch.arrived.list.push(request),
+                Event::Request(request) => batch.arrived.add(|place| *place = request),
                 event => self.collect_rare(event, inner, batch),
             }
         }
@@ -692,7 +743,7 @@ impl Connection {
     pub(crate) fn spawn(
         self: &Arc<Self>,
         id: Option<CallId>,
-        handler: impl Future<Output = Result<Reply, ErrorBody>> + Send + 'static,
+        handler: impl Future<Output = Answered> + Send + 'static,
     ) {
         let connection = Arc::clone(self);
         // The lock is held so that the handler cannot be done before it is entered.
@@ -712,11 +763,12 @@ impl Connection {
     }
 
     /// Answers a request.
-    fn respond(&self, id: CallId, answer: Result<Reply, ErrorBody>) {
+    fn respond(&self, id: CallId, answer: Answered) {
         let now = clock::now();
         let mut inner = self.lock();
         inner.tasks.remove(&id);
-        inner.session.respond(now, id, answer);
+        let answer = answer.as_ref().map_err(Error::body);
+        inner.session.respond_with(now, id, answer);
         let must_look = inner.session.is_closed() || inner.paused;
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
         // An answer may have moved the end of a drain: the driver has to know.

@@ -77,7 +77,14 @@ thread_local! {
     /// one that is read next finds it in the cache.
     static BUFFER: Cell<BytesMut> = Cell::default();
     /// The lists of the thread, likewise.
-    static LISTS: Cell<(Batch, Answers)> = Cell::default();
+    static LISTS: Cell<Option<Box<Lists>>> = const { Cell::new(None) };
+}
+
+/// What one run of a driver gathers, in memory that the next one uses again.
+#[derive(Debug, Default)]
+struct Lists {
+    batch: Batch,
+    answers: Answers,
 }
 
 /// Which end a driver drives.
@@ -110,10 +117,8 @@ pub(crate) struct ConnectionDriver {
     has_stopped: bool,
     /// The waker that the connection knows.
     waker: Option<Waker>,
-    /// Requests whose handlers were not started yet, because answers wait to be read, and other
-    /// lists that are used again.
-    batch: Batch,
-    answers: Answers,
+    /// Requests whose handlers were not started yet, because answers wait to be read.
+    left: Option<Box<Lists>>,
     /// The last reading of the clock.
     now: Time,
 }
@@ -170,8 +175,7 @@ impl ConnectionDriver {
             status,
             has_stopped: false,
             waker: None,
-            batch: Batch::default(),
-            answers: Answers::default(),
+            left: None,
             now: clock::now(),
         }
     }
@@ -195,12 +199,12 @@ impl ConnectionDriver {
     }
 
     /// Reads once and lets the session take it.
-    fn read(&mut self, cx: &mut Context<'_>) -> Progress {
-        if !self.batch.arrived.is_empty() {
+    fn read(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Progress {
+        if !lists.batch.arrived.is_empty() {
             if !self.status.has_room {
                 return Progress::Paused;
             }
-            self.start_arrived();
+            self.start_arrived(lists);
             return Progress::Read;
         }
         if !self.status.wants_read {
@@ -209,7 +213,7 @@ impl ConnectionDriver {
         if self.has_stopped && !self.buf.is_empty() {
             // What was left in the buffer while reading was paused comes before anything new.
             self.now = clock::now();
-            self.handle();
+            self.handle(lists);
             return Progress::Read;
         }
         let room = self.make_room();
@@ -226,7 +230,7 @@ impl ConnectionDriver {
                 if read == room && room < READ_MAX {
                     self.buf.reserve((2 * room).min(READ_MAX));
                 }
-                self.handle();
+                self.handle(lists);
                 return Progress::Read;
             }
             Ok(_) => None,
@@ -268,39 +272,39 @@ impl ConnectionDriver {
     }
 
     /// Lets the session take what was read, and starts handlers.
-    fn handle(&mut self) {
+    fn handle(&mut self, lists: &mut Lists) {
         let connection = &self.connection;
         (self.status, self.has_stopped) =
-            connection.handle_bytes(self.now, &mut self.buf, &mut self.batch, self.armed);
-        self.start_arrived();
+            connection.handle_bytes(self.now, &mut self.buf, &mut lists.batch, self.armed);
+        self.start_arrived(lists);
     }
 
     /// Starts handlers, as long as their answers find room.
-    fn start_arrived(&mut self) {
-        let arrived = &mut self.batch.arrived;
+    fn start_arrived(&mut self, lists: &mut Lists) {
+        let arrived = &mut lists.batch.arrived;
         match &mut self.service {
             Some(service) if self.status.has_room && !arrived.is_empty() => {
-                service.start(&self.connection, arrived, &mut self.answers);
+                service.start(&self.connection, arrived, &mut lists.answers);
             }
             Some(_) => {}
             None => arrived.clear(),
         }
     }
 
-    fn must_flush(&self) -> bool {
-        !self.answers.is_empty() || self.status.has_output || self.connection.buffers()
+    fn must_flush(&self, lists: &Lists) -> bool {
+        !lists.answers.is_empty() || self.status.has_output || self.connection.buffers()
     }
 
     /// Encodes the answers that were made at once, and writes what there is.
-    fn flush(&mut self, cx: &mut Context<'_>) {
-        let (answers, batch) = (&mut self.answers, &mut self.batch);
+    fn flush(&mut self, cx: &mut Context<'_>, lists: &mut Lists) {
+        let (answers, batch) = (&mut lists.answers, &mut lists.batch);
         let (connection, armed) = (&self.connection, self.armed);
         self.status = connection.poll_flush(cx, self.now, answers, batch, armed);
     }
 
     /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether
     /// any was.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> bool {
         if self.status.due < self.armed {
             self.armed = self.status.due;
             self.is_timed = false;
@@ -312,7 +316,7 @@ impl ConnectionDriver {
         }
         self.armed = Time::NEVER;
         self.now = clock::now();
-        self.status = self.connection.handle_timeout(self.now, &mut self.batch);
+        self.status = self.connection.handle_timeout(self.now, &mut lists.batch);
         true
     }
 
@@ -341,29 +345,28 @@ impl ConnectionDriver {
 
     /// Takes the thread's lists for as long as this task runs, and whatever requests are left.
     fn poll_with_lists(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.batch.arrived.is_empty() {
-            (self.batch, self.answers) = LISTS.take();
-        }
-        let polled = self.poll_running(cx);
-        if self.batch.arrived.is_empty() {
-            let (batch, answers) = (&mut self.batch, &mut self.answers);
-            LISTS.set((std::mem::take(batch), std::mem::take(answers)));
+        let left = self.left.take().or_else(|| LISTS.take());
+        let mut lists = left.unwrap_or_default();
+        let polled = self.poll_running(cx, &mut lists);
+        match lists.batch.arrived.is_empty() {
+            true => LISTS.set(Some(lists)),
+            false => self.left = Some(lists),
         }
         polled
     }
 
-    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_running(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Poll<()> {
         self.register(cx);
-        if !self.batch.arrived.is_empty() {
+        if !lists.batch.arrived.is_empty() {
             // Much may have happened since these requests came.
             self.now = clock::now();
             self.status = self.connection.status(self.armed);
             if self.status.is_closed {
-                self.batch.arrived.clear();
+                lists.batch.arrived.clear();
             }
         }
         for round in 0..ROUNDS {
-            let progress = self.read(cx);
+            let progress = self.read(cx, lists);
             let was_read = progress == Progress::Read;
             if round == 0 && !was_read && self.waits_for_callers() {
                 // To the back of the queue, from where another thread may take it.
@@ -373,15 +376,15 @@ impl ConnectionDriver {
             if was_read {
                 self.spin.wake();
             }
-            if was_read && self.must_flush() || !was_read && round == 0 {
-                self.flush(cx);
+            if was_read && self.must_flush(lists) || !was_read && round == 0 {
+                self.flush(cx, lists);
             }
             // Whoever has just read knows the time: a timer that is set need not be asked.
             let is_set = self.is_timed && self.status.due >= self.armed;
             let is_early = round > 0 && is_set && self.now < self.armed;
             if !was_read && !is_early {
-                while self.poll_timer(cx) {
-                    self.flush(cx);
+                while self.poll_timer(cx, lists) {
+                    self.flush(cx, lists);
                 }
             }
             if self.status.is_closed {
@@ -392,7 +395,7 @@ impl ConnectionDriver {
             let goes_on = match progress {
                 Progress::Read => true,
                 Progress::Idle => false,
-                Progress::Paused if self.batch.arrived.is_empty() => self.status.wants_read,
+                Progress::Paused if lists.batch.arrived.is_empty() => self.status.wants_read,
                 Progress::Paused => self.status.has_room,
             };
             if !goes_on {
@@ -403,7 +406,7 @@ impl ConnectionDriver {
             }
         }
         // Time passes also while bytes keep coming.
-        self.poll_timer(cx);
+        self.poll_timer(cx, lists);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

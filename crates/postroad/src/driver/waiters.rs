@@ -5,7 +5,7 @@ use std::task::{Poll, Waker};
 use postroad_proto::session::{CallId, Failure, Reply};
 
 /// The answer to a call, or why there is none.
-pub(crate) type Answer = Result<Reply, Failure>;
+pub(crate) type Answer = Result<Reply, Box<Failure>>;
 
 #[derive(Debug)]
 enum Entry {
@@ -78,7 +78,7 @@ impl Waiters {
         self.free.push(key.0);
         match std::mem::replace(entry, Entry::Free) {
             Entry::Done(answer) => Poll::Ready(answer),
-            _ => Poll::Ready(Err(Failure::NotOpen)),
+            _ => Poll::Ready(Err(Box::new(Failure::NotOpen))),
         }
     }
 

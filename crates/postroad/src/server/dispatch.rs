@@ -10,13 +10,13 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::error::{Code, ErrorBody, Retry, Trace};
-use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
+use postroad_proto::error::{Code, Retry, Trace};
+use postroad_proto::session::{Reply, Request as Asked, RouteRef};
 
 use super::stats::{Counters, count};
-use crate::clock;
+use crate::clock::{self, Watch};
 use crate::codec::Json;
-use crate::context::{Context, Scoped, scope};
+use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Arrived, Connection, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
@@ -119,6 +119,10 @@ impl Lookup {
         let found = match asked {
             RouteRef::Number(number) => {
                 let at = usize::from(*number);
+                // Nearly always.
+                if let Some(Some(Found::Route(at))) = self.by_number.get(at) {
+                    return Target::Route(&mut self.known[*at]);
+                }
                 if self.by_number.get(at).is_none_or(Option::is_none) {
                     self.add_number(connection, at);
                 }
@@ -218,69 +222,78 @@ impl Dispatcher {
         Self { dispatch, lookup }
     }
 
-    #[inline]
-    fn start_one(
-        &mut self,
-        connection: &Arc<Connection>,
-        asked: &mut Asked,
-        started: &mut u64,
-    ) -> Option<(CallId, Answered)> {
-        let (dispatch, id) = (&self.dispatch, asked.id);
-        let known = match self.lookup.find(connection, &asked.route) {
-            Target::Route(known) => known,
-            Target::Echo => {
-                *started += 1;
-                let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
-                return Some((id?, Ok(Reply { codec, payload })));
+    /// Starts one handler after the other, until the answers are full or one panics.
+    fn start_many(&mut self, starting: &mut Starting<'_>) {
+        let scope = Scope::enter();
+        while !starting.answers.is_full()
+            && let Some(asked) = starting.arrived.next()
+        {
+            let (connection, answers) = (starting.connection, &mut *starting.answers);
+            let refused = match self.lookup.find(connection, &asked.route) {
+                Target::Route(known) => {
+                    let is_late = starting.watch.has_passed(asked.deadline);
+                    match self.dispatch.refusal(is_late) {
+                        Some(error) => Some((error, known.request.route())),
+                        None => {
+                            starting.started += 1;
+                            self.dispatch
+                                .start_one(connection, known, asked, answers, &scope);
+                            None
+                        }
+                    }
+                }
+                Target::Echo => {
+                    starting.started += 1;
+                    let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
+                    if let Some(id) = asked.id {
+                        answers.reply(id, Reply { codec, payload });
+                    }
+                    None
+                }
+                Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
+            };
+            if let Some((error, route)) = refused {
+                let error = self.dispatch.refuse(connection, route, error);
+                if let Some(id) = asked.id {
+                    answers.fail(id, error);
+                }
             }
-            Target::Nothing(what) => {
-                let error = Error::of(Code::NOT_FOUND, what);
-                let refused = dispatch.refuse(connection, "", error);
-                return Some((id?, refused));
-            }
-        };
-        if let Some(error) = dispatch.refusal(asked.deadline) {
-            let refused = dispatch.refuse(connection, known.request.route(), error);
-            return Some((id?, refused));
+            starting.arrived.pass();
         }
-        let Known { starter, request } = known;
-        *started += 1;
-        request.fill(asked);
-        // The extractors may take it.
-        let trace = request.trace().copied();
-        let since = begin();
-        let started = catch_unwind(AssertUnwindSafe(|| {
-            scope(asked.deadline, asked.priority, trace.as_ref(), || {
-                starter.start(request)
-            })
-        }));
-        request.clear();
-        let origin = &*request.origin;
-        let seen = Seen {
-            origin,
-            trace,
-            since,
-        };
-        let mut answer = match started {
-            Ok(Started::Done(answer)) => answer,
-            Ok(Started::Waits(future)) => {
-                // The task polls at once, so that a wake-up that this poll has missed is not
-                // needed.
-                let context = Context {
-                    deadline: asked.deadline,
-                    priority: asked.priority,
-                    trace,
-                };
-                let future = Scoped::new(context, future);
-                let running = Running::new(dispatch, future, request, seen.since);
-                connection.spawn(id, running);
-                return None;
-            }
-            Err(payload) => Err(seen.panicked(&dispatch.counters, payload.as_ref())),
-        };
-        seen.observe(&dispatch.counters, &mut answer);
-        Some((id?, answer))
     }
+
+    /// Answers for the handler that has panicked, and passes it.
+    #[cold]
+    fn bury(&mut self, starting: &mut Starting<'_>, payload: &(dyn Any + Send)) {
+        let Some(asked) = starting.arrived.next() else {
+            return;
+        };
+        let id = asked.id;
+        if let Target::Route(known) = self.lookup.find(starting.connection, &asked.route) {
+            let seen = Seen {
+                trace: known.request.trace().copied(),
+                origin: &known.request.origin,
+                since: begin(),
+            };
+            let counters = &self.dispatch.counters;
+            let mut error = seen.panicked(counters, payload);
+            seen.observe(counters, Some(&mut error));
+            known.request.clear();
+            if let Some(id) = id {
+                starting.answers.fail(id, error);
+            }
+        }
+        starting.arrived.pass();
+    }
+}
+
+/// Requests of one connection whose handlers are being started.
+struct Starting<'a> {
+    connection: &'a Arc<Connection>,
+    arrived: &'a mut Arrived,
+    answers: &'a mut Answers,
+    watch: Watch,
+    started: u64,
 }
 
 impl Service for Dispatcher {
@@ -291,26 +304,70 @@ impl Service for Dispatcher {
         answers: &mut Answers,
     ) {
         self.lookup.refresh(&self.dispatch.routes);
-        let mut started = 0;
-        while !answers.is_full()
-            && let Some(asked) = arrived.next()
-        {
-            if let Some((id, answer)) = self.start_one(connection, asked, &mut started) {
-                answers.push(id, answer);
-            }
-            arrived.pass();
+        let mut starting = Starting {
+            connection,
+            arrived,
+            answers,
+            watch: Watch::new(),
+            started: 0,
+        };
+        // One guard serves all of them; after a panic the next begins with the request behind.
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.start_many(&mut starting))) {
+            self.bury(&mut starting, payload.as_ref());
         }
-        count(&self.dispatch.counters.started, started);
+        count(&self.dispatch.counters.started, starting.started);
     }
 }
 
 impl Dispatch {
+    /// Starts a handler; its answer, if it was done at once, is among the others then.
+    #[inline]
+    fn start_one(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        known: &mut Known,
+        asked: &mut Asked,
+        answers: &mut Answers,
+        scope: &Scope,
+    ) {
+        let Known { starter, request } = known;
+        request.fill(asked);
+        scope.set(asked.deadline, asked.priority, request.trace());
+        let since = begin();
+        let seen = |request: &Request, error| {
+            let seen = Seen {
+                trace: request.trace().copied(),
+                origin: &request.origin,
+                since,
+            };
+            seen.observe(&self.counters, error);
+        };
+        match starter.start(request, asked.id, answers) {
+            Started::Done if is_watched() => seen(request, None),
+            Started::Done => {}
+            Started::Failed(mut error) => {
+                seen(request, Some(&mut error));
+                if let Some(id) = asked.id {
+                    answers.fail(id, error);
+                }
+            }
+            Started::Waits(future) => {
+                // The task polls at once, so that a wake-up that this poll has missed is not
+                // needed.
+                let future = Scoped::new(request.context(), future);
+                let running = Running::new(self, future, request, since);
+                connection.spawn(asked.id, running);
+            }
+        }
+        request.clear();
+    }
+
     /// Why a request is not started, if so.
     #[inline]
-    fn refusal(&self, deadline: Time) -> Option<Error> {
+    fn refusal(&self, is_late: bool) -> Option<Error> {
         // Those before it in the same batch may have taken long: a request past its deadline is
         // never started.
-        if deadline != Time::NEVER && deadline <= clock::now() {
+        if is_late {
             let text = "the deadline passed before the request was started";
             return Some(Error::of(Code::DEADLINE, text));
         }
@@ -322,14 +379,15 @@ impl Dispatch {
         None
     }
 
-    fn refuse(&self, connection: &Connection, route: &str, error: Error) -> Answered {
+    #[cold]
+    fn refuse(&self, connection: &Connection, route: &str, error: Error) -> Error {
         let error = error.with_trace(trace::new());
         count(&self.counters.failed, 1);
         tracing::debug!(
             target: "postroad::call", peer = %connection.peer, route,
             trace = error.trace().map(tracing::field::display), %error, "refused"
         );
-        Err(error.into())
+        error
     }
 }
 
@@ -340,10 +398,15 @@ struct Seen<'a> {
     since: Time,
 }
 
+#[inline]
+fn is_watched() -> bool {
+    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
+}
+
 /// When a request begins, if somebody looks.
 #[inline]
 fn begin() -> Time {
-    match tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG) {
+    match is_watched() {
         true => clock::now(),
         false => Time(0),
     }
@@ -351,7 +414,7 @@ fn begin() -> Time {
 
 impl Seen<'_> {
     #[cold]
-    fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> ErrorBody {
+    fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> Error {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("of an unprintable kind");
@@ -362,30 +425,24 @@ impl Seen<'_> {
             panic = text, "handler panicked"
         );
         // What exactly happened is the operator's business; the trace id finds it.
-        let error = ErrorBody::new(Code::INTERNAL, "the handler failed unexpectedly");
-        ErrorBody {
-            trace: Some(trace),
-            retry: Retry::IfIdempotent,
-            ..error
-        }
+        Error::internal("the handler failed unexpectedly")
+            .with_retry(Retry::IfIdempotent, Duration::ZERO)
+            .with_trace(trace)
     }
 
-    #[inline]
-    fn observe(&self, counters: &Counters, answer: &mut Answered) {
-        if let Err(error) = answer {
+    #[cold]
+    fn observe(&self, counters: &Counters, mut error: Option<&mut Error>) {
+        if let Some(error) = &mut error {
             count(&counters.failed, 1);
             // Every failure can be found again, also when nobody asked for a trace.
-            error.trace = error.trace.or(self.trace).or_else(|| Some(trace::new()));
+            error.set_trace(|| self.trace.unwrap_or_else(trace::new));
         }
-        if tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG) {
+        if is_watched() {
             let micros = clock::now().since(self.since).as_micros() as u64;
-            let trace = answer
-                .as_ref()
-                .err()
-                .and_then(|error| error.trace)
-                .or(self.trace);
+            let error = error.as_deref();
+            let trace = error.and_then(Error::trace).or(self.trace);
             let trace = trace.map(tracing::field::display);
-            let error = answer.as_ref().err().map(tracing::field::display);
+            let error = error.map(tracing::field::display);
             tracing::debug!(
                 target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route,
                 trace, micros, error, "handled"
@@ -442,7 +499,9 @@ impl Future for Running {
             Ok(Poll::Ready(answer)) => answer,
             Err(payload) => Err(seen.panicked(counters, payload.as_ref())),
         };
-        seen.observe(counters, &mut answer);
+        if answer.is_err() || is_watched() {
+            seen.observe(counters, answer.as_mut().err());
+        }
         Poll::Ready(answer)
     }
 }

@@ -318,15 +318,11 @@ impl DialectSession {
         self.events.pop_front()
     }
 
-    pub(super) fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+    pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         if self.out.is_empty() {
             return false;
         }
-        if out.is_empty() {
-            std::mem::swap(out, &mut self.out);
-        } else {
-            out.extend_from_slice(&self.out);
-        }
+        out.extend_from_slice(&self.out);
         self.out.clear();
         true
     }

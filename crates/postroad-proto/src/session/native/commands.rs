@@ -75,7 +75,7 @@ impl Native {
         let route = self.route_number(call.route)?;
         let is_plain = route != 0 && call.trace.is_none() && call.metadata.is_empty();
         let parts = match is_plain {
-            true => BytesMut::new(),
+            true => Vec::new(),
             false => self.parts_of(route, call)?,
         };
         let no_retry = if call.no_retry { NO_RETRY } else { 0 };
@@ -87,12 +87,12 @@ impl Native {
             arg: call.deadline.micros_left(now),
             ..Head::new(kind)
         };
-        Ok(self.outbox.push(head, &parts, &call.payload))
+        Ok(self.outbox.push(head, &parts, call.payload))
     }
 
     /// What a call carries besides its payload.
-    fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<BytesMut, Failure> {
-        let mut parts = BytesMut::new();
+    fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+        let mut parts = Vec::new();
         if route == 0 {
             put_part(&mut parts, PartTag::RouteName as u8, call.route.as_bytes());
         }
@@ -204,7 +204,10 @@ impl Native {
         sink: &mut impl Sink,
     ) {
         if self.end_call(id) {
-            sink.finished(&mut self.events, id, result);
+            match result {
+                Ok(reply) => sink.replied(&mut self.events, id, reply),
+                Err(failure) => sink.failed(&mut self.events, id, failure),
+            }
             self.after_call();
         }
     }
@@ -231,7 +234,7 @@ impl Native {
         &mut self,
         now: Time,
         id: CallId,
-        answer: &Result<Reply, ErrorBody>,
+        answer: Result<&Reply, &ErrorBody>,
     ) -> bool {
         let Some(call) = self.callee.finish(id) else {
             return false;
@@ -259,12 +262,11 @@ impl Native {
         if let Some(error) = refusal {
             return self.send_error(call.id.0, call.priority, &error);
         }
-        let spent = now.since(call.since).as_micros();
         let head = Head {
             class: call.priority,
             form: reply.codec & 15,
             id: call.id.0,
-            arg: u32::try_from(spent).unwrap_or(u32::MAX),
+            arg: now.micros_since(call.since),
             ..Head::new(Kind::Response)
         };
         self.outbox.push(head, &[], &reply.payload);
@@ -295,7 +297,7 @@ impl Native {
     /// Answers a request whose time was up before it was whole (M-018).
     pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
         let text = "the deadline passed while fragments were missing";
-        self.respond(now, id, &Err(ErrorBody::new(Code::DEADLINE, text)));
+        self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
     }
 
     /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
@@ -328,7 +330,7 @@ fn cut_error(body: BytesMut, fragment: usize, error: &ErrorBody) -> Bytes {
     body.freeze()
 }
 
-fn put_metadata(parts: &mut BytesMut, key: &str, value: &[u8]) -> Result<(), Failure> {
+fn put_metadata(parts: &mut Vec<u8>, key: &str, value: &[u8]) -> Result<(), Failure> {
     let len = 1 + key.len() + value.len();
     if key.len() > 255 || len > usize::from(u16::MAX) {
         return Err(Failure::Unsendable(format!(

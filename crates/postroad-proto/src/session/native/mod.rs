@@ -25,7 +25,7 @@ use super::slots::{CalleeSlots, CallerSlots};
 use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
 use crate::Time;
 use crate::error::{Retry, WireError, WireFault};
-use crate::frame::{Frame, FrameDecoder, FrameRef, Head, Kind, MORE, PARTS, take_body};
+use crate::frame::{FrameDecoder, Head, Kind, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,64 +150,72 @@ impl Native {
 
     #[inline]
     pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
-        let mut made_progress = false;
-        while self.wants_read() && !sink.is_full() {
-            let before = buf.len();
-            let step = match self.phase {
-                Phase::Closed => {
-                    buf.clear();
-                    return;
-                }
-                Phase::Opening(_) => self.handle_opening(now, buf),
-                Phase::Open => self.handle_frame(now, buf, sink),
-            };
-            match step {
-                Ok(true) => {
-                    made_progress = true;
-                    self.offset += (before - buf.len()) as u64;
-                }
-                Ok(false) => break,
-                Err(error) => {
-                    let at = self.offset + error.at;
-                    self.fault(now, WireError { at, ..error });
-                    buf.clear();
-                    return;
-                }
-            }
+        let before = self.offset;
+        if let Err(error) = self.take_bytes(now, buf, sink) {
+            let at = self.offset + error.at;
+            self.fault(now, WireError { at, ..error });
         }
+        if self.phase == Phase::Closed {
+            return buf.clear();
+        }
+        let made_progress = self.offset > before;
         if made_progress {
             self.heartbeat.received(now);
         }
-        let is_partial = !buf.is_empty() && self.wants_read() && !sink.is_full();
+        let is_partial = !buf.is_empty() && self.wants_read() && sink.room() > 0;
         self.stalls.handle_rest(now, is_partial, made_progress);
     }
 
+    /// Takes what is whole, until the session or the sink wants no more.
     #[inline]
-    fn handle_frame(
+    fn take_bytes(
         &mut self,
         now: Time,
         buf: &mut BytesMut,
         sink: &mut impl Sink,
-    ) -> Result<bool, WireError> {
-        let Some(FrameRef { head, whole, .. }) = self.decoder.peek(buf)? else {
-            return Ok(false);
-        };
-        // Nearly all frames are whole messages without parts; their bodies go where they belong
-        // without being moved on the way.
-        if head.class & (MORE | PARTS) == 0 {
-            if head.kind == Kind::Response as u8 && self.role == Role::Client {
-                self.receive_whole_response(&head, buf, whole, sink);
-                return Ok(true);
+    ) -> Result<(), WireError> {
+        while matches!(self.phase, Phase::Opening(_)) && self.wants_read() {
+            let before = buf.len();
+            if !self.handle_opening(now, buf)? {
+                return Ok(());
             }
-            let is_request = head.kind == Kind::Request as u8 || head.kind == Kind::OneWay as u8;
-            if is_request && self.role == Role::Server {
-                self.receive_whole_request(now, &head, buf, whole, sink)?;
-                return Ok(true);
+            self.offset += (before - buf.len()) as u64;
+        }
+        while self.phase == Phase::Open && self.wants_read() && sink.room() > 0 {
+            let mut run = self.decoder.take_run(buf, sink.room());
+            if run.rest().is_empty() {
+                // What there is, is not whole yet; it may be wrong already.
+                return self.decoder.peek(buf).map(|_| ());
+            }
+            let result = self.take_run(now, &mut run, sink);
+            if !run.rest().is_empty() {
+                let mut rest = BytesMut::with_capacity(run.rest().len() + buf.len());
+                rest.extend_from_slice(run.rest());
+                rest.extend_from_slice(buf);
+                *buf = rest;
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Takes frames, until the session wants no more.
+    #[inline]
+    fn take_run(
+        &mut self,
+        now: Time,
+        run: &mut Run,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
+        let begin = self.offset;
+        while let Some((words, body)) = run.take()? {
+            self.receive(now, words, body, sink)?;
+            self.offset = begin + run.taken() as u64;
+            if self.phase != Phase::Open || !self.wants_read() {
+                break;
             }
         }
-        let body = take_body(buf, &head, whole);
-        self.receive(now, Frame { head, body }, sink)?;
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
@@ -389,7 +397,7 @@ impl Native {
     }
 
     #[inline]
-    pub(super) fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+    pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         self.outbox.transmit(out)
     }
 

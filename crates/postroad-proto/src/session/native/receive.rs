@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use super::{CancelReason, Drain, Event, Native, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
-use crate::frame::{CRITICAL, Frame, Head, Kind, MESSAGE_ID, PartTag, Parts, take_body};
+use crate::frame::{CRITICAL, Head, HeadWords, Kind, MESSAGE_ID, MORE, PARTS, PartTag, Parts};
 use crate::limits::ROUTE_NAME_MAX;
 use crate::session::assembly::{Known, Message, Unkept};
-use crate::session::slots::{Accepted, Incoming};
-use crate::session::{CallId, CloseReason, Failure, Reply, Request, RouteRef, Sink};
+use crate::session::slots::Accepted;
+use crate::session::{CallId, CloseReason, Failure, Reply, RouteRef, Sink};
 
 /// Takes the parts off the body, and reads them; most frames have none.
 #[inline]
@@ -89,6 +89,12 @@ fn refuse_critical(head: &Head, known: Option<&Known>) -> Result<(), WireError> 
     Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id))
 }
 
+#[cold]
+fn never_defined(id: u32, route: u16) -> WireError {
+    let detail = format!("route number {route} was never defined");
+    WireError::new(WireFault::Id, 6, detail).with_id(id)
+}
+
 fn wrong_state(head: &Head, kind: Kind) -> WireError {
     let detail = format!("{} is not allowed here", kind.name());
     WireError::new(WireFault::State, 3, detail).with_id(head.id)
@@ -99,10 +105,35 @@ impl Native {
     pub(super) fn receive(
         &mut self,
         now: Time,
-        frame: Frame,
+        words: HeadWords,
+        body: Bytes,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
-        let Frame { head, body } = frame;
+        // Nearly all frames are whole messages without parts; their bodies go where they belong
+        // without being moved on the way.
+        if words.class() & (MORE | PARTS) == 0 {
+            let kind = words.kind();
+            if kind == Kind::Response as u8 && self.role == Role::Client {
+                self.receive_whole_response(words, body, sink);
+                return Ok(());
+            }
+            let is_request = kind == Kind::Request as u8 || kind == Kind::OneWay as u8;
+            if is_request && self.role == Role::Server {
+                return self.receive_whole_request(now, words, body, sink);
+            }
+        }
+        self.receive_other(now, words.head(), body, sink)
+    }
+
+    /// What is rarer, or more than a whole message without parts.
+    #[inline(never)]
+    fn receive_other(
+        &mut self,
+        now: Time,
+        head: Head,
+        body: Bytes,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         // Kinds with bit 7 set that are not known are skipped (M-013); the decoder has refused the
         // others.
         let Some(kind) = Kind::from_wire(head.kind) else {
@@ -176,9 +207,10 @@ impl Native {
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
         let known = split_parts(&head, &mut body)?;
-        let is_call = self.check_request(&head)?;
+        let is_call = self.check_request(head.kind, head.id, head.route)?;
         let deadline = Time::from_micros_left(now, head.arg);
-        if is_call && !self.accept(now, &head, deadline, known.as_deref())? {
+        let accepted = known.as_deref();
+        if is_call && !self.accept(now, head.id, head.priority(), deadline, accepted)? {
             return Ok(());
         }
         if !is_call {
@@ -203,37 +235,32 @@ impl Native {
     pub(super) fn receive_whole_request(
         &mut self,
         now: Time,
-        head: &Head,
-        buf: &mut BytesMut,
-        whole: usize,
+        words: HeadWords,
+        payload: Bytes,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
-        let is_call = self.check_request(head)?;
-        let deadline = Time::from_micros_left(now, head.arg);
+        let (id, route) = (words.id(), words.route());
+        let is_call = self.check_request(words.kind(), id, route)?;
+        let deadline = Time::from_micros_left(now, words.arg());
         let is_wanted = if is_call {
-            self.accept(now, head, deadline, None)?
+            self.accept(now, id, words.class() & 7, deadline, None)?
         } else {
             deadline > now
         };
         if !is_wanted {
-            buf.advance(whole);
             return Ok(());
         }
-        let request = Request {
-            id: is_call.then_some(CallId(head.id)),
-            route: match head.route {
+        sink.request(&mut self.events, |request| {
+            request.id = is_call.then_some(CallId(id));
+            request.route = match route {
                 0 => RouteRef::Unsaid,
                 number => RouteRef::Number(number),
-            },
-            priority: head.priority(),
-            qos: head.qos(),
-            codec: head.codec(),
-            attempt: head.attempt(),
-            deadline,
-            extras: None,
-            payload: take_body(buf, head, whole),
-        };
-        sink.request(&mut self.events, request);
+            };
+            request.set_flags(words.class(), words.form());
+            request.deadline = deadline;
+            request.extras = None;
+            request.payload = payload;
+        });
         Ok(())
     }
 
@@ -241,34 +268,28 @@ impl Native {
     #[inline]
     pub(super) fn receive_whole_response(
         &mut self,
-        head: &Head,
-        buf: &mut BytesMut,
-        whole: usize,
+        words: HeadWords,
+        payload: Bytes,
         sink: &mut impl Sink,
     ) {
-        let id = CallId(head.id);
-        if !self.end_call(id) {
-            return buf.advance(whole);
+        let id = CallId(words.id());
+        if self.end_call(id) {
+            let codec = words.form() & 15;
+            sink.replied(&mut self.events, id, Reply { codec, payload });
+            self.after_call();
         }
-        let reply = Reply {
-            codec: head.codec(),
-            payload: take_body(buf, head, whole),
-        };
-        sink.finished(&mut self.events, id, Ok(reply));
-        self.after_call();
     }
 
     /// Whether it is a call; fails if it is neither that nor a one-way message.
     #[inline]
-    fn check_request(&self, head: &Head) -> Result<bool, WireError> {
-        let is_call = head.kind == Kind::Request as u8;
-        if is_call == (head.id & MESSAGE_ID != 0) {
+    fn check_request(&self, kind: u8, id: u32, route: u16) -> Result<bool, WireError> {
+        let is_call = kind == Kind::Request as u8;
+        if is_call == (id & MESSAGE_ID != 0) {
             let detail = "bit 31 of the id tells one-way messages from calls";
-            return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
+            return Err(WireError::new(WireFault::Id, 8, detail).with_id(id));
         }
-        if head.route != 0 && self.route_name(head.route).is_none() {
-            let detail = format!("route number {} was never defined", head.route);
-            return Err(WireError::new(WireFault::Id, 6, detail).with_id(head.id));
+        if route != 0 && self.route_name(route).is_none() {
+            return Err(never_defined(id, route));
         }
         Ok(is_call)
     }
@@ -278,18 +299,34 @@ impl Native {
     fn accept(
         &mut self,
         now: Time,
-        head: &Head,
+        id: u32,
+        priority: u8,
         deadline: Time,
         known: Option<&Known>,
     ) -> Result<bool, WireError> {
-        let id = CallId(head.id);
-        let call = Incoming {
-            id,
-            deadline,
-            priority: head.priority(),
-            since: now,
-        };
-        match self.callee.accept(call) {
+        let accepted = self.callee.accept(CallId(id), deadline, priority, now);
+        if accepted != Accepted::New && !self.accept_again(CallId(id), priority, accepted)? {
+            return Ok(false);
+        }
+        if deadline <= now || known.is_some() || self.drain != Drain::No {
+            let refusal = self.refusal_of(now, deadline, known);
+            if let Some(error) = refusal {
+                self.respond(now, CallId(id), Err(&error));
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where the slot was not simply free: whether the call is to be started all the same.
+    #[cold]
+    fn accept_again(
+        &mut self,
+        id: CallId,
+        priority: u8,
+        accepted: Accepted,
+    ) -> Result<bool, WireError> {
+        match accepted {
             Accepted::New => {}
             Accepted::Replaced(older) => {
                 self.assembly.forget(older.0);
@@ -298,20 +335,15 @@ impl Native {
             }
             Accepted::Duplicate => {
                 let detail = format!("call {id:?} is in flight already");
-                return Err(WireError::new(WireFault::Id, 8, detail).with_id(head.id));
+                return Err(WireError::new(WireFault::Id, 8, detail).with_id(id.0));
             }
             Accepted::Beyond => {
                 let max = self.config.limits.max_calls;
                 let text = format!("slot {} is beyond the {max} calls accepted", id.index());
                 let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
-                self.send_error(head.id, head.priority(), &error);
+                self.send_error(id.0, priority, &error);
                 return Ok(false);
             }
-        }
-        let refusal = self.refusal_of(now, deadline, known);
-        if let Some(error) = refusal {
-            self.respond(now, id, &Err(error));
-            return Ok(false);
         }
         Ok(true)
     }
@@ -367,7 +399,7 @@ impl Native {
             let failure = Failure::Remote(Box::new(error));
             self.finish(CallId(id), Err(failure), sink);
         } else if id & MESSAGE_ID == 0 {
-            self.respond(now, CallId(id), &Err(error.with_retry(Retry::Here)));
+            self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
         }
     }
 
@@ -421,18 +453,14 @@ impl Native {
             None if head.route == 0 => RouteRef::Unsaid,
             _ => RouteRef::Number(head.route),
         };
-        let request = Request {
-            id: is_call.then_some(CallId(head.id)),
-            route,
-            priority: head.priority(),
-            qos: head.qos(),
-            codec: head.codec(),
-            attempt: head.attempt(),
-            deadline,
-            extras,
-            payload,
-        };
-        sink.request(&mut self.events, request);
+        sink.request(&mut self.events, |request| {
+            request.id = is_call.then_some(CallId(head.id));
+            request.route = route;
+            request.set_flags(head.class, head.form);
+            request.deadline = deadline;
+            request.extras = extras;
+            request.payload = payload;
+        });
     }
 
     #[inline]
