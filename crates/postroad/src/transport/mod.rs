@@ -1,6 +1,8 @@
 //! Dialling and listening: one interface for every transport, and a registry that users can add to.
 
 mod memory;
+#[cfg(unix)]
+mod quiet;
 mod stream;
 mod tcp;
 #[cfg(feature = "tls")]

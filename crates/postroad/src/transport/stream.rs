@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
+#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,8 +15,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
+
 #[cfg(unix)]
-use tokio::net::{UnixStream, unix};
+use super::quiet::QuietSocket;
 
 /// What any other stream has to be.
 pub trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -27,7 +30,7 @@ pub struct Stream(Kind);
 enum Kind {
     Tcp(TcpStream),
     #[cfg(unix)]
-    Unix(UnixStream),
+    Unix(QuietSocket),
     Other(Box<dyn AsyncStream>),
 }
 
@@ -45,9 +48,9 @@ impl Stream {
                 (Reader::Tcp(read), Writer::Tcp(write))
             }
             #[cfg(unix)]
-            Kind::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (Reader::Unix(read), Writer::Unix(write))
+            Kind::Unix(socket) => {
+                let socket = Arc::new(socket);
+                (Reader::Unix(Arc::clone(&socket)), Writer::Unix(socket))
             }
             Kind::Other(stream) => {
                 let (read, write) = tokio::io::split(stream);
@@ -64,9 +67,9 @@ impl From<TcpStream> for Stream {
 }
 
 #[cfg(unix)]
-impl From<UnixStream> for Stream {
-    fn from(stream: UnixStream) -> Self {
-        Self(Kind::Unix(stream))
+impl From<QuietSocket> for Stream {
+    fn from(socket: QuietSocket) -> Self {
+        Self(Kind::Unix(socket))
     }
 }
 
@@ -85,7 +88,7 @@ impl fmt::Debug for Stream {
 pub(crate) enum Reader {
     Tcp(tcp::OwnedReadHalf),
     #[cfg(unix)]
-    Unix(unix::OwnedReadHalf),
+    Unix(Arc<QuietSocket>),
     Other(ReadHalf<Box<dyn AsyncStream>>),
 }
 
@@ -107,7 +110,7 @@ impl Reader {
         match self {
             Self::Tcp(reader) => poll(reader, cx, buf),
             #[cfg(unix)]
-            Self::Unix(reader) => poll(reader, cx, buf),
+            Self::Unix(socket) => socket.poll_read(cx, buf),
             Self::Other(reader) => poll(reader, cx, buf),
         }
     }
@@ -117,7 +120,7 @@ impl Reader {
 pub(crate) enum Writer {
     Tcp(tcp::OwnedWriteHalf),
     #[cfg(unix)]
-    Unix(unix::OwnedWriteHalf),
+    Unix(Arc<QuietSocket>),
     Other(Mutex<WriteHalf<Box<dyn AsyncStream>>>),
 }
 
@@ -131,9 +134,9 @@ impl Writer {
                 write_ready(|| writer.try_write(bytes), ready, cx)
             }
             #[cfg(unix)]
-            Self::Unix(writer) => {
-                let ready = |cx: &mut Context<'_>| writer.as_ref().poll_write_ready(cx);
-                write_ready(|| writer.try_write(bytes), ready, cx)
+            Self::Unix(socket) => {
+                let ready = |cx: &mut Context<'_>| socket.poll_room(cx);
+                write_ready(|| socket.write(bytes), ready, cx)
             }
             Self::Other(writer) => {
                 let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,9 +174,7 @@ impl Writer {
                 Poll::Ready(SockRef::from(writer.as_ref()).shutdown(Shutdown::Write))
             }
             #[cfg(unix)]
-            Self::Unix(writer) => {
-                Poll::Ready(SockRef::from(writer.as_ref()).shutdown(Shutdown::Write))
-            }
+            Self::Unix(socket) => Poll::Ready(socket.shutdown()),
             Self::Other(writer) => {
                 let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 Pin::new(&mut *writer).poll_shutdown(cx)

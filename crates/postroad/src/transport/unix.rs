@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use super::quiet::QuietSocket;
 use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
@@ -16,8 +17,12 @@ pub(super) struct Unix;
 impl Transport for Unix {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
-            let stream = UnixStream::connect(endpoint.address()).await;
-            stream
+            let connect = async {
+                let stream = UnixStream::connect(endpoint.address()).await?;
+                QuietSocket::new(stream.into_std()?)
+            };
+            let socket = connect.await;
+            socket
                 .map(Stream::from)
                 .map_err(|error| io_error("connect to", endpoint, error))
         })
@@ -112,7 +117,7 @@ impl Listener for Bound {
             Ok(Incoming {
                 peer,
                 open: Box::new(move || {
-                    Box::pin(async move { UnixStream::from_std(stream).map(Stream::from) })
+                    Box::pin(async move { QuietSocket::new(stream).map(Stream::from) })
                 }),
             })
         })
