@@ -2,11 +2,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // The dialect `sequence`: magic AB CD, version, command, length, sequence id; big-endian.
@@ -18,97 +22,277 @@ const (
 	sequenceHeader  = 12
 )
 
-// SequenceClient calls a Postroad node, several callers on one connection.
-type SequenceClient struct {
-	connection net.Conn
-	writing    sync.Mutex
-	// The answer to caller n, whose sequence id is n: a caller has one call in flight.
-	answers []chan error
+const (
+	// Both directions of a connection.
+	buffer = 64 * 1024
+	// How long after the last call was due its answer is waited for.
+	patience = 10 * time.Second
+)
+
+// sequenceConn is one connection to a node. Nothing in it is locked: requests are written by one
+// goroutine, and answers are read by one.
+type sequenceConn struct {
+	net.Conn
+	reader *bufio.Reader
+	writer *bufio.Writer
+	// A request; only its sequence id changes.
+	request []byte
+	answer  []byte
 }
 
-func dialSequence(options Options, callers int) (*SequenceClient, error) {
-	connection, err := net.Dial("tcp", options.at)
+func dialSequence(options Options) (*sequenceConn, error) {
+	conn, err := net.Dial("tcp", options.at)
 	if err != nil {
 		return nil, err
 	}
-	client := &SequenceClient{connection: connection, answers: make([]chan error, callers)}
-	for at := range client.answers {
-		client.answers[at] = make(chan error, 1)
-	}
-	go client.read(options.size)
-	return client, nil
+	request := bytes.Repeat([]byte{'x'}, sequenceHeader+options.size)
+	binary.BigEndian.PutUint16(request, sequenceMagic)
+	request[2], request[3] = sequenceVersion, commandRequest
+	binary.BigEndian.PutUint32(request[4:], uint32(options.size))
+	return &sequenceConn{
+		Conn:    conn,
+		reader:  bufio.NewReaderSize(conn, buffer),
+		writer:  bufio.NewWriterSize(conn, buffer),
+		request: request,
+		answer:  make([]byte, options.size),
+	}, nil
 }
 
-func (client *SequenceClient) read(size int) {
-	reader := bufio.NewReaderSize(client.connection, 64*1024)
-	for {
-		id, payload, err := readResponse(reader)
-		if err == nil && (int(id) >= len(client.answers) || len(payload) != size) {
-			err = fmt.Errorf("answer %d of %d bytes is not what was sent", id, len(payload))
-		}
-		if err != nil {
-			for _, answer := range client.answers {
-				select {
-				case answer <- err:
-				default:
-				}
-			}
-			return
-		}
-		client.answers[id] <- nil
-	}
+// ask leaves a request in the buffer: Flush sends what is there in one system call.
+func (conn *sequenceConn) ask(id uint32) error {
+	binary.BigEndian.PutUint32(conn.request[8:], id)
+	_, err := conn.writer.Write(conn.request)
+	return err
 }
 
-func readResponse(from io.Reader) (uint32, []byte, error) {
+// next waits for an answer, which must carry what was sent; its sequence id.
+func (conn *sequenceConn) next() (uint32, error) {
 	var header [sequenceHeader]byte
-	if _, err := io.ReadFull(from, header[:]); err != nil {
-		return 0, nil, err
+	if _, err := io.ReadFull(conn.reader, header[:]); err != nil {
+		return 0, err
 	}
 	if binary.BigEndian.Uint16(header[:]) != sequenceMagic || header[2] != sequenceVersion {
-		return 0, nil, fmt.Errorf("no frame of the dialect begins with % x", header)
+		return 0, fmt.Errorf("no frame of the dialect begins with % x", header)
 	}
 	size := binary.BigEndian.Uint32(header[4:])
 	if size > longestBody {
-		return 0, nil, fmt.Errorf("a payload of %d bytes is too long", size)
-	}
-	payload := make([]byte, size)
-	if _, err := io.ReadFull(from, payload); err != nil {
-		return 0, nil, err
+		return 0, fmt.Errorf("a payload of %d bytes is too long", size)
 	}
 	if header[3] != commandResponse {
-		return 0, nil, fmt.Errorf("the node answered with command %d: %s", header[3], payload)
+		said := make([]byte, size)
+		_, err := io.ReadFull(conn.reader, said)
+		return 0, fmt.Errorf("the node answered with command %d: %q %v", header[3], said, err)
 	}
-	return binary.BigEndian.Uint32(header[8:]), payload, nil
+	if int(size) != len(conn.answer) {
+		return 0, fmt.Errorf("an answer of %d bytes is not what was sent", size)
+	}
+	if _, err := io.ReadFull(conn.reader, conn.answer); err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(conn.answer, conn.request[sequenceHeader:]) {
+		return 0, fmt.Errorf("the answer is not what was sent")
+	}
+	return binary.BigEndian.Uint32(header[8:]), nil
 }
 
-func (client *SequenceClient) call(id int, frame []byte) error {
-	client.writing.Lock()
-	_, err := client.connection.Write(frame)
-	client.writing.Unlock()
-	if err != nil {
-		return err
-	}
-	return <-client.answers[id]
+// hasNext says whether a whole answer has been read already.
+func (conn *sequenceConn) hasNext() bool {
+	return conn.reader.Buffered() >= sequenceHeader+len(conn.answer)
 }
 
-// load calls a running node: callers that each have one call in flight, spread over connections.
+// load calls a running node, with `rate` when calls are due, else with callers that each have one
+// call in flight; both are spread over connections.
 func load(options Options) error {
-	perConnection := (options.inFlight + options.connections - 1) / options.connections
-	clients := make([]*SequenceClient, options.connections)
-	for at := range clients {
-		client, err := dialSequence(options, perConnection)
+	conns := make([]*sequenceConn, options.connections)
+	for at := range conns {
+		conn, err := dialSequence(options)
 		if err != nil {
 			return err
 		}
-		clients[at] = client
+		defer conn.Close()
+		conns[at] = conn
 	}
-	return closedLoop(options, func(caller int) (func() error, error) {
-		client, id := clients[caller%len(clients)], caller/len(clients)
-		frame := make([]byte, sequenceHeader+options.size)
-		binary.BigEndian.PutUint16(frame, sequenceMagic)
-		frame[2], frame[3] = sequenceVersion, commandRequest
-		binary.BigEndian.PutUint32(frame[4:], uint32(options.size))
-		binary.BigEndian.PutUint32(frame[8:], uint32(id))
-		return func() error { return client.call(id, frame) }, nil
-	})
+	run := &loadRun{options: options, begin: time.Now()}
+	run.start = run.begin.Add(seconds(options.warmUp))
+	run.end = run.start.Add(seconds(options.seconds))
+	var working sync.WaitGroup
+	for at, conn := range conns {
+		work := run.closed
+		if options.rate > 0 {
+			work = run.open
+		}
+		working.Add(1)
+		go func(at int, conn *sequenceConn) {
+			defer working.Done()
+			run.ended(work(at, conn))
+		}(at, conn)
+	}
+	time.Sleep(time.Until(run.start))
+	own, other := ownCPU(), cpuOf(options.watch)
+	time.Sleep(time.Until(run.end))
+	own, other = ownCPU()-own, cpuOf(options.watch)-other
+	working.Wait()
+	if run.failure != nil {
+		return run.failure
+	}
+	report, err := summary(options, run.latencies)
+	if err != nil {
+		return err
+	}
+	report.OwnCPU, report.OtherCPU = own, other
+	if len(run.lateness) > 0 {
+		late, err := summary(options, run.lateness)
+		if err != nil {
+			return err
+		}
+		report.LateP99, report.LateMax = late.P99, late.Max
+	}
+	printReport(report)
+	return nil
+}
+
+// loadRun is what the connections of a load have in common.
+type loadRun struct {
+	options           Options
+	begin, start, end time.Time
+
+	lock                sync.Mutex
+	latencies, lateness [][]int64
+	failure             error
+}
+
+func (run *loadRun) ended(latencies, lateness []int64, err error) {
+	run.lock.Lock()
+	defer run.lock.Unlock()
+	run.latencies = append(run.latencies, latencies)
+	if lateness != nil {
+		run.lateness = append(run.lateness, lateness)
+	}
+	if err != nil {
+		run.failure = err
+	}
+}
+
+// closed has callers whose number is the sequence id of their calls. The moment of an answer is the
+// moment of the caller's next call. What the answers in the buffer cause goes out in one write.
+func (run *loadRun) closed(number int, conn *sequenceConn) (latencies, lateness []int64, err error) {
+	callers := run.options.inFlight / run.options.connections
+	if number < run.options.inFlight%run.options.connections {
+		callers++
+	}
+	called := make([]time.Time, callers)
+	now := time.Now()
+	for id := range called {
+		called[id] = now
+		if err := conn.ask(uint32(id)); err != nil {
+			return nil, nil, err
+		}
+	}
+	for waiting := callers; waiting > 0; {
+		if !conn.hasNext() {
+			if err := conn.writer.Flush(); err != nil {
+				return nil, nil, err
+			}
+		}
+		id, err := conn.next()
+		if err == nil && int(id) >= callers {
+			err = fmt.Errorf("nobody called with the sequence id %d", id)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		now := time.Now()
+		if !now.Before(run.start) && now.Before(run.end) {
+			latencies = append(latencies, now.Sub(called[id]).Nanoseconds())
+		}
+		called[id] = now
+		if !now.Before(run.end) {
+			waiting--
+		} else if err := conn.ask(id); err != nil {
+			return nil, nil, err
+		}
+	}
+	return latencies, nil, nil
+}
+
+// due is when a call of all connections is due: its moment follows from its number.
+func (run *loadRun) due(call int) time.Time {
+	return run.begin.Add(seconds(float64(call) / run.options.rate))
+}
+
+// open makes every so-manieth call when it is due, whatever the answers do. A latency counts from
+// when its call was due; the sequence id is the call's number, so nothing is looked up.
+func (run *loadRun) open(number int, conn *sequenceConn) (latencies, lateness []int64, err error) {
+	calls := 0
+	for run.due(number + calls*run.options.connections).Before(run.end) {
+		calls++
+	}
+	if err := conn.SetReadDeadline(run.end.Add(patience)); err != nil {
+		return nil, nil, err
+	}
+	failure := make(chan error, 1)
+	go func() {
+		var err error
+		if lateness, err = run.send(number, calls, conn); err != nil {
+			// Nobody will answer what was not sent.
+			conn.Close()
+		}
+		failure <- err
+	}()
+	for answered := 0; answered < calls; answered++ {
+		call, err := conn.next()
+		if err != nil {
+			select {
+			case sending := <-failure:
+				if sending != nil {
+					err = sending
+				}
+			default:
+			}
+			return nil, nil, err
+		}
+		now, due := time.Now(), run.due(int(call))
+		if !due.Before(run.start) {
+			latencies = append(latencies, now.Sub(due).Nanoseconds())
+		}
+	}
+	err = <-failure
+	return latencies, lateness, err
+}
+
+// send writes whatever is due in one go, then sleeps until more is. Go's own timers keep to the
+// millisecond; a thread of its own sleeps by the kernel's.
+func (run *loadRun) send(number, calls int, conn *sequenceConn) (lateness []int64, err error) {
+	runtime.LockOSThread()
+	for at := 0; at < calls; {
+		now := time.Now()
+		for ; at < calls; at++ {
+			call := number + at*run.options.connections
+			due := run.due(call)
+			if due.After(now) {
+				break
+			}
+			if !due.Before(run.start) {
+				lateness = append(lateness, now.Sub(due).Nanoseconds())
+			}
+			if err := conn.ask(uint32(call)); err != nil {
+				return nil, err
+			}
+		}
+		if err := conn.writer.Flush(); err != nil {
+			return nil, err
+		}
+		if at < calls {
+			sleepUntil(run.due(number + at*run.options.connections))
+		}
+	}
+	return lateness, nil
+}
+
+func sleepUntil(moment time.Time) {
+	if left := time.Until(moment); left > 0 {
+		pause := syscall.NsecToTimespec(left.Nanoseconds())
+		// Cut short by a signal, the caller finds nothing due and sleeps again.
+		_ = syscall.Nanosleep(&pause, nil)
+	}
 }
