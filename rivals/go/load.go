@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -145,7 +146,7 @@ func load(options Options) error {
 		if err != nil {
 			return err
 		}
-		report.LateP99, report.LateMax = late.P99, late.Max
+		report.LateP50, report.LateP99, report.LateMax = late.P50, late.P99, late.Max
 	}
 	printReport(report)
 	return nil
@@ -221,78 +222,125 @@ func (run *loadRun) due(call int) time.Time {
 }
 
 // open makes every so-manieth call when it is due, whatever the answers do. A latency counts from
-// when its call was due; the sequence id is the call's number, so nothing is looked up.
+// when its call was due; the sequence id is the call's number, so nothing is looked up. One thread
+// of its own writes, reads, and waits for both by the kernel's timer: Go's timers keep to the
+// millisecond, and each hop between its threads would be a part of the latency.
 func (run *loadRun) open(number int, conn *sequenceConn) (latencies, lateness []int64, err error) {
-	calls := 0
-	for run.due(number + calls*run.options.connections).Before(run.end) {
-		calls++
-	}
-	if err := conn.SetReadDeadline(run.end.Add(patience)); err != nil {
+	runtime.LockOSThread()
+	wire, err := conn.bare()
+	if err != nil {
 		return nil, nil, err
 	}
-	failure := make(chan error, 1)
-	go func() {
-		var err error
-		if lateness, err = run.send(number, calls, conn); err != nil {
-			// Nobody will answer what was not sent.
-			conn.Close()
-		}
-		failure <- err
-	}()
-	for answered := 0; answered < calls; answered++ {
-		call, err := conn.next()
-		if err != nil {
-			select {
-			case sending := <-failure:
-				if sending != nil {
-					err = sending
-				}
-			default:
-			}
-			return nil, nil, err
-		}
-		now, due := time.Now(), run.due(int(call))
-		if !due.Before(run.start) {
-			latencies = append(latencies, now.Sub(due).Nanoseconds())
-		}
+	last := run.end.Add(patience)
+	due := func(at int) time.Time { return run.due(number + at*run.options.connections) }
+	calls := 0
+	for due(calls).Before(run.end) {
+		calls++
 	}
-	err = <-failure
-	return latencies, lateness, err
-}
-
-// send writes whatever is due in one go, then sleeps until more is. Go's own timers keep to the
-// millisecond; a thread of its own sleeps by the kernel's.
-func (run *loadRun) send(number, calls int, conn *sequenceConn) (lateness []int64, err error) {
-	runtime.LockOSThread()
-	for at := 0; at < calls; {
+	for sent, answered := 0, 0; answered < calls; {
 		now := time.Now()
-		for ; at < calls; at++ {
-			call := number + at*run.options.connections
-			due := run.due(call)
-			if due.After(now) {
-				break
+		for ; sent < calls && !due(sent).After(now); sent++ {
+			if !due(sent).Before(run.start) {
+				lateness = append(lateness, now.Sub(due(sent)).Nanoseconds())
 			}
-			if !due.Before(run.start) {
-				lateness = append(lateness, now.Sub(due).Nanoseconds())
-			}
-			if err := conn.ask(uint32(call)); err != nil {
-				return nil, err
+			if err := conn.ask(uint32(number + sent*run.options.connections)); err != nil {
+				return nil, nil, err
 			}
 		}
 		if err := conn.writer.Flush(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if at < calls {
-			sleepUntil(run.due(number + at*run.options.connections))
+		until := last
+		if sent < calls {
+			until = due(sent)
+		}
+		readable, err := wire.wait(until)
+		if err == nil && !readable && until == last {
+			err = fmt.Errorf("%d of %d calls were not answered", calls-answered, calls)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		for ; readable; readable = conn.hasNext() {
+			call, err := conn.next()
+			if err != nil {
+				return nil, nil, err
+			}
+			due := run.due(int(call))
+			if !due.Before(run.start) {
+				latencies = append(latencies, time.Since(due).Nanoseconds())
+			}
+			answered++
 		}
 	}
-	return lateness, nil
+	return latencies, lateness, nil
 }
 
-func sleepUntil(moment time.Time) {
-	if left := time.Until(moment); left > 0 {
-		pause := syscall.NsecToTimespec(left.Nanoseconds())
-		// Cut short by a signal, the caller finds nothing due and sleeps again.
-		_ = syscall.Nanosleep(&pause, nil)
+// bareSocket is a connection without Go's scheduler: system calls block the thread.
+type bareSocket struct {
+	file *os.File
+	fd   int
+}
+
+// bare takes the connection from Go's poller.
+func (conn *sequenceConn) bare() (*bareSocket, error) {
+	tcp, ok := conn.Conn.(*net.TCPConn)
+	if !ok {
+		return nil, fmt.Errorf("%T is no TCP connection", conn.Conn)
 	}
+	file, err := tcp.File()
+	if err != nil {
+		return nil, err
+	}
+	// Fd makes it blocking.
+	bare := &bareSocket{file: file, fd: int(file.Fd())}
+	if bare.fd >= syscall.FD_SETSIZE {
+		return nil, fmt.Errorf("too many connections for a rate: at most about 500")
+	}
+	conn.reader.Reset(bare)
+	conn.writer.Reset(bare)
+	return bare, nil
+}
+
+func (bare *bareSocket) Read(into []byte) (int, error) {
+	count, err := syscall.Read(bare.fd, into)
+	for err == syscall.EINTR {
+		count, err = syscall.Read(bare.fd, into)
+	}
+	if err == nil && count == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return 0, err
+	}
+	return count, nil
+}
+
+func (bare *bareSocket) Write(from []byte) (int, error) {
+	for written := 0; written < len(from); {
+		count, err := syscall.Write(bare.fd, from[written:])
+		if err != nil && err != syscall.EINTR {
+			return written, err
+		}
+		if err == nil {
+			written += count
+		}
+	}
+	return len(from), nil
+}
+
+// wait says whether there is something to read, at that time at the latest.
+func (bare *bareSocket) wait(until time.Time) (bool, error) {
+	left := time.Until(until)
+	if left < 0 {
+		left = 0
+	}
+	var readable syscall.FdSet
+	readable.Bits[bare.fd/64] |= 1 << (bare.fd % 64)
+	timeout := syscall.NsecToTimeval(left.Nanoseconds())
+	count, err := syscall.Select(bare.fd+1, &readable, nil, nil, &timeout)
+	if err == syscall.EINTR {
+		return false, nil
+	}
+	return count > 0, err
 }

@@ -27,6 +27,7 @@ type Report struct {
 	OtherCPU        float64 `json:"other_cpu"`
 	ConnectionBytes float64 `json:"connection_bytes"`
 	// How late the calls of a given rate were sent after they were due.
+	LateP50 int64 `json:"late_p50,omitempty"`
 	LateP99 int64 `json:"late_p99,omitempty"`
 	LateMax int64 `json:"late_max,omitempty"`
 }
