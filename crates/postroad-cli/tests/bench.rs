@@ -234,6 +234,7 @@ fn thresholds_are_kept_missed_or_not_to_be_judged() {
         &["--min-rate", "1000000000"],
         &["--max-errors", "49", "--route", "no/route"],
         &["--max-error-rate", "99%", "--route", "no/route"],
+        &["--max-p50", "10s", "--route", "no/route"],
         &["--stop-p99", "1ns", "--callers", "1"],
         &["--stop-errors", "50", "--route", "no/route"],
     ] {
