@@ -82,6 +82,17 @@ fn an_open_loop_makes_exactly_the_calls_that_are_due() {
         (&["--rate", "300", "--duration", "500ms"][..], 150.0),
         (&["--rate", "1000:100ms,250:200ms"], 150.0),
         (&["--burst", "40:200ms", "--duration", "500ms"], 120.0),
+        (
+            &[
+                "--rate",
+                "100",
+                "--burst",
+                "40:200ms",
+                "--duration",
+                "500ms",
+            ],
+            170.0,
+        ),
         (&["--rate", "100..900", "--duration", "400ms"], 200.0),
         (
             &["--rate", "400", "--duration", "1s", "--calls", "77"],
@@ -274,6 +285,11 @@ fn a_stop_condition_ends_a_run_long_before_its_time() {
 
 #[test]
 fn wrong_input_is_refused_before_anything_starts() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    file.as_file()
+        .set_len(16 * 1024 * 1024 + 1)
+        .expect("a disk");
+    let large = file.path().display().to_string();
     // Nobody listens there: what is refused is refused before that is found out.
     let url = "tcp://127.0.0.1:1";
     for (arguments, says) in [
@@ -294,6 +310,16 @@ fn wrong_input_is_refused_before_anything_starts() {
         (&["--threads", "4", "--connections", "2"], "write 4 or more"),
         (&["--threads", "4", "--callers", "2"], "write 4 or more"),
         (&["--payload", "/no/such/file"], "--payload /no/such/file"),
+        (&["--payload", "/dev/zero"], "over 67108864 bytes; at most"),
+        (
+            &["--payload", &large],
+            "a payload of 16777217 bytes; at most 16777216",
+        ),
+        (&["--preset", "fast"], "default, low-latency and throughput"),
+        (
+            &["--burst", "5:1s", "--callers", "5"],
+            "cannot be used with",
+        ),
         (&["--payload-lines"], "--payload"),
         (&["--calls", "0"], "--calls"),
         (&["--max-error-rate", "2"], "write 0.1%"),

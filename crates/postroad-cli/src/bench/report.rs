@@ -110,6 +110,9 @@ pub(crate) struct Load {
     /// When calls are due, such as `constant 20000/s`; of an open loop.
     pub(crate) arrival: Option<String>,
     pub(crate) connections: u32,
+    /// What the connections of the generator were tuned for.
+    #[serde(default = "preset_of_before")]
+    pub(crate) preset: String,
     pub(crate) threads: u32,
     /// Such as `64` or `64:90%,4096:10%`, or the file that payloads came from.
     pub(crate) size: String,
@@ -122,6 +125,11 @@ pub(crate) struct Load {
     pub(crate) interval_seconds: f64,
     /// What all random choices come from.
     pub(crate) seed: u64,
+}
+
+/// Files of before do not name the only one that there was.
+fn preset_of_before() -> String {
+    "default".to_owned()
 }
 
 /// Whether the numbers say something about the server.

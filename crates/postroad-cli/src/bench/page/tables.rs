@@ -172,6 +172,7 @@ fn configuration(report: &Report) -> String {
         ),
     }
     row("connections", units::count(load.connections.into()));
+    row("preset", load.preset.clone());
     row("generator threads", units::count(load.threads.into()));
     row("payload", format!("{} B", load.size));
     row("priority", load.priority.clone());
