@@ -75,6 +75,53 @@ fn every_call_is_counted_once_in_its_interval() {
 }
 
 #[test]
+fn the_last_answers_of_a_closed_loop_make_no_interval_of_their_own() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let load = ["--duration", "300ms", "--interval", "300ms"];
+    // Every caller still waits for an answer when the time is over.
+    let report = json(&node.tcp(), &load);
+    let series = report["series"].as_array().expect("a series");
+    let short = |interval: &&Value| number(interval, "/seconds") < 0.03;
+    assert_eq!(series.iter().filter(short).count(), 0, "{series:?}");
+    assert_eq!(number(&report, "/answered"), sum(&report, "answered"));
+    assert!((sum(&report, "seconds") - number(&report, "/seconds")).abs() < 1e-6);
+}
+
+#[test]
+fn a_preset_is_told_to_the_connections_and_written_down() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    for preset in ["default", "low-latency", "throughput"] {
+        let load = ["--calls", "50", "--callers", "1", "--preset", preset];
+        assert_eq!(json(&node.tcp(), &load)["load"]["preset"], preset);
+    }
+}
+
+#[test]
+fn a_run_that_cannot_start_leaves_no_files_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("before.csv"), "kept").expect("it is written");
+    let files = [
+        "--json",
+        &path("run.json"),
+        "--html",
+        &path("run.html"),
+        "--csv",
+        &path("before.csv"),
+    ]
+    .map(str::to_owned);
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    assert_eq!(bench("tcp://127.0.0.1:1", &files).status.code(), Some(69));
+    let left = std::fs::read_dir(folder.path()).expect("it is there");
+    let left: Vec<_> = left
+        .map(|entry| entry.expect("it is read").file_name())
+        .collect();
+    assert_eq!(left, ["before.csv"]);
+    let kept = std::fs::read_to_string(path("before.csv")).expect("it is there");
+    assert_eq!(kept, "kept");
+}
+
+#[test]
 fn an_open_loop_makes_exactly_the_calls_that_are_due() {
     let node = Node::start(&["tcp://127.0.0.1:0"]);
     // Steps: 100 + 50 calls. Bursts: at 0, 200, 400 ms. A ramp: the area under it.

@@ -277,6 +277,28 @@ pub(crate) struct Interval {
     pub(crate) server: Option<Sample>,
 }
 
+impl Interval {
+    /// Takes in the one that follows.
+    pub(crate) fn extend(&mut self, next: &Self) {
+        let mut latency = self.hdr.histogram();
+        latency.auto(true);
+        latency
+            .add(next.hdr.histogram())
+            .expect("a histogram that resizes takes every value");
+        self.seconds += next.seconds;
+        self.due += next.due;
+        self.answered += next.answered;
+        self.failed += next.failed;
+        self.rate = self.answered as f64 / self.seconds;
+        let known = Some(&latency).filter(|latency| !latency.is_empty());
+        self.p50_ns = known.map(|latency| latency.value_at_quantile(0.5));
+        self.p99_ns = known.map(|latency| latency.value_at_quantile(0.99));
+        self.max_ns = known.map(Histogram::max);
+        self.late_max_ns = self.late_max_ns.max(next.late_max_ns);
+        self.hdr = (&latency).into();
+    }
+}
+
 /// One end at work during an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
