@@ -448,12 +448,23 @@ fn workers_make_one_load_together() {
         assert!((of(0) - of(1)).abs() <= 1.0, "{report}");
         assert_eq!(report["validity"]["complete"], true);
         assert!(number(&report, "/workers/0/start_rtt_ns") > 0.0);
+        for (number_of, worker) in workers.iter().enumerate() {
+            let cost = |name: &str| number(&report, &format!("/workers/{number_of}/cost/{name}"));
+            assert_eq!(cost("pid"), f64::from(worker.child.id()));
+            assert!(cost("cpu_per_call_ns") > 0.0 && cost("memory_peak_bytes") > 0.0);
+        }
     }
     let gone = format!("{both},127.0.0.1:1");
     let output = bench(&node.tcp(), &["--workers", &gone, "--callers", "10"]);
     assert_eq!(output.status.code(), Some(69));
     assert!(text(&output.stderr).contains("worker 127.0.0.1:1: "));
     assert!(output.stdout.is_empty(), "nothing has begun");
+    // The good ones are free at once.
+    let again = json(
+        &node.tcp(),
+        &["--workers", &both, "--callers", "2", "--calls", "10"],
+    );
+    assert_eq!(number(&again, "/answered"), 10.0);
 }
 
 /// A server that says when it has been called often enough.

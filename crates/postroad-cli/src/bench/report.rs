@@ -353,8 +353,17 @@ pub(crate) struct Worker {
     pub(crate) rate: f64,
     /// How long the message that starts it took there and back; it began within this time.
     pub(crate) start_rtt_ns: u64,
+    /// What its calls cost it.
+    #[serde(default = "cost_of_before")]
+    pub(crate) cost: End,
     /// Why it has not reported everything, if it has not.
     pub(crate) lost: Option<String>,
+}
+
+/// Files of before do not say what a worker spent.
+fn cost_of_before() -> End {
+    let unknown = "it was not written down".to_owned();
+    End::Unknown { unknown }
 }
 
 /// A bound that a run was asked to keep.

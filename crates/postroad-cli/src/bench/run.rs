@@ -109,7 +109,7 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
     let client = if run.workers.is_empty() {
         Watched::this_process()
     } else {
-        Watched::unknown("the calls were made by workers")
+        Watched::unknown("the calls were made by workers, which say what theirs cost")
     };
     let mut measured = Measured {
         total: Chunk::new(0),

@@ -176,10 +176,18 @@ fn workers(out: &mut String, report: &Report) {
     for worker in &report.workers {
         let (name, answered, failed) = (&worker.name, worker.answered, worker.failed);
         let lost = if worker.lost.is_some() { ", LOST" } else { "" };
+        let cost = match &worker.cost {
+            End::Measured(usage) => format!(
+                "; {:.2} us CPU a call, {:.1} MiB at most",
+                usage.cpu_per_call_ns.unwrap_or(0.0) / 1000.0,
+                usage.memory_peak_bytes as f64 / MIB
+            ),
+            End::Unknown { .. } => String::new(),
+        };
         line(
             out,
             "worker",
-            format_args!("{name}: {answered} answered, {failed} failed{lost}"),
+            format_args!("{name}: {answered} answered, {failed} failed{lost}{cost}"),
         );
     }
     if let Some(spread) = report
