@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::report::{Distribution, End, Report};
+use super::units;
 use crate::terminal::Style;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -67,14 +68,17 @@ pub(super) fn text(report: &Report, style: Style) -> String {
 fn load(out: &mut String, report: &Report) {
     let load = &report.load;
     let shape = match (load.callers, &load.arrival) {
-        (Some(callers), _) => format!("closed loop, {callers} callers"),
+        (Some(callers), _) => format!("closed loop, {}", units::counted(callers.into(), "caller")),
         (None, Some(arrival)) => format!("open loop, {arrival}"),
         (None, None) => "open loop".to_owned(),
     };
     let _ = writeln!(
         out,
-        "{} {}: {shape}, {} connections, payload {}",
-        report.url, report.route, load.connections, load.size
+        "{} {}: {shape}, {}, payload {}",
+        report.url,
+        report.route,
+        units::counted(load.connections.into(), "connection"),
+        load.size
     );
 }
 

@@ -179,7 +179,10 @@ fn configuration(report: &Report) -> String {
     match load.shape {
         Loop::Closed => row(
             "load",
-            format!("closed loop, {} callers", load.callers.unwrap_or_default()),
+            format!(
+                "closed loop, {}",
+                units::counted(load.callers.unwrap_or_default().into(), "caller")
+            ),
         ),
         Loop::Open => row(
             "load",
