@@ -17,6 +17,7 @@ type Options struct {
 	mode        string
 	inFlight    int
 	connections int
+	rate        float64
 	size        int
 	seconds     float64
 	warmUp      float64
@@ -31,6 +32,7 @@ func parse(role string, arguments []string) (Options, error) {
 	flags.StringVar(&options.mode, "mode", "", "batched: one-way messages through a buffer")
 	flags.IntVar(&options.inFlight, "in-flight", 1, "callers, each with one call in flight")
 	flags.IntVar(&options.connections, "connections", 1, "connections")
+	flags.Float64Var(&options.rate, "rate", 0, "load: calls due a second, whatever the answers do")
 	flags.IntVar(&options.size, "size", 64, "bytes of a payload")
 	flags.Float64Var(&options.seconds, "seconds", 0.8, "seconds measured")
 	flags.Float64Var(&options.warmUp, "warm-up", 0.3, "seconds before that")

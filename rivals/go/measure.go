@@ -21,10 +21,15 @@ type Report struct {
 	P50             int64   `json:"p50"`
 	P90             int64   `json:"p90"`
 	P99             int64   `json:"p99"`
+	P999            int64   `json:"p999"`
 	Max             int64   `json:"max"`
 	OwnCPU          float64 `json:"own_cpu"`
 	OtherCPU        float64 `json:"other_cpu"`
 	ConnectionBytes float64 `json:"connection_bytes"`
+	// How late the calls of a given rate were sent after they were due.
+	LateP50 int64 `json:"late_p50,omitempty"`
+	LateP99 int64 `json:"late_p99,omitempty"`
+	LateMax int64 `json:"late_max,omitempty"`
 }
 
 func printReport(report Report) {
@@ -79,21 +84,30 @@ func closedLoop(options Options, caller func(number int) (func() error, error)) 
 		return err
 	default:
 	}
+	report, err := summary(options, latencies)
+	if err != nil {
+		return err
+	}
+	report.OwnCPU, report.OtherCPU = own, other
+	printReport(report)
+	return nil
+}
+
+// summary is the percentiles of times that several have measured.
+func summary(options Options, times [][]int64) (Report, error) {
 	var all []int64
-	for _, some := range latencies {
+	for _, some := range times {
 		all = append(all, some...)
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("no call was answered within the measured time")
+		return Report{}, fmt.Errorf("no call was answered within the measured time")
 	}
 	sort.Slice(all, func(a, b int) bool { return all[a] < all[b] })
 	at := func(part float64) int64 { return all[int(part*float64(len(all)-1))] }
-	printReport(Report{
+	return Report{
 		Calls: uint64(len(all)), Seconds: options.seconds,
-		P50: at(0.5), P90: at(0.9), P99: at(0.99), Max: at(1),
-		OwnCPU: own, OtherCPU: other,
-	})
-	return nil
+		P50: at(0.5), P90: at(0.9), P99: at(0.99), P999: at(0.999), Max: at(1),
+	}, nil
 }
 
 func ownCPU() float64 {

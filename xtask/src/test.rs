@@ -10,6 +10,7 @@ const PEERS: &[(&str, &str)] = &[
     ("jmeter", "load plans and result files"),
     ("python3", "clients written without this code"),
     ("openssl", "certificates and TLS peers"),
+    ("go", "a load generator that shares no code"),
 ];
 
 /// Read by the tests: `auto` skips a missing peer and says so, `require` fails, `skip` skips.

@@ -75,6 +75,53 @@ fn every_call_is_counted_once_in_its_interval() {
 }
 
 #[test]
+fn the_last_answers_of_a_closed_loop_make_no_interval_of_their_own() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let load = ["--duration", "300ms", "--interval", "300ms"];
+    // Every caller still waits for an answer when the time is over.
+    let report = json(&node.tcp(), &load);
+    let series = report["series"].as_array().expect("a series");
+    let short = |interval: &&Value| number(interval, "/seconds") < 0.03;
+    assert_eq!(series.iter().filter(short).count(), 0, "{series:?}");
+    assert_eq!(number(&report, "/answered"), sum(&report, "answered"));
+    assert!((sum(&report, "seconds") - number(&report, "/seconds")).abs() < 1e-6);
+}
+
+#[test]
+fn a_preset_is_told_to_the_connections_and_written_down() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    for preset in ["default", "low-latency", "throughput"] {
+        let load = ["--calls", "50", "--callers", "1", "--preset", preset];
+        assert_eq!(json(&node.tcp(), &load)["load"]["preset"], preset);
+    }
+}
+
+#[test]
+fn a_run_that_cannot_start_leaves_no_files_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("before.csv"), "kept").expect("it is written");
+    let files = [
+        "--json",
+        &path("run.json"),
+        "--html",
+        &path("run.html"),
+        "--csv",
+        &path("before.csv"),
+    ]
+    .map(str::to_owned);
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    assert_eq!(bench("tcp://127.0.0.1:1", &files).status.code(), Some(69));
+    let left = std::fs::read_dir(folder.path()).expect("it is there");
+    let left: Vec<_> = left
+        .map(|entry| entry.expect("it is read").file_name())
+        .collect();
+    assert_eq!(left, ["before.csv"]);
+    let kept = std::fs::read_to_string(path("before.csv")).expect("it is there");
+    assert_eq!(kept, "kept");
+}
+
+#[test]
 fn an_open_loop_makes_exactly_the_calls_that_are_due() {
     let node = Node::start(&["tcp://127.0.0.1:0"]);
     // Steps: 100 + 50 calls. Bursts: at 0, 200, 400 ms. A ramp: the area under it.
@@ -82,6 +129,17 @@ fn an_open_loop_makes_exactly_the_calls_that_are_due() {
         (&["--rate", "300", "--duration", "500ms"][..], 150.0),
         (&["--rate", "1000:100ms,250:200ms"], 150.0),
         (&["--burst", "40:200ms", "--duration", "500ms"], 120.0),
+        (
+            &[
+                "--rate",
+                "100",
+                "--burst",
+                "40:200ms",
+                "--duration",
+                "500ms",
+            ],
+            170.0,
+        ),
         (&["--rate", "100..900", "--duration", "400ms"], 200.0),
         (
             &["--rate", "400", "--duration", "1s", "--calls", "77"],
@@ -234,6 +292,7 @@ fn thresholds_are_kept_missed_or_not_to_be_judged() {
         &["--min-rate", "1000000000"],
         &["--max-errors", "49", "--route", "no/route"],
         &["--max-error-rate", "99%", "--route", "no/route"],
+        &["--max-p50", "10s", "--route", "no/route"],
         &["--stop-p99", "1ns", "--callers", "1"],
         &["--stop-errors", "50", "--route", "no/route"],
     ] {
@@ -273,6 +332,11 @@ fn a_stop_condition_ends_a_run_long_before_its_time() {
 
 #[test]
 fn wrong_input_is_refused_before_anything_starts() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    file.as_file()
+        .set_len(16 * 1024 * 1024 + 1)
+        .expect("a disk");
+    let large = file.path().display().to_string();
     // Nobody listens there: what is refused is refused before that is found out.
     let url = "tcp://127.0.0.1:1";
     for (arguments, says) in [
@@ -293,6 +357,16 @@ fn wrong_input_is_refused_before_anything_starts() {
         (&["--threads", "4", "--connections", "2"], "write 4 or more"),
         (&["--threads", "4", "--callers", "2"], "write 4 or more"),
         (&["--payload", "/no/such/file"], "--payload /no/such/file"),
+        (&["--payload", "/dev/zero"], "over 67108864 bytes; at most"),
+        (
+            &["--payload", &large],
+            "a payload of 16777217 bytes; at most 16777216",
+        ),
+        (&["--preset", "fast"], "default, low-latency and throughput"),
+        (
+            &["--burst", "5:1s", "--callers", "5"],
+            "cannot be used with",
+        ),
         (&["--payload-lines"], "--payload"),
         (&["--calls", "0"], "--calls"),
         (&["--max-error-rate", "2"], "write 0.1%"),
@@ -374,12 +448,23 @@ fn workers_make_one_load_together() {
         assert!((of(0) - of(1)).abs() <= 1.0, "{report}");
         assert_eq!(report["validity"]["complete"], true);
         assert!(number(&report, "/workers/0/start_rtt_ns") > 0.0);
+        for (number_of, worker) in workers.iter().enumerate() {
+            let cost = |name: &str| number(&report, &format!("/workers/{number_of}/cost/{name}"));
+            assert_eq!(cost("pid"), f64::from(worker.child.id()));
+            assert!(cost("cpu_per_call_ns") > 0.0 && cost("memory_peak_bytes") > 0.0);
+        }
     }
     let gone = format!("{both},127.0.0.1:1");
     let output = bench(&node.tcp(), &["--workers", &gone, "--callers", "10"]);
     assert_eq!(output.status.code(), Some(69));
     assert!(text(&output.stderr).contains("worker 127.0.0.1:1: "));
     assert!(output.stdout.is_empty(), "nothing has begun");
+    // The good ones are free at once.
+    let again = json(
+        &node.tcp(),
+        &["--workers", &both, "--callers", "2", "--calls", "10"],
+    );
+    assert_eq!(number(&again, "/answered"), 10.0);
 }
 
 /// A server that says when it has been called often enough.

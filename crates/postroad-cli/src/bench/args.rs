@@ -3,19 +3,21 @@
 mod reports;
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
+use postroad::Preset;
 
 use super::mix::Mix;
 use super::plan::{CONNECTIONS_MAX, THREADS_MAX};
-use super::schedule::{Arrival, Rate};
+use super::schedule::{Burst, Rate};
 use crate::args::{Output, duration};
 pub(crate) use reports::{Codec, Compare, Gate, LogUnit, ReportFiles, Rewrite, SampleUnit};
 
 /// Largest payload, bytes.
-const SIZE_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -96,7 +98,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn burst(text: &str) -> Result<Arrival, String> {
+fn burst(text: &str) -> Result<Burst, String> {
     let wrong = || format!("{text:?} is not CALLS:TIME; write 500:1s");
     let (calls, every) = text.split_once(':').ok_or_else(wrong)?;
     let (calls, every) = (calls.parse().map_err(|_| wrong())?, duration(every)?);
@@ -105,7 +107,7 @@ fn burst(text: &str) -> Result<Arrival, String> {
             "{text:?}; 1 to 50000 calls, at most once in 1ms, such as 500:1s"
         ));
     }
-    Ok(Arrival::Burst { calls, every })
+    Ok(Burst { calls, every })
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -146,13 +148,15 @@ pub(crate) struct Run {
     /// How the calls of an open loop are spaced.
     #[arg(long, value_enum, default_value_t = Spacing::Constant, requires = "rate")]
     pub(crate) arrival: Spacing,
-    /// Open loop: so many calls at once, each time, such as 500:1s.
-    #[arg(long, value_name = "CALLS:TIME", value_parser = burst,
-          conflicts_with_all = ["callers", "rate"])]
-    pub(crate) burst: Option<Arrival>,
+    /// Open loop: so many calls at once, each time, such as 500:1s; with --rate on top of it.
+    #[arg(long, value_name = "CALLS:TIME", value_parser = burst, conflicts_with = "callers")]
+    pub(crate) burst: Option<Burst>,
     /// Connections that the calls are spread over; by default one a thread of each worker.
     #[arg(long, value_parser = count(CONNECTIONS_MAX.into()))]
     pub(crate) connections: Option<u32>,
+    /// What the connections are tuned for: default, low-latency, throughput.
+    #[arg(long, default_value = "default", value_parser = Preset::from_str)]
+    pub(crate) preset: Preset,
     /// Threads that make calls.
     #[arg(long, default_value_t = 1, value_parser = count(THREADS_MAX.into()))]
     pub(crate) threads: u32,

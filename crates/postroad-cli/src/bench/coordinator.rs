@@ -12,7 +12,7 @@ use super::fleet::{Collected, LoadWorkerClient, url};
 use super::gather::Gather;
 use super::plan::Plan;
 use super::recorder::Chunk;
-use super::report::Worker;
+use super::report::{End, Worker};
 use crate::exit::{self, Failed};
 
 /// How long a worker may take for an answer.
@@ -44,6 +44,11 @@ impl Remote {
         Ok(Self { name, client, run })
     }
 
+    /// It is free for others; one that cannot be told finds out by itself.
+    async fn dismiss(self) {
+        let _lost = self.service().stop(self.run).await;
+    }
+
     fn service(&self) -> LoadWorkerClient {
         LoadWorkerClient::new(self.client.clone())
     }
@@ -54,6 +59,7 @@ struct Part {
     remote: Remote,
     start_rtt: Duration,
     total: Chunk,
+    cost: End,
     lost: Option<String>,
 }
 
@@ -79,15 +85,30 @@ impl Coordinator {
             let (name, plan) = (name.clone(), plan.of_worker(number as u32));
             preparing.spawn(async move { (number, Remote::prepare(name, plan).await) });
         }
-        let mut remotes = Vec::new();
-        for (number, remote) in preparing.join_all().await {
-            remotes.push((number, remote?));
+        let (mut remotes, mut failed) = (Vec::new(), None);
+        while let Some(prepared) = preparing.join_next().await {
+            let Ok((number, remote)) = prepared else {
+                continue;
+            };
+            match remote {
+                Ok(remote) => remotes.push((number, remote)),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        if let Some(failed) = failed {
+            // They would wait for a start, and refuse other runs meanwhile.
+            let remotes = remotes.into_iter().map(|(_, remote)| remote.dismiss());
+            JoinSet::from_iter(remotes).join_all().await;
+            return Err(failed);
         }
         remotes.sort_by_key(|(number, _)| *number);
         let parts = remotes.into_iter().map(|(_, remote)| Part {
             remote,
             start_rtt: Duration::ZERO,
             total: Chunk::new(0),
+            cost: End::Unknown {
+                unknown: "the worker has not said it".to_owned(),
+            },
             lost: None,
         });
         let parts: Vec<_> = parts.collect();
@@ -156,8 +177,9 @@ impl Coordinator {
                     self.parts[number].total.add(&chunk);
                     self.gather.add(number, chunk);
                 }
-                let Some(lost) = ended else { return };
-                self.connections_lost += lost;
+                let Some(ended) = ended else { return };
+                self.connections_lost += ended.connections_lost;
+                self.parts[number].cost = ended.cost;
             }
             FromWorker::Lost(why) => self.parts[number].lost = Some(why),
         }
@@ -176,6 +198,7 @@ impl Coordinator {
             failed: part.total.failed(),
             rate: part.total.answered() as f64 / part.total.until.as_secs_f64().max(1e-9),
             start_rtt_ns: part.start_rtt.as_nanos() as u64,
+            cost: part.cost.clone(),
             lost: part.lost.clone(),
         });
         workers.collect()

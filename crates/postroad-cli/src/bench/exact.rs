@@ -1,12 +1,12 @@
 //! Numbers against arithmetic: a server that exists only on paper answers at moments that are known
 //! to the nanosecond, and the recorder has to say what follows from them, to three digits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postroad::Bytes;
 
 use super::example::Draw;
-use super::recorder::{Chunk, Recorder, Sent};
+use super::recorder::{Chunk, Recorder, Sent, nanos};
 use super::report::Distribution;
 
 const MICRO: Duration = Duration::from_micros(1);
@@ -14,9 +14,8 @@ const MILLI: Duration = Duration::from_millis(1);
 
 /// What the recorder says of calls that are due and answered at these moments from the start.
 fn recorded(calls: &[(Duration, Duration)]) -> Distribution {
-    let start = Instant::now();
     let long = Duration::from_secs(20);
-    let recorder = Recorder::new(start, long, Duration::from_secs(1), false);
+    let recorder = Recorder::new(Duration::ZERO, long, Duration::from_secs(1), false);
     let sent = Sent {
         bytes: 0,
         priority: 3,
@@ -24,10 +23,10 @@ fn recorded(calls: &[(Duration, Duration)]) -> Distribution {
     let mut by_end = calls.to_vec();
     by_end.sort_by_key(|(_, end)| *end);
     for (due, end) in by_end {
-        recorder.ended(start + due, start + end, sent, &Ok(Bytes::new()));
+        recorder.ended(nanos(due), nanos(end), sent, &Ok(Bytes::new()));
     }
     let mut total = Chunk::new(0);
-    let chunks = recorder.rest(start + long);
+    let chunks = recorder.rest(nanos(long));
     chunks.iter().for_each(|chunk| total.add(chunk));
     Distribution::from(&total.latency)
 }

@@ -130,6 +130,7 @@ fn load(seed: u64) -> Load {
         rate_due: Some(20_000.0),
         arrival: Some("constant 20000/s".to_owned()),
         connections: 4,
+        preset: "default".to_owned(),
         threads: 1,
         size: "64".to_owned(),
         priority: "3".to_owned(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use super::recorder::Chunk;
+use super::report::End;
 
 /// A process that makes calls for a coordinator, one run at a time.
 #[postroad::service]
@@ -24,8 +25,17 @@ pub(super) trait LoadWorker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Collected {
     pub(super) chunks: Vec<Chunk>,
-    /// When nothing will follow: how many connections were lost and have not come back.
-    pub(super) ended: Option<usize>,
+    /// When nothing will follow.
+    pub(super) ended: Option<Ended>,
+}
+
+/// A worker's load when it is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    /// Connections that were lost and have not come back.
+    pub(super) connections_lost: usize,
+    /// What the load cost the worker.
+    pub(super) cost: End,
 }
 
 /// An address as it is typed for coordinators and workers: TCP, unless it says something else.

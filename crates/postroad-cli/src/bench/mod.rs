@@ -55,12 +55,13 @@ pub(crate) fn run(bench: &Bench, color: Color) -> Result<ExitCode, Failed> {
 
 fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     let plan = plan::Plan::new(run)?;
-    files::check(&run.files)?;
+    let made = files::check(&run.files)?;
     raise_open_files();
     let outcome = runtime()?.block_on(run::measure(run, plan))?;
     let report = &outcome.report;
     // What was measured is kept before anybody can stop listening.
     let written = files::write(&run.files, report);
+    drop(made);
     let is_heard = match run.output {
         Output::Text => put(table::text(report, Style::new(color, &std::io::stdout()))),
         Output::Json => {

@@ -1,12 +1,14 @@
 //! What a run does: checked once, then the same for every thread and every worker.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use postroad::{Bytes, ClientConfig, Endpoint, Protocol};
+use postroad::{Bytes, ClientConfig, Endpoint, Preset, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::args::{Run, Spacing};
+use super::args::{Run, SIZE_MAX, Spacing};
 use super::mix::Mix;
 use super::report::{Load, Loop};
 use super::schedule::Arrival;
@@ -56,6 +58,8 @@ pub(super) struct Plan {
     pub(super) shape: Shape,
     /// Of all workers.
     pub(super) connections: u32,
+    /// Name of what the connections are tuned for.
+    pub(super) preset: String,
     /// Of each worker.
     pub(super) threads: u32,
     pub(super) payload: Payload,
@@ -91,14 +95,29 @@ impl Payload {
         let name = path.display().to_string();
         let wrong =
             |what: &dyn std::fmt::Display| Failed::usage(format!("--payload {name}: {what}"));
-        let size = std::fs::metadata(path)
-            .map_err(|error| wrong(&error))?
-            .len();
-        if size > PAYLOADS_MAX {
+        // A device or a pipe has no size and may have no end: it is read as far as the bound.
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| {
+            let size = file.metadata()?.len();
+            file.take(PAYLOADS_MAX + 1).read_to_end(&mut bytes)?;
+            Ok(size)
+        });
+        let size = read.map_err(|error| wrong(&error))?;
+        if bytes.len() as u64 > PAYLOADS_MAX {
+            let size = match size {
+                0..=PAYLOADS_MAX => format!("over {PAYLOADS_MAX}"),
+                size => size.to_string(),
+            };
             return Err(wrong(&format_args!("{size} bytes; at most {PAYLOADS_MAX}")));
         }
-        let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
+        let check = |body: &[u8]| match body.len() as u64 {
+            0..=SIZE_MAX => Ok(()),
+            size => Err(wrong(&format_args!(
+                "a payload of {size} bytes; at most {SIZE_MAX}"
+            ))),
+        };
         if !by_line {
+            check(&bytes)?;
             let bodies = vec![bytes];
             return Ok(Self::File { name, bodies });
         }
@@ -109,6 +128,7 @@ impl Payload {
         if bodies.is_empty() {
             return Err(wrong(&"no line with a payload; write one a line"));
         }
+        bodies.iter().try_for_each(|body| check(body))?;
         Ok(Self::File { name, bodies })
     }
 
@@ -124,14 +144,22 @@ impl Payload {
     }
 }
 
+fn preset_name(preset: Preset) -> &'static str {
+    let mut names = Preset::ALL.iter();
+    let found = names.find(|(_, known)| *known == preset);
+    found.map_or("default", |(name, _)| name)
+}
+
 impl Plan {
     pub(super) fn new(run: &Run) -> Result<Self, Failed> {
-        let shape = match (&run.rate, &run.burst) {
-            (Some(rate), _) => Shape::Open(match run.arrival {
-                Spacing::Constant => Arrival::Constant(rate.clone()),
-                Spacing::Poisson => Arrival::Poisson(rate.clone()),
-            }),
-            (None, Some(burst)) => Shape::Open(burst.clone()),
+        let rate = run.rate.clone().map(match run.arrival {
+            Spacing::Constant => Arrival::Constant,
+            Spacing::Poisson => Arrival::Poisson,
+        });
+        let shape = match (rate, run.burst) {
+            (Some(rate), Some(burst)) => Shape::Open(Arrival::Both(Box::new(rate), burst)),
+            (Some(rate), None) => Shape::Open(rate),
+            (None, Some(burst)) => Shape::Open(Arrival::Burst(burst)),
             (None, None) => Shape::Closed {
                 callers: run.callers,
             },
@@ -158,6 +186,7 @@ impl Plan {
             route: run.route.clone().unwrap_or_else(|| route.to_owned()),
             shape,
             connections: run.connections.unwrap_or(parts),
+            preset: preset_name(run.preset).to_owned(),
             threads: run.threads,
             payload,
             priority: run.priority.clone(),
@@ -207,11 +236,16 @@ impl Plan {
             )));
         }
         self.url.parse::<Endpoint>()?;
+        self.preset.parse::<Preset>().map_err(Failed::usage)?;
         Ok(())
     }
 
     pub(super) fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig::default();
+        let mut config = ClientConfig {
+            // It was checked.
+            preset: self.preset.parse().unwrap_or_default(),
+            ..ClientConfig::default()
+        };
         // As many as are asked for: the server says what it takes.
         config.limits.max_calls = 65_536;
         config.max_pending = IN_FLIGHT_MAX;
@@ -246,6 +280,7 @@ impl Plan {
             rate_due: arrival.map(|arrival| arrival.rate_mean(self.duration)),
             arrival: arrival.map(ToString::to_string),
             connections: self.connections,
+            preset: self.preset.clone(),
             threads: self.parts(),
             size: match &self.payload {
                 Payload::Sizes(mix) => mix.to_string(),

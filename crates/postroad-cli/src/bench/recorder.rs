@@ -1,9 +1,9 @@
 //! What is recorded of each call, and which interval it belongs to. Reads no clock: every moment is
-//! an argument.
+//! an argument, in nanoseconds since the load began.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use postroad::{Bytes, CallError};
@@ -18,8 +18,9 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LONGEST, 3).expect("three digits up to an hour is a valid histogram")
 }
 
-fn nanos(from: Instant, to: Instant) -> u64 {
-    to.saturating_duration_since(from).as_nanos() as u64
+/// Five centuries fit.
+pub(super) fn nanos(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
 }
 
 /// All that happened in one interval. Those of several generators add up exactly.
@@ -142,9 +143,9 @@ pub(super) struct Sent {
 
 /// Records calls that were due within the measured time.
 pub(super) struct Recorder {
-    start: Instant,
-    end: Instant,
-    interval: Duration,
+    start: u64,
+    end: u64,
+    interval: u64,
     by_priority: bool,
     current: RefCell<Current>,
 }
@@ -152,94 +153,99 @@ pub(super) struct Recorder {
 struct Current {
     chunk: Chunk,
     /// End of its interval.
-    until: Instant,
+    until: u64,
+    /// When its last call ended, from the beginning of the measurement.
+    last: u64,
     finished: VecDeque<Chunk>,
 }
 
 impl Current {
-    fn roll(&mut self, now: Instant, interval: Duration) {
+    #[inline]
+    fn roll(&mut self, now: u64, interval: u64) -> &mut Chunk {
         while now >= self.until {
-            let next = Chunk::new(self.chunk.number + 1);
-            self.finished
-                .push_back(std::mem::replace(&mut self.chunk, next));
+            let chunk = self.take();
+            self.finished.push_back(chunk);
             self.until += interval;
         }
+        &mut self.chunk
+    }
+
+    fn take(&mut self) -> Chunk {
+        let next = Chunk::new(self.chunk.number + 1);
+        let mut chunk = std::mem::replace(&mut self.chunk, next);
+        chunk.until = Duration::from_nanos(std::mem::take(&mut self.last));
+        chunk
     }
 }
 
 impl Recorder {
+    /// The measurement begins at `start` of the load.
     pub(super) fn new(
-        start: Instant,
+        start: Duration,
         duration: Duration,
         interval: Duration,
         by_priority: bool,
     ) -> Self {
         Self {
-            start,
-            end: start + duration,
-            interval,
+            start: nanos(start),
+            end: nanos(start + duration),
+            interval: nanos(interval),
             by_priority,
             current: RefCell::new(Current {
                 chunk: Chunk::new(0),
-                until: start + interval,
+                until: nanos(start + interval),
+                last: 0,
                 finished: VecDeque::new(),
             }),
         }
     }
 
     /// When the last call may be due.
-    pub(super) fn end(&self) -> Instant {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 
     /// Whether a call that is due then is measured.
-    pub(super) fn counts(&self, due: Instant) -> bool {
+    #[inline]
+    pub(super) fn counts(&self, due: u64) -> bool {
         (self.start..self.end).contains(&due)
     }
 
     /// A call was taken up.
-    pub(super) fn due(&self, due: Instant, now: Instant) {
+    #[inline]
+    pub(super) fn due(&self, due: u64, now: u64) {
         if self.counts(due) {
-            let mut current = self.current.borrow_mut();
-            current.roll(now, self.interval);
-            current.chunk.due += 1;
+            self.current.borrow_mut().roll(now, self.interval).due += 1;
         }
     }
 
     /// It leaves, later than it was due.
-    pub(super) fn late(&self, due: Instant, now: Instant) {
+    #[inline]
+    pub(super) fn late(&self, due: u64, now: u64) {
         if self.counts(due) {
             let mut current = self.current.borrow_mut();
-            current.roll(now, self.interval);
-            current.chunk.lateness.saturating_record(nanos(due, now));
+            let chunk = current.roll(now, self.interval);
+            chunk.lateness.saturating_record(now.saturating_sub(due));
         }
     }
 
     /// It cannot leave.
-    pub(super) fn not_sent(&self, due: Instant, now: Instant) {
+    pub(super) fn not_sent(&self, due: u64, now: u64) {
         if self.counts(due) {
-            let mut current = self.current.borrow_mut();
-            current.roll(now, self.interval);
-            current.chunk.not_sent += 1;
+            self.current.borrow_mut().roll(now, self.interval).not_sent += 1;
         }
     }
 
     /// It has ended.
-    pub(super) fn ended(
-        &self,
-        due: Instant,
-        now: Instant,
-        sent: Sent,
-        result: &Result<Bytes, CallError>,
-    ) {
+    pub(super) fn ended(&self, due: u64, now: u64, sent: Sent, result: &Result<Bytes, CallError>) {
         if !self.counts(due) {
             return;
         }
         let mut current = self.current.borrow_mut();
         current.roll(now, self.interval);
+        current.last = now - self.start;
         let chunk = &mut current.chunk;
-        chunk.until = now.duration_since(self.start);
-        let latency = nanos(due, now);
+        let latency = now.saturating_sub(due);
         match result {
             Ok(answer) => {
                 chunk.latency.saturating_record(latency);
@@ -264,7 +270,7 @@ impl Recorder {
     }
 
     /// The next interval that is over, in order and without holes.
-    pub(super) fn next_finished(&self, now: Instant) -> Option<Chunk> {
+    pub(super) fn next_finished(&self, now: u64) -> Option<Chunk> {
         let mut current = self.current.borrow_mut();
         current.roll(now, self.interval);
         current.finished.pop_front()
@@ -272,18 +278,16 @@ impl Recorder {
 
     /// All that is left, when the load is over. A server that answers late is not faster for it:
     /// what was due is divided by the time until its last answer.
-    pub(super) fn rest(&self, now: Instant) -> Vec<Chunk> {
+    pub(super) fn rest(&self, now: u64) -> Vec<Chunk> {
         let mut current = self.current.borrow_mut();
         let over = now.min(self.end);
         // An interval that would begin with the end of the load is empty.
         if over > self.start {
-            current.roll(over - Duration::from_nanos(1), self.interval);
+            current.roll(over - 1, self.interval);
         }
-        let until = over.saturating_duration_since(self.start);
-        current.chunk.until = current.chunk.until.max(until);
+        current.last = current.last.max(over.saturating_sub(self.start));
         let mut rest: Vec<_> = current.finished.drain(..).collect();
-        let next = Chunk::new(current.chunk.number + 1);
-        rest.push(std::mem::replace(&mut current.chunk, next));
+        rest.push(current.take());
         rest
     }
 }
@@ -292,14 +296,18 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    const MILLI: Duration = Duration::from_millis(1);
+    const MILLI: u64 = 1_000_000;
+    /// When the measurement begins.
+    const START: u64 = 1000 * MILLI;
     const SENT: Sent = Sent {
         bytes: 10,
         priority: 3,
     };
 
-    fn recorder(start: Instant) -> Recorder {
-        Recorder::new(start, 1000 * MILLI, 100 * MILLI, true)
+    fn recorder() -> Recorder {
+        let times = [START, 1000 * MILLI, 100 * MILLI].map(Duration::from_nanos);
+        let [start, duration, interval] = times;
+        Recorder::new(start, duration, interval, true)
     }
 
     fn total(chunks: &[Chunk]) -> Chunk {
@@ -310,30 +318,32 @@ mod tests {
 
     #[test]
     fn what_is_due_in_the_measured_time_counts_where_it_ends() {
-        let start = Instant::now();
-        let recorder = recorder(start);
+        let recorder = recorder();
         let answer = Ok(Bytes::from_static(b"abc"));
-        let warming = start.checked_sub(MILLI).unwrap();
-        recorder.ended(warming, start + MILLI, SENT, &answer);
-        recorder.ended(start, start + 250 * MILLI, SENT, &answer);
-        recorder.ended(start + 999 * MILLI, start + 1200 * MILLI, SENT, &answer);
-        recorder.ended(start + 1000 * MILLI, start + 1300 * MILLI, SENT, &answer);
-        let chunks = recorder.rest(start + 1300 * MILLI);
+        let warming = START - MILLI;
+        recorder.ended(warming, START + MILLI, SENT, &answer);
+        recorder.ended(START, START + 250 * MILLI, SENT, &answer);
+        recorder.ended(START + 999 * MILLI, START + 1200 * MILLI, SENT, &answer);
+        recorder.ended(START + 1000 * MILLI, START + 1300 * MILLI, SENT, &answer);
+        let chunks = recorder.rest(START + 1300 * MILLI);
         let answered: Vec<_> = chunks.iter().map(Chunk::answered).collect();
         assert_eq!(answered, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         let total = total(&chunks);
         assert_eq!((total.sent_bytes, total.received_bytes), (20, 6));
-        assert_eq!(total.until, 1200 * MILLI, "until the last that counts");
+        assert_eq!(
+            total.until,
+            Duration::from_millis(1200),
+            "until the last that counts"
+        );
         assert_eq!(total.priorities[&3].latency.len(), 2);
     }
 
     #[test]
     fn what_the_client_refuses_was_not_sent() {
-        let start = Instant::now();
-        let recorder = recorder(start);
+        let recorder = recorder();
         let refused = Err(CallError::Busy("65536 calls are in flight".to_owned()));
-        recorder.ended(start, start + MILLI, SENT, &refused);
-        let total = total(&recorder.rest(start + 2 * MILLI));
+        recorder.ended(START, START + MILLI, SENT, &refused);
+        let total = total(&recorder.rest(START + 2 * MILLI));
         assert_eq!((total.not_sent, total.refused, total.failed()), (1, 1, 1));
         assert!(total.errors.is_empty(), "the server has not failed");
         assert_eq!(total.priorities[&3].failed, 1);
@@ -341,37 +351,34 @@ mod tests {
 
     #[test]
     fn intervals_have_no_holes_and_the_last_may_be_short() {
-        let start = Instant::now();
-        let recorder = recorder(start);
-        recorder.due(start, start);
-        assert!(recorder.next_finished(start + 99 * MILLI).is_none());
-        let next = || recorder.next_finished(start + 310 * MILLI);
+        let recorder = recorder();
+        recorder.due(START, START);
+        assert!(recorder.next_finished(START + 99 * MILLI).is_none());
+        let next = || recorder.next_finished(START + 310 * MILLI);
         let finished: Vec<_> = std::iter::from_fn(next).collect();
         let seen: Vec<_> = finished
             .iter()
             .map(|chunk| (chunk.number, chunk.due))
             .collect();
         assert_eq!(seen, [(0, 1), (1, 0), (2, 0)]);
-        let rest = recorder.rest(start + 350 * MILLI);
+        let rest = recorder.rest(START + 350 * MILLI);
         assert_eq!((rest.len(), rest[0].number), (1, 3));
-        assert_eq!(rest[0].until, 350 * MILLI);
+        assert_eq!(rest[0].until, Duration::from_millis(350));
     }
 
     #[test]
     fn a_load_of_whole_intervals_has_no_empty_one_behind_it() {
-        let start = Instant::now();
-        assert_eq!(recorder(start).rest(start + 5000 * MILLI).len(), 10);
+        assert_eq!(recorder().rest(START + 5000 * MILLI).len(), 10);
     }
 
     #[test]
     fn chunks_add_up_exactly_and_survive_the_wire() {
-        let start = Instant::now();
-        let (one, two, both) = (recorder(start), recorder(start), recorder(start));
+        let (one, two, both) = (recorder(), recorder(), recorder());
         for number in 1..2000_u32 {
-            let now = start + number * MILLI / 3;
+            let now = START + u64::from(number) * MILLI / 3;
             let result = if number.is_multiple_of(7) {
                 Err(CallError::Deadline {
-                    timeout: MILLI,
+                    timeout: Duration::from_millis(1),
                     sent: true,
                 })
             } else {
@@ -379,10 +386,10 @@ mod tests {
             };
             let half = if number.is_multiple_of(2) { &one } else { &two };
             for recorder in [half, &both] {
-                recorder.ended(start, now, SENT, &result);
+                recorder.ended(START, now, SENT, &result);
             }
         }
-        let end = start + 1000 * MILLI;
+        let end = START + 1000 * MILLI;
         let wire = serde_json::to_string(&one.rest(end)).unwrap();
         let mut sum = total(&serde_json::from_str::<Vec<Chunk>>(&wire).unwrap());
         sum.add(&total(&two.rest(end)));

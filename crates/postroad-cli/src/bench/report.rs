@@ -110,6 +110,9 @@ pub(crate) struct Load {
     /// When calls are due, such as `constant 20000/s`; of an open loop.
     pub(crate) arrival: Option<String>,
     pub(crate) connections: u32,
+    /// What the connections of the generator were tuned for.
+    #[serde(default = "preset_of_before")]
+    pub(crate) preset: String,
     pub(crate) threads: u32,
     /// Such as `64` or `64:90%,4096:10%`, or the file that payloads came from.
     pub(crate) size: String,
@@ -122,6 +125,11 @@ pub(crate) struct Load {
     pub(crate) interval_seconds: f64,
     /// What all random choices come from.
     pub(crate) seed: u64,
+}
+
+/// Files of before do not name the only one that there was.
+fn preset_of_before() -> String {
+    "default".to_owned()
 }
 
 /// Whether the numbers say something about the server.
@@ -269,6 +277,28 @@ pub(crate) struct Interval {
     pub(crate) server: Option<Sample>,
 }
 
+impl Interval {
+    /// Takes in the one that follows.
+    pub(crate) fn extend(&mut self, next: &Self) {
+        let mut latency = self.hdr.histogram();
+        latency.auto(true);
+        latency
+            .add(next.hdr.histogram())
+            .expect("a histogram that resizes takes every value");
+        self.seconds += next.seconds;
+        self.due += next.due;
+        self.answered += next.answered;
+        self.failed += next.failed;
+        self.rate = self.answered as f64 / self.seconds;
+        let known = Some(&latency).filter(|latency| !latency.is_empty());
+        self.p50_ns = known.map(|latency| latency.value_at_quantile(0.5));
+        self.p99_ns = known.map(|latency| latency.value_at_quantile(0.99));
+        self.max_ns = known.map(Histogram::max);
+        self.late_max_ns = self.late_max_ns.max(next.late_max_ns);
+        self.hdr = (&latency).into();
+    }
+}
+
 /// One end at work during an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
@@ -323,8 +353,17 @@ pub(crate) struct Worker {
     pub(crate) rate: f64,
     /// How long the message that starts it took there and back; it began within this time.
     pub(crate) start_rtt_ns: u64,
+    /// What its calls cost it.
+    #[serde(default = "cost_of_before")]
+    pub(crate) cost: End,
     /// Why it has not reported everything, if it has not.
     pub(crate) lost: Option<String>,
+}
+
+/// Files of before do not say what a worker spent.
+fn cost_of_before() -> End {
+    let unknown = "it was not written down".to_owned();
+    End::Unknown { unknown }
 }
 
 /// A bound that a run was asked to keep.

@@ -23,6 +23,9 @@ use crate::exit::Failed;
 use crate::signals::Signals;
 use crate::terminal::tell;
 
+/// A last interval shorter than this share of one belongs to the one before.
+const SLIVER: f64 = 0.1;
+
 /// Who makes the calls.
 enum Source {
     Here(Generator),
@@ -106,7 +109,7 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
     let client = if run.workers.is_empty() {
         Watched::this_process()
     } else {
-        Watched::unknown("the calls were made by workers")
+        Watched::unknown("the calls were made by workers, which say what theirs cost")
     };
     let mut measured = Measured {
         total: Chunk::new(0),
@@ -150,7 +153,7 @@ async fn gather(
         look += plan.interval;
     }
     let mut interrupted = None;
-    let progress = Progress::new(plan);
+    let mut progress = Progress::new(plan);
     loop {
         let may_look = look < start + plan.duration;
         tokio::select! {
@@ -213,7 +216,7 @@ impl Measured {
     }
 
     /// The time that was measured is known only now: the last interval may be short, and those
-    /// behind it are none.
+    /// behind it are none. What callers still waited for at the end makes no interval of its own.
     fn finish_series(&mut self) -> f64 {
         let seconds = self.total.until.as_secs_f64();
         let is_empty = |last: &Interval| {
@@ -227,6 +230,12 @@ impl Measured {
         {
             last.seconds = last.seconds.min(seconds - last.at_seconds);
             last.rate = last.answered as f64 / last.seconds;
+        }
+        if let [.., before, last] = self.series.as_mut_slice()
+            && last.seconds < before.seconds * SLIVER
+        {
+            before.extend(last);
+            self.series.pop();
         }
         for (number, interval) in self.series.iter_mut().enumerate() {
             interval.client = self.client.sample(number);

@@ -90,8 +90,22 @@ pub(crate) enum Arrival {
     Constant(Rate),
     /// Independently of each other, as from many users: the gaps are exponential.
     Poisson(Rate),
-    /// So many at once, each time, as from a token bucket that is filled once a period.
-    Burst { calls: u32, every: Duration },
+    Burst(Burst),
+    /// Bursts on top of a rate; neither knows of the other.
+    Both(Box<Self>, Burst),
+}
+
+/// So many at once, each time, as from a token bucket that is filled once a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Burst {
+    pub(super) calls: u32,
+    pub(super) every: Duration,
+}
+
+impl fmt::Display for Burst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} calls at once every {:?}", self.calls, self.every)
+    }
 }
 
 impl Arrival {
@@ -101,6 +115,7 @@ impl Arrival {
             Self::Constant(Rate::Steps(steps)) | Self::Poisson(Rate::Steps(steps)) => {
                 Some(steps.iter().map(|(_, time)| *time).sum())
             }
+            Self::Both(base, _) => base.time(),
             _ => None,
         }
     }
@@ -112,7 +127,10 @@ impl Arrival {
                 let seconds = duration.as_secs_f64().max(1e-9);
                 Profile::new(rate, Duration::ZERO, duration).calls(seconds) / seconds
             }
-            Self::Burst { calls, every } => f64::from(*calls) / every.as_secs_f64(),
+            Self::Burst(burst) => f64::from(burst.calls) / burst.every.as_secs_f64(),
+            Self::Both(base, burst) => {
+                base.rate_mean(duration) + Self::Burst(*burst).rate_mean(duration)
+            }
         }
     }
 }
@@ -122,9 +140,8 @@ impl fmt::Display for Arrival {
         match self {
             Self::Constant(rate) => write!(f, "constant {rate} calls/s"),
             Self::Poisson(rate) => write!(f, "Poisson {rate} calls/s"),
-            Self::Burst { calls, every } => {
-                write!(f, "{calls} calls at once every {every:?}")
-            }
+            Self::Burst(burst) => write!(f, "{burst}"),
+            Self::Both(base, burst) => write!(f, "{base} and {burst}"),
         }
     }
 }
@@ -158,6 +175,9 @@ impl Piece {
     /// Seconds after its beginning until so many calls: the root of a quadratic, in the form that
     /// does not cancel when the slope is small.
     fn seconds_until(&self, calls: f64) -> f64 {
+        if self.from == self.to {
+            return calls / self.from;
+        }
         let root = (self.from * self.from + 2.0 * self.slope() * calls).max(0.0);
         2.0 * calls / (self.from + root.sqrt())
     }
@@ -242,10 +262,28 @@ enum Kind {
         /// second.
         sum: f64,
     },
-    Burst {
-        calls: u64,
-        every: Duration,
-    },
+    Burst(Burst),
+    /// The earlier of both, each with the moment that it has ready.
+    Both([Ready; 2]),
+}
+
+/// A schedule that has been looked one call ahead of.
+#[derive(Clone, Debug)]
+struct Ready {
+    schedule: Box<Schedule>,
+    next: Option<Duration>,
+}
+
+impl Ready {
+    fn new(mut schedule: Schedule) -> Self {
+        let next = schedule.next();
+        let schedule = Box::new(schedule);
+        Self { schedule, next }
+    }
+
+    fn take(&mut self) -> Option<Duration> {
+        std::mem::replace(&mut self.next, self.schedule.next())
+    }
 }
 
 impl Schedule {
@@ -258,10 +296,11 @@ impl Schedule {
                 dice: Dice::new(seed, 0),
                 sum: 0.0,
             },
-            Arrival::Burst { calls, every } => Kind::Burst {
-                calls: u64::from(*calls).max(1),
-                every: *every,
-            },
+            Arrival::Burst(burst) => Kind::Burst(*burst),
+            Arrival::Both(base, burst) => {
+                let of = |arrival: &Arrival| Self::new(arrival, seed, warmup, duration);
+                Kind::Both([of(base), of(&Arrival::Burst(*burst))].map(Ready::new))
+            }
         };
         Self { kind, number: 0 }
     }
@@ -286,10 +325,16 @@ impl Iterator for Schedule {
                 *sum -= (1.0 - dice.unit()).ln();
                 Duration::try_from_secs_f64(profile.seconds_until(*sum)).ok()
             }
-            Kind::Burst { calls, every } => {
-                let nanos = every.as_nanos() * u128::from(number / *calls);
+            Kind::Burst(burst) => {
+                let number = number / u64::from(burst.calls.max(1));
+                let nanos = burst.every.as_nanos() * u128::from(number);
                 u64::try_from(nanos).ok().map(Duration::from_nanos)
             }
+            Kind::Both([base, bursts]) => match (base.next, bursts.next) {
+                (Some(due), Some(burst)) if burst < due => bursts.take(),
+                (None, _) => bursts.take(),
+                _ => base.take(),
+            },
         }
     }
 }
@@ -306,6 +351,10 @@ mod tests {
 
     fn constant(text: &str) -> Arrival {
         Arrival::Constant(text.parse().unwrap())
+    }
+
+    fn burst(calls: u32, every: Duration) -> Burst {
+        Burst { calls, every }
     }
 
     fn before(arrival: &Arrival, duration: Duration, end: Duration) -> usize {
@@ -372,14 +421,26 @@ mod tests {
 
     #[test]
     fn a_burst_is_due_at_once() {
-        let arrival = Arrival::Burst {
-            calls: 3,
-            every: SECOND / 2,
-        };
+        let arrival = Arrival::Burst(burst(3, SECOND / 2));
         let due: Vec<_> = schedule(&arrival, SECOND).take(7).collect();
         let millis = [0, 0, 0, 500, 500, 500, 1000].map(Duration::from_millis);
         assert_eq!(due, millis);
         assert_eq!(arrival.rate_mean(SECOND), 6.0);
+    }
+
+    #[test]
+    fn bursts_come_on_top_of_a_rate_and_leave_it_as_it_is() {
+        let base = constant("4:1s,2:1s");
+        let both = Arrival::Both(Box::new(base.clone()), burst(2, SECOND * 3 / 4));
+        let due: Vec<_> = schedule(&both, 2 * SECOND).take(12).collect();
+        let millis = [0, 0, 0, 250, 500, 750, 750, 750, 1000, 1500, 1500, 1500];
+        assert_eq!(due, millis.map(Duration::from_millis));
+        let of_rate = schedule(&base, 2 * SECOND).take(6);
+        assert!(of_rate.into_iter().all(|moment| due.contains(&moment)));
+        assert_eq!(both.time(), Some(2 * SECOND));
+        assert_eq!(both.rate_mean(2 * SECOND), 3.0 + 2.0 / 0.75);
+        let text = "constant 4:1s,2:1s calls/s and 2 calls at once every 750ms";
+        assert_eq!(both.to_string(), text);
     }
 
     #[test]
@@ -399,10 +460,8 @@ mod tests {
             constant("50..900"),
             constant("10:1s,500:1s"),
             Arrival::Poisson(Rate::Constant(300.0)),
-            Arrival::Burst {
-                calls: 5,
-                every: SECOND / 10,
-            },
+            Arrival::Burst(burst(5, SECOND / 10)),
+            Arrival::Both(Box::new(constant("777")), burst(5, SECOND / 10)),
         ] {
             let whole: Vec<_> = schedule(&arrival, 2 * SECOND).take(900).collect();
             assert!(whole.is_sorted(), "{arrival}");

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::report::{Distribution, End, Report};
+use super::units;
 use crate::terminal::Style;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -67,14 +68,17 @@ pub(super) fn text(report: &Report, style: Style) -> String {
 fn load(out: &mut String, report: &Report) {
     let load = &report.load;
     let shape = match (load.callers, &load.arrival) {
-        (Some(callers), _) => format!("closed loop, {callers} callers"),
+        (Some(callers), _) => format!("closed loop, {}", units::counted(callers.into(), "caller")),
         (None, Some(arrival)) => format!("open loop, {arrival}"),
         (None, None) => "open loop".to_owned(),
     };
     let _ = writeln!(
         out,
-        "{} {}: {shape}, {} connections, payload {}",
-        report.url, report.route, load.connections, load.size
+        "{} {}: {shape}, {}, payload {}",
+        report.url,
+        report.route,
+        units::counted(load.connections.into(), "connection"),
+        load.size
     );
 }
 
@@ -176,10 +180,18 @@ fn workers(out: &mut String, report: &Report) {
     for worker in &report.workers {
         let (name, answered, failed) = (&worker.name, worker.answered, worker.failed);
         let lost = if worker.lost.is_some() { ", LOST" } else { "" };
+        let cost = match &worker.cost {
+            End::Measured(usage) => format!(
+                "; {:.2} us CPU a call, {:.1} MiB at most",
+                usage.cpu_per_call_ns.unwrap_or(0.0) / 1000.0,
+                usage.memory_peak_bytes as f64 / MIB
+            ),
+            End::Unknown { .. } => String::new(),
+        };
         line(
             out,
             "worker",
-            format_args!("{name}: {answered} answered, {failed} failed{lost}"),
+            format_args!("{name}: {answered} answered, {failed} failed{lost}{cost}"),
         );
     }
     if let Some(spread) = report

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
 use super::args::Bounds;
 use super::recorder::Chunk;
 use super::report::{Report, Threshold};
@@ -14,36 +16,63 @@ pub(super) fn stop(bounds: &Bounds, last: &Chunk, total: &Chunk) -> Option<Strin
             "{failed} calls have failed (--stop-errors {limit})"
         ));
     }
-    let p99 = Duration::from_nanos(last.latency.value_at_quantile(0.99));
-    let limit = bounds.stop_p99.filter(|limit| p99 > *limit)?;
-    Some(format!(
-        "p99 of an interval was {p99:.1?} (--stop-p99 {limit:?})"
-    ))
+    let limit = bounds.stop_p99?;
+    match quantile(&last.latency, last.failed(), 0.99) {
+        Some(Reached::Within(p99)) if p99 <= limit => None,
+        None => None,
+        Some(Reached::Within(p99)) => Some(format!(
+            "p99 of an interval was {p99:.1?} (--stop-p99 {limit:?})"
+        )),
+        Some(Reached::Never) => Some(format!(
+            "more than 1% of the calls of an interval failed (--stop-p99 {limit:?})"
+        )),
+    }
+}
+
+/// Within which time a share of calls was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    Within(Duration),
+    /// So many failed that the share was never reached.
+    Never,
+}
+
+/// Of all calls, answered or not: one that failed took longer than any that was answered. None
+/// without a call.
+fn quantile(answered: &Histogram<u64>, failed: u64, quantile: f64) -> Option<Reached> {
+    let all = answered.len() + failed;
+    if all == 0 {
+        return None;
+    }
+    // The nearest rank, as histograms have it.
+    let rank = ((quantile * all as f64 - 1e-9).ceil() as u64).max(1);
+    if rank > answered.len() {
+        return Some(Reached::Never);
+    }
+    // Half a call less: what is rounded up again ends at the rank.
+    let nanos = answered.value_at_quantile((rank as f64 - 0.5) / answered.len() as f64);
+    Some(Reached::Within(Duration::from_nanos(nanos)))
 }
 
 /// Every threshold that was asked for, missed or not.
 pub(super) fn all(bounds: &Bounds, report: &Report) -> Vec<Threshold> {
-    let latency = &report.latency_ns;
-    // Without an answer there is no latency to be content with.
-    let is_silent = report.answered == 0;
     let slower = [
-        ("max-p50", bounds.max_p50, latency.p50),
-        ("max-p99", bounds.max_p99, latency.p99),
-        ("max-p999", bounds.max_p999, latency.p999),
+        ("max-p50", bounds.max_p50, 0.5),
+        ("max-p99", bounds.max_p99, 0.99),
+        ("max-p999", bounds.max_p999, 0.999),
     ];
-    let slower = slower.into_iter().filter_map(|(name, limit, nanos)| {
-        let (limit, time) = (limit?, Duration::from_nanos(nanos));
-        let measured = if is_silent {
-            "no answer".to_owned()
-        } else {
-            format!("{time:?}")
+    let latency = report.latency_ns.hdr.histogram();
+    let slower = slower.into_iter().filter_map(|(name, limit, share)| {
+        let limit = limit?;
+        let (measured, missed) = match quantile(&latency, report.failed, share) {
+            Some(Reached::Within(time)) => (format!("{time:.3?}"), time > limit),
+            // Without an answer there is no latency to be content with.
+            Some(Reached::Never) if report.answered > 0 => {
+                (format!("never, {} calls failed", report.failed), true)
+            }
+            Some(Reached::Never) | None => ("no answer".to_owned(), true),
         };
-        Some(threshold(
-            name,
-            format!("{limit:?}"),
-            measured,
-            is_silent || time > limit,
-        ))
+        Some(threshold(name, format!("{limit:?}"), measured, missed))
     });
     let rate = bounds.min_rate.map(|limit| {
         let measured = format!("{:.0}", report.rate);
@@ -68,5 +97,28 @@ fn threshold(name: &str, limit: String, measured: String, missed: bool) -> Thres
         limit,
         measured,
         missed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::example;
+
+    #[test]
+    fn a_failed_call_is_slower_than_every_answered_one() {
+        let mut latency = example::histogram();
+        (1..=990).for_each(|micros| latency.saturating_record(micros * 1000));
+        let at = |failed, share| quantile(&latency, failed, share);
+        let micros = |reached| match reached {
+            Some(Reached::Within(time)) => time.as_micros(),
+            other => panic!("{other:?}"),
+        };
+        // The 495th of 990 calls, and the 500th of 1,000.
+        assert!(micros(at(0, 0.5)).abs_diff(495) <= 1);
+        assert!(micros(at(10, 0.5)).abs_diff(500) <= 1);
+        assert!(micros(at(10, 0.99)).abs_diff(990) <= 1);
+        assert_eq!(at(11, 0.99), Some(Reached::Never));
+        assert_eq!(quantile(&example::histogram(), 0, 0.5), None);
     }
 }

@@ -5,7 +5,8 @@ fn digits(value: f64) -> String {
     let places = match value.abs() {
         size if size >= 99.95 => 0,
         size if size >= 9.995 => 1,
-        _ => 2,
+        size if size >= 0.995 || size == 0.0 => 2,
+        size => (2.0 - size.log10().floor()).min(6.0) as usize,
     };
     format!("{value:.places$}")
 }
@@ -56,6 +57,12 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
+/// One thing, or several.
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", count(number))
+}
+
 /// A number that may be large: whole from a hundred on.
 pub(super) fn number(value: f64) -> String {
     if value.abs() >= 99.95 {
@@ -97,8 +104,14 @@ mod tests {
         assert_eq!(bytes(3.0 * 1_048_576.0), "3.00 MiB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");
+        assert_eq!(counted(1, "connection"), "1 connection");
+        assert_eq!(counted(1200, "caller"), "1,200 callers");
         assert_eq!(number(12_345.6), "12,346");
         assert_eq!((number(0.5).as_str(), number(0.0).as_str()), ("0.5", "0"));
+        assert_eq!(
+            (number(0.0004), number(0.000_45)),
+            ("0.0004".into(), "0.00045".into())
+        );
         assert_eq!(percent(0.051), "5.1 %");
         assert_eq!(percentile(0.999), "99.9 %");
         assert_eq!(percentile(0.5), "50 %");

@@ -9,8 +9,9 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::time::timeout;
 
 use super::args;
+use super::ends::Watched;
 use super::engine::Generator;
-use super::fleet::{Collected, LoadWorker, load_worker_routes, url};
+use super::fleet::{Collected, Ended, LoadWorker, load_worker_routes, url};
 use super::plan::Plan;
 use super::recorder::Chunk;
 use crate::commands::runtime;
@@ -66,8 +67,8 @@ struct Collecting {
     chunks: AsyncMutex<mpsc::Receiver<Chunk>>,
     /// When the coordinator asked last.
     asked: Mutex<Instant>,
-    /// Connections that were lost, when the load is over.
-    ended: watch::Receiver<Option<usize>>,
+    /// When the load is over.
+    ended: watch::Receiver<Option<Ended>>,
 }
 
 impl Collecting {
@@ -104,6 +105,7 @@ impl LoadWorker for Hired {
         }
         let refused = |why: &dyn std::fmt::Display| Error::new("BEN-E-400", why.to_string());
         plan.check().map_err(|failed| refused(&failed))?;
+        let warmup = plan.warmup;
         let generator = Generator::prepare(&Arc::new(plan)).await;
         let generator = generator.map_err(|error| refused(&error))?;
         let number = {
@@ -119,10 +121,17 @@ impl LoadWorker for Hired {
             asked: Mutex::new(Instant::now()),
             ended,
         });
-        let (shared, load) = (Arc::clone(&collected), Load { generator, order });
+        let shared = Arc::clone(&collected);
+        let load = Load {
+            generator,
+            order,
+            warmup,
+            watched: Watched::this_process(),
+            sent: 0,
+        };
         tokio::spawn(async move {
-            let lost = load.run(&sender, &shared).await;
-            end.send_replace(Some(lost));
+            let ended = load.run(&sender, &shared).await;
+            end.send_replace(Some(ended));
         });
         *assignment = Some(Assignment {
             number,
@@ -151,8 +160,8 @@ impl LoadWorker for Hired {
             Ok(Some(chunk)) => chunks.push(chunk),
             Ok(None) => {
                 let mut ended = collected.ended.clone();
-                let lost = ended.wait_for(Option::is_some).await;
-                let ended = lost.map_or(Some(0), |lost| *lost);
+                let ended = ended.wait_for(Option::is_some).await;
+                let ended = ended.map_err(|_| unknown(run))?.clone();
                 return Ok(Collected { chunks, ended });
             }
             Err(_) => {}
@@ -165,10 +174,16 @@ impl LoadWorker for Hired {
     }
 
     async fn stop(&self, run: u64) -> Result<(), Error> {
-        self.with(run, |assignment| {
-            assignment.orders.send_replace(Order::Stop);
-        })
-        .await
+        let stopped = self.with(run, |assignment| {
+            let before = assignment.orders.send_replace(Order::Stop);
+            (before, assignment.collected.ended.clone())
+        });
+        let (before, mut ended) = stopped.await?;
+        if before == Order::Wait {
+            // Nothing has to be collected: who is told is free for the next run.
+            let _gone = ended.wait_for(Option::is_some).await;
+        }
+        Ok(())
     }
 }
 
@@ -176,30 +191,56 @@ impl LoadWorker for Hired {
 struct Load {
     generator: Generator,
     order: watch::Receiver<Order>,
+    warmup: Duration,
+    watched: Watched,
+    /// Calls that were sent in the measured time.
+    sent: u64,
 }
 
 impl Load {
-    /// Until the load is over, or nobody asks for it any more; how many connections were lost.
-    async fn run(mut self, chunks: &mpsc::Sender<Chunk>, collected: &Collecting) -> usize {
+    /// Until the load is over, or nobody asks for it any more.
+    async fn run(mut self, chunks: &mpsc::Sender<Chunk>, collected: &Collecting) -> Ended {
+        if let Some(begin) = self.wait(collected).await {
+            self.work(begin, chunks, collected).await;
+        }
+        self.generator.stop();
+        self.watched.look();
+        Ended {
+            connections_lost: self.generator.connections_lost(),
+            cost: self.watched.end(self.sent),
+        }
+    }
+
+    /// When the load has begun; none if it will not.
+    async fn wait(&mut self, collected: &Collecting) -> Option<Instant> {
         loop {
             let order = *self.order.borrow_and_update();
             match order {
+                Order::Wait if collected.is_forgotten() => return None,
                 Order::Wait => {}
-                Order::Start => {
-                    self.generator.start();
-                    break;
-                }
-                Order::Stop => self.generator.stop(),
-            }
-            if order == Order::Stop || collected.is_forgotten() {
-                return 0;
+                Order::Start => return Some(self.generator.start()),
+                Order::Stop => return None,
             }
             let _changed_or_not = timeout(COLLECT, self.order.changed()).await;
         }
+    }
+
+    async fn work(&mut self, begin: Instant, chunks: &mpsc::Sender<Chunk>, collected: &Collecting) {
+        let start = begin + self.warmup;
+        let mut has_looked = self.warmup.is_zero();
+        if has_looked {
+            // A short run would be over before a timer of a millisecond.
+            self.watched.look();
+        }
         loop {
             tokio::select! {
+                () = tokio::time::sleep_until(start.into()), if !has_looked => {
+                    self.watched.look();
+                    has_looked = true;
+                }
                 chunk = self.generator.next() => {
                     let Some(chunk) = chunk else { break };
+                    self.sent += chunk.answered() + chunk.failed() - chunk.not_sent;
                     if chunks.send_timeout(chunk, SILENCE_MAX).await.is_err() {
                         break;
                     }
@@ -212,7 +253,5 @@ impl Load {
                 break;
             }
         }
-        self.generator.stop();
-        self.generator.connections_lost()
     }
 }

@@ -153,8 +153,10 @@ fn load(report: &Report) -> String {
         ),
     };
     format!(
-        "{shape}, {} connections, route {}, payload {}, priority {}, deadline {}, {} s after {} s",
+        "{shape}, {} connections, preset {}, route {}, payload {}, priority {}, deadline {}, \
+         {} s after {} s",
         load.connections,
+        load.preset,
         report.route,
         load.size,
         load.priority,

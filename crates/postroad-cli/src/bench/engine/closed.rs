@@ -1,7 +1,7 @@
 //! Callers that wait for their answers: what a server can do, but not how it feels when it stalls.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postroad::CallError;
 
@@ -24,12 +24,13 @@ pub(super) async fn run(thread: &Rc<Thread>, callers: u64) {
 
 /// The moment of an answer is the moment of the next call: one look at the clock for both.
 async fn call_on_and_on(thread: &Thread, number: usize) {
-    let mut due = Instant::now();
+    let client = thread.client(number);
+    let mut due = thread.now();
     while due < thread.recorder.end() && thread.takes(due) {
         thread.recorder.due(due, due);
         let job = thread.job();
-        let result = thread.call(number, &job).await;
-        let now = Instant::now();
+        let result = thread.call(client, &job).await;
+        let now = thread.now();
         thread.recorder.ended(due, now, job.sent(), &result);
         due = now;
         let is_at_once = matches!(
@@ -38,7 +39,7 @@ async fn call_on_and_on(thread: &Thread, number: usize) {
         );
         if is_at_once {
             tokio::time::sleep(PAUSE).await;
-            due = Instant::now();
+            due = thread.now();
         }
     }
 }

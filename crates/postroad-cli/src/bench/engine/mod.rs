@@ -16,12 +16,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::gather::Gather;
 use super::mix::Dice;
 use super::plan::{IN_FLIGHT_MAX, Part, Payload, Plan, Shape};
-use super::recorder::{Chunk, Recorder, Sent};
+use super::recorder::{Chunk, Recorder, Sent, nanos};
 use super::schedule::Schedule;
 use crate::exit::Failed;
 
 /// Intervals of all threads that wait for being gathered.
 const CHUNKS_WAITING: usize = 64;
+
+/// Callers that have their turn before sockets are looked at again, if so many can go on. The
+/// runtime's own 61 would cut what the usual 64 callers send into two writes.
+const TURNS: u32 = 256;
 
 /// Why no load can be made.
 #[derive(Debug, thiserror::Error)]
@@ -151,12 +155,16 @@ impl Chunks {
 
 /// What the calls of a thread need.
 struct Thread {
+    /// When the load began.
+    begin: Instant,
     clients: Vec<Client>,
     plan: Arc<Plan>,
     bodies: Vec<Bytes>,
     /// Next line of a file of payloads.
     line: Cell<usize>,
     dice: RefCell<Dice>,
+    /// The priority and deadline of every call, if there is nothing to choose.
+    always: Option<(u8, Duration)>,
     /// Measured calls that may still be made.
     calls_left: Cell<u64>,
     recorder: Recorder,
@@ -179,8 +187,20 @@ impl Job<'_> {
 }
 
 impl Thread {
+    /// Nanoseconds since the load began.
+    #[inline]
+    fn now(&self) -> u64 {
+        nanos(self.begin.elapsed())
+    }
+
+    /// The moment of so many nanoseconds since the load began.
+    fn moment(&self, nanos: u64) -> tokio::time::Instant {
+        (self.begin + Duration::from_nanos(nanos)).into()
+    }
+
     /// Whether a call that is due then may be made; if so, it is.
-    fn takes(&self, due: Instant) -> bool {
+    #[inline]
+    fn takes(&self, due: u64) -> bool {
         if !self.recorder.counts(due) {
             return true;
         }
@@ -189,7 +209,15 @@ impl Thread {
         left > 0
     }
 
+    #[inline]
     fn job(&self) -> Job<'_> {
+        if let Some((priority, timeout)) = self.always {
+            return Job {
+                body: &self.bodies[0],
+                priority,
+                timeout,
+            };
+        }
         let mut dice = self.dice.borrow_mut();
         let number = match &self.plan.payload {
             Payload::Sizes(mix) => mix.pick(&mut dice),
@@ -206,11 +234,21 @@ impl Thread {
         }
     }
 
-    async fn call(&self, caller: usize, job: &Job<'_>) -> Result<Bytes, CallError> {
-        let client = &self.clients[caller % self.clients.len()];
+    /// The client of a caller, always the same.
+    fn client(&self, caller: usize) -> &Client {
+        &self.clients[caller % self.clients.len()]
+    }
+
+    /// Not `async`: a call should not be moved once more before it is made.
+    #[inline]
+    fn call<'a>(
+        &'a self,
+        client: &'a Client,
+        job: &Job<'_>,
+    ) -> impl Future<Output = Result<Bytes, CallError>> + 'a {
         let request = client.request(&self.plan.route);
         let request = request.priority(job.priority).timeout(job.timeout);
-        request.call_raw(job.body.clone()).await
+        request.call_raw(job.body.clone())
     }
 
     fn connections_lost(&self) -> usize {
@@ -229,6 +267,7 @@ fn generate(
     let part = plan.part(chunks.number as u32);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(TURNS)
         .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
@@ -271,37 +310,55 @@ async fn load(
         _ => return 0,
     };
     drop(started);
-    let start = begin + plan.warmup;
+    let bodies = plan.payload.bodies();
     let thread = Rc::new(Thread {
+        begin,
         clients,
         plan: Arc::clone(plan),
-        bodies: plan.payload.bodies(),
+        always: always(plan, &bodies),
+        bodies,
         line: Cell::new(0),
         dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
         calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
         recorder: Recorder::new(
-            start,
+            plan.warmup,
             plan.duration,
             plan.interval,
             !plan.priority.is_single(),
         ),
     });
+    // A task of its own is polled when it has something to do, not when the others have.
+    let working = tokio::task::spawn_local({
+        let thread = Rc::clone(&thread);
+        async move { work(&thread, part).await }
+    });
+    let abort = working.abort_handle();
     tokio::select! {
-        result = work(&thread, begin, part) => {
-            if let Err(error) = result {
+        result = working => match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 crate::terminal::tell(format_args!("error: the timer fails: {error}"));
             }
-        }
-        () = report(&thread, start, plan.interval, chunks) => {}
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        },
+        () = report(&thread, begin + plan.warmup, plan.interval, chunks) => {}
         _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
     }
-    for chunk in thread.recorder.rest(Instant::now()) {
+    abort.abort();
+    for chunk in thread.recorder.rest(thread.now()) {
         chunks.send(FromThread::Chunk(Box::new(chunk))).await;
     }
     thread.connections_lost()
 }
 
-async fn work(thread: &Rc<Thread>, begin: Instant, part: Part) -> io::Result<()> {
+fn always(plan: &Plan, bodies: &[Bytes]) -> Option<(u8, Duration)> {
+    let is_single = bodies.len() == 1 && plan.priority.is_single() && plan.timeout.is_single();
+    let first = plan.priority.values().zip(plan.timeout.values()).next();
+    let (priority, timeout) = first.filter(|_| is_single)?;
+    Some((*priority, *timeout))
+}
+
+async fn work(thread: &Rc<Thread>, part: Part) -> io::Result<()> {
     let plan = &thread.plan;
     match &plan.shape {
         Shape::Closed { callers } => {
@@ -312,7 +369,7 @@ async fn work(thread: &Rc<Thread>, begin: Instant, part: Part) -> io::Result<()>
             let schedule = Schedule::new(arrival, plan.seed, plan.warmup, plan.duration);
             let schedule = schedule.part(part.number as usize, part.of as usize);
             let in_flight_max = IN_FLIGHT_MAX / part.of as usize;
-            open::run(thread, begin, schedule, in_flight_max).await
+            open::run(thread, schedule, in_flight_max).await
         }
     }
 }
@@ -324,7 +381,7 @@ async fn report(thread: &Rc<Thread>, start: Instant, interval: Duration, chunks:
     loop {
         tokio::time::sleep_until(over.into()).await;
         while let Ok(permit) = chunks.sender.reserve().await {
-            match thread.recorder.next_finished(Instant::now()) {
+            match thread.recorder.next_finished(thread.now()) {
                 Some(chunk) => permit.send((chunks.number, FromThread::Chunk(Box::new(chunk)))),
                 None => break,
             }

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -15,26 +15,25 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Thread;
+use super::{Thread, nanos};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;
 /// Shortest wait: calls that are due within it leave together, at most this much late, and a high
 /// rate does not cost a wake-up for each.
-const WAIT_MIN: Duration = Duration::from_micros(50);
+const WAIT_MIN: u64 = 50_000;
 
 pub(super) async fn run(
     thread: &Rc<Thread>,
-    begin: Instant,
     schedule: impl Iterator<Item = Duration>,
     in_flight_max: usize,
 ) -> io::Result<()> {
     let mut timer = Timer::new()?;
     let pool = Rc::new(Pool::new(in_flight_max));
-    let mut now = Instant::now();
+    let mut now = thread.now();
     let mut batch = 0;
     let mut is_cut = false;
-    for due in schedule.map(|offset| begin + offset) {
+    for due in schedule.map(nanos) {
         if due >= thread.recorder.end() {
             break;
         }
@@ -43,12 +42,12 @@ pub(super) async fn run(
             break;
         }
         if due > now {
-            now = timer.wait(due).await?;
+            now = timer.wait(due, thread).await?;
             batch = 0;
         } else if batch == BATCH {
             // Behind: answers still have to be read.
             tokio::task::yield_now().await;
-            now = Instant::now();
+            now = thread.now();
             batch = 0;
         }
         batch += 1;
@@ -60,7 +59,7 @@ pub(super) async fn run(
     pool.drained().await;
     if !is_cut {
         // The pause behind the last call belongs to the load as those before it do.
-        tokio::time::sleep_until(thread.recorder.end().into()).await;
+        tokio::time::sleep_until(thread.moment(thread.recorder.end())).await;
     }
     Ok(())
 }
@@ -84,13 +83,13 @@ impl Timer {
     }
 
     /// Waits until then at least; the time when it woke.
-    async fn wait(&mut self, until: Instant) -> io::Result<Instant> {
+    async fn wait(&mut self, until: u64, thread: &Thread) -> io::Result<u64> {
         loop {
-            let now = Instant::now();
+            let now = thread.now();
             if now >= until {
                 return Ok(now);
             }
-            let left = until.duration_since(now).max(WAIT_MIN);
+            let left = Duration::from_nanos((until - now).max(WAIT_MIN));
             let never = Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
@@ -121,7 +120,7 @@ struct Pool {
 
 #[derive(Default)]
 struct Caller {
-    due: Cell<Option<Instant>>,
+    due: Cell<Option<u64>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -136,7 +135,7 @@ impl Pool {
     }
 
     /// False if too many calls are in flight.
-    fn hand_out(self: &Rc<Self>, due: Instant, thread: &Rc<Thread>) -> bool {
+    fn hand_out(self: &Rc<Self>, due: u64, thread: &Rc<Thread>) -> bool {
         let idle = self.idle.borrow_mut().pop();
         if let Some(caller) = idle {
             caller.due.set(Some(due));
@@ -154,12 +153,13 @@ impl Pool {
         caller.due.set(Some(due));
         let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
         tokio::task::spawn_local(async move {
+            let client = thread.client(number);
             loop {
                 let due = caller.next().await;
                 let job = thread.job();
-                thread.recorder.late(due, Instant::now());
-                let result = thread.call(number, &job).await;
-                let now = Instant::now();
+                thread.recorder.late(due, thread.now());
+                let result = thread.call(client, &job).await;
+                let now = thread.now();
                 thread.recorder.ended(due, now, job.sent(), &result);
                 pool.is_idle(&caller);
             }
@@ -192,7 +192,7 @@ impl Pool {
 
 impl Caller {
     /// When the next call is due, as soon as there is one.
-    async fn next(&self) -> Instant {
+    async fn next(&self) -> u64 {
         poll_fn(|context| {
             if let Some(due) = self.due.take() {
                 return Poll::Ready(due);

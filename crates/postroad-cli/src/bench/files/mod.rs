@@ -34,14 +34,35 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
     Err(Failed::new(exit::FAILED, failed.join(", ")))
 }
 
+/// Files that were made to find out whether they can be. Those that stay empty go with it.
+#[derive(Debug)]
+pub(super) struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let metadata = std::fs::metadata(path);
+            if metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+                // Somebody else may have taken it away.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
 /// Finds out before a run whether its files can be written after it. What they hold stays.
-pub(super) fn check(files: &ReportFiles) -> Result<(), Failed> {
+pub(super) fn check(files: &ReportFiles) -> Result<Made, Failed> {
     check_distinct(&files.paths().collect::<Vec<_>>())?;
+    let mut made = Made(Vec::new());
     for path in files.paths() {
+        let is_new = std::fs::symlink_metadata(path).is_err();
         let opened = OpenOptions::new().append(true).create(true).open(path);
         opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
+        if is_new {
+            made.0.push(path.clone());
+        }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// No file is written twice, and none over the one that it is made from.
@@ -149,8 +170,14 @@ mod tests {
         let twice = check(&files("out", "./out")).expect_err("one file");
         assert!(twice.to_string().contains("is named twice"), "{twice}");
         assert!(!folder.path().join("out").exists(), "nothing was made");
-        check(&files("a", "b")).expect("two files");
-        std::fs::remove_file(folder.path().join("b")).expect("it was made");
+        std::fs::write(folder.path().join("a"), "a").expect("it is written");
+        let made = check(&files("a", "b")).expect("two files");
+        assert!(folder.path().join("b").exists(), "it can be made");
+        drop(made);
+        assert!(!folder.path().join("b").exists(), "nothing was written");
+        assert!(folder.path().join("a").exists(), "it was there before");
+        check(&files("c", "no/b")).expect_err("the second cannot be made");
+        assert!(!folder.path().join("c").exists(), "nothing was written");
         std::os::unix::fs::symlink("a", folder.path().join("b")).expect("a link");
         check(&files("a", "b")).expect_err("one file by two names");
         let rewritten = rewrite(&Rewrite {

@@ -35,7 +35,18 @@ impl Axis {
     /// From zero to just over the largest value.
     pub(super) fn from_zero(values: impl Iterator<Item = f64>, label: fn(f64) -> String) -> Self {
         let largest = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let largest = if largest > 0.0 { largest } else { 1.0 };
+        if largest == 0.0 {
+            // Nothing happened: there is no scale to it.
+            let (low, high, ticks) = (0.0, 1.0, vec![0.0]);
+            let scale = Scale::Linear;
+            return Self {
+                scale,
+                low,
+                high,
+                ticks,
+                label,
+            };
+        }
         let step = nice_step(largest / 5.0);
         let steps = (largest / step).ceil() as u32;
         Self {
@@ -173,5 +184,7 @@ mod tests {
         ] {
             assert!(axis.ticks.len() < 20);
         }
+        let idle = Axis::from_zero([0.0, 0.0].into_iter(), name);
+        assert_eq!(idle.ticks, [0.0], "no scale is made up for it");
     }
 }

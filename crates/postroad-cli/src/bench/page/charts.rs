@@ -118,7 +118,7 @@ fn rate(report: &Report) -> Chart {
     );
     if report.load.shape == Loop::Open {
         series.push(over_time(report, "due", 0, Mark::Dashed, due));
-        says.push_str(" Where answered is below due, the server was behind.");
+        says.push_str(" Where answered is below due, the server was behind or calls failed.");
     }
     Chart {
         title: "Rate over time",
@@ -269,5 +269,21 @@ fn timeline(report: &Report, series: Vec<Series>) -> Chart {
         series,
         width: HALF.0,
         height: HALF.1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_of_a_server_that_is_nearly_idle_can_be_told_apart() {
+        for busy in [0.000_4, 0.003, 0.04, 0.5, 7.0] {
+            let axis = Axis::from_zero([busy].into_iter(), units::number);
+            let mut labels: Vec<_> = axis.ticks.iter().map(|tick| units::number(*tick)).collect();
+            let all = labels.len();
+            labels.dedup();
+            assert_eq!(labels.len(), all, "{labels:?}");
+        }
     }
 }

@@ -51,19 +51,22 @@ fn escaped(text: &str) -> Cow<'_, str> {
 fn header(report: &Report) -> String {
     let load = &report.load;
     let shape = match load.shape {
-        Loop::Closed => format!("closed loop, {} callers", load.callers.unwrap_or_default()),
+        Loop::Closed => {
+            let callers = load.callers.unwrap_or_default();
+            format!("closed loop, {}", units::counted(callers.into(), "caller"))
+        }
         Loop::Open => format!(
             "open loop, {} due",
             load.arrival.as_deref().unwrap_or("constant")
         ),
     };
     format!(
-        "<header><h1>Load test of {}</h1><p>Route {}, {}; {} connections, payload {} B; begun {}, \
+        "<header><h1>Load test of {}</h1><p>Route {}, {}; {}, payload {} B; begun {}, \
          measured for {:.1} s.</p></header>\n",
         escaped(&report.url),
         escaped(&report.route),
         escaped(&shape),
-        units::count(load.connections.into()),
+        units::counted(load.connections.into(), "connection"),
         escaped(&load.size),
         escaped(&report.started),
         report.seconds
@@ -73,7 +76,12 @@ fn header(report: &Report) -> String {
 /// Whether the numbers may be believed, before any of them.
 fn banner(report: &Report) -> String {
     let validity = &report.validity;
+    let has_missed = report.thresholds.iter().any(|each| each.missed);
     let (class, verdict) = match (validity.valid, validity.complete) {
+        (true, true) if has_missed => ("invalid", "Valid, and a threshold was missed."),
+        (true, true) if report.stopped.is_some() => {
+            ("invalid", "Valid, and ended before its time.")
+        }
         (true, true) if report.warning().is_some() => {
             ("valid", "Valid, for the calls that were answered.")
         }
@@ -154,10 +162,24 @@ fn tiles(report: &Report) -> String {
         ("p99.9", units::time(latency.p999 as f64)),
         ("max", units::time(latency.max as f64)),
         ("server CPU a call", per_call(&report.ends.server)),
-        ("generator CPU a call", per_call(&report.ends.client)),
+        (
+            "generator CPU a call",
+            of_workers(report).map_or_else(|| per_call(&report.ends.client), units::time),
+        ),
     ];
     let tiles = tiles.map(|(name, value)| format!("<div><span>{name}</span><b>{value}</b></div>"));
     format!("<div class=\"tiles\">{}</div>\n", tiles.concat())
+}
+
+/// What a call cost the workers, if there were any and all have said it.
+fn of_workers(report: &Report) -> Option<f64> {
+    let seconds = report.workers.iter().map(|worker| match &worker.cost {
+        End::Measured(usage) => Some(usage.cpu_seconds),
+        End::Unknown { .. } => None,
+    });
+    let seconds = seconds.sum::<Option<f64>>()?;
+    let sent = (report.answered + report.failed).saturating_sub(report.not_sent);
+    (sent > 0 && !report.workers.is_empty()).then(|| seconds * 1e9 / sent as f64)
 }
 
 fn footer(report: &Report) -> String {
@@ -174,6 +196,7 @@ mod tests {
     use super::*;
     use crate::args::Color;
     use crate::bench::example;
+    use crate::bench::report::{Threshold, Usage, Worker};
     use crate::terminal::Style;
 
     #[test]
@@ -217,6 +240,43 @@ mod tests {
         let at = |text| page.find(text).unwrap_or_else(|| panic!("no {text}"));
         assert!(at("Invalid: do not judge") < at("answered a second"));
         assert!(at("30 ms late") < at("answered a second"));
+    }
+
+    #[test]
+    fn a_missed_threshold_and_the_cost_of_workers_are_told_at_the_top() {
+        let mut report = example::open_run(1);
+        let calls = report.answered + report.failed;
+        let cost = |pid| match &report.ends.client {
+            End::Measured(usage) => End::Measured(Usage {
+                pid,
+                cpu_seconds: calls as f64 * 2e-6,
+                ..usage.clone()
+            }),
+            End::Unknown { .. } => panic!("it was measured"),
+        };
+        let workers = [1, 2].map(|pid| Worker {
+            name: format!("10.0.0.{pid}:7480"),
+            answered: report.answered / 2,
+            failed: report.failed / 2,
+            rate: 10_000.0,
+            start_rtt_ns: 300_000,
+            cost: cost(pid),
+            lost: None,
+        });
+        report.workers = workers.to_vec();
+        report.thresholds = vec![Threshold {
+            name: "max-p99".to_owned(),
+            limit: "1ms".to_owned(),
+            measured: "9.282ms".to_owned(),
+            missed: true,
+        }];
+        let page = html(&report);
+        let at = |text| page.find(text).unwrap_or_else(|| panic!("no {text}"));
+        assert!(at("Valid, and a threshold was missed.") < at("answered a second"));
+        assert!(!page.contains("nothing speaks against"));
+        assert!(page.contains("generator CPU a call</span><b>4.00 µs</b>"));
+        report.thresholds[0].missed = false;
+        assert!(html(&report).contains("nothing speaks against"));
     }
 
     #[test]

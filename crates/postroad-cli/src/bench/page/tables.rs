@@ -136,16 +136,34 @@ fn workers(report: &Report) -> String {
     if report.workers.is_empty() {
         return String::new();
     }
-    let head = ["worker", "answered", "failed", "rate", "start within", ""];
+    let head = [
+        "worker",
+        "answered",
+        "failed",
+        "rate",
+        "start within",
+        "CPU per call",
+        "memory, peak",
+        "",
+    ];
     let mut rows = vec![cells(head)];
     for worker in &report.workers {
         let lost = worker.lost.as_ref();
+        let (per_call, peak) = match &worker.cost {
+            End::Measured(usage) => (
+                usage.cpu_per_call_ns.map(units::time),
+                Some(units::bytes(usage.memory_peak_bytes as f64)),
+            ),
+            End::Unknown { .. } => (None, None),
+        };
         rows.push(vec![
             worker.name.clone(),
             units::count(worker.answered),
             units::count(worker.failed),
             format!("{}/s", units::number(worker.rate)),
             units::time(worker.start_rtt_ns as f64),
+            per_call.unwrap_or_else(|| "–".to_owned()),
+            peak.unwrap_or_else(|| "–".to_owned()),
             lost.map_or_else(|| "complete".to_owned(), |why| format!("lost: {why}")),
         ]);
     }
@@ -161,7 +179,10 @@ fn configuration(report: &Report) -> String {
     match load.shape {
         Loop::Closed => row(
             "load",
-            format!("closed loop, {} callers", load.callers.unwrap_or_default()),
+            format!(
+                "closed loop, {}",
+                units::counted(load.callers.unwrap_or_default().into(), "caller")
+            ),
         ),
         Loop::Open => row(
             "load",
@@ -172,6 +193,7 @@ fn configuration(report: &Report) -> String {
         ),
     }
     row("connections", units::count(load.connections.into()));
+    row("preset", load.preset.clone());
     row("generator threads", units::count(load.threads.into()));
     row("payload", format!("{} B", load.size));
     row("priority", load.priority.clone());
