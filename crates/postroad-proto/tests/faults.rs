@@ -5,10 +5,10 @@ mod harness;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use harness::{Pair, call, closed, inject, opened, protocol_fault};
+use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use postroad_proto::error::{Code, Retry, WireFault};
-use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_part};
-use postroad_proto::session::{CloseReason, Config, Failure, Reply};
+use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
+use postroad_proto::session::{CloseReason, Config, Event, Failure, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
@@ -312,4 +312,58 @@ fn a_draining_dialect_client_leaves_when_its_last_call_is_given_up() {
     pair.client.session.drain(pair.now, 25 * SECOND);
     pair.run_for(2 * SECOND);
     assert!(matches!(closed(&pair.client), Some(CloseReason::Drained)));
+}
+
+#[test]
+fn a_pause_in_the_middle_of_what_was_read_loses_nothing_and_keeps_places() {
+    let pings = 2_000;
+    let mut wire = Vec::new();
+    for id in 0..pings {
+        let ping = Head {
+            id,
+            ..Head::new(Kind::Ping)
+        };
+        put_frame(&mut wire, ping, &[], &[0; 8], true);
+    }
+    let good = wire.len() as u64;
+    let wrong = Head {
+        kind: 0x7f,
+        ..Head::new(Kind::Ping)
+    };
+    put_frame(&mut wire, wrong, &[], &[], true);
+    let ends = [wire.len(), 1, 1000].map(|step| {
+        let mut config = Config::default();
+        config.limits.outbox_pause = 16_384;
+        let mut pair = Pair::opened(Config::default(), config);
+        let End { session, buf, .. } = &mut pair.server;
+        let (mut answered, mut pauses, mut out) = (0, 0, Vec::new());
+        for piece in wire.chunks(step) {
+            buf.extend_from_slice(piece);
+            loop {
+                session.handle_bytes(pair.now, buf);
+                let paused = !session.wants_read() && !session.is_closed();
+                pauses += u32::from(paused);
+                if paused || step > 1 {
+                    while session.poll_transmit(&mut out) {}
+                    answered += std::mem::take(&mut out).len();
+                }
+                if !paused {
+                    break;
+                }
+            }
+        }
+        while session.poll_transmit(&mut out) {}
+        let events: Vec<_> = std::iter::from_fn(|| session.poll_event()).collect();
+        let Some(Event::Closed(CloseReason::Protocol(error))) = events.last() else {
+            panic!("{events:?}");
+        };
+        assert!(
+            step < wire.len() || pauses > 2,
+            "it has paused {pauses} times"
+        );
+        (answered + out.len(), error.fault, error.at)
+    });
+    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+    // The opening came before.
+    assert!(ends[0].2 > good, "{ends:?}");
 }

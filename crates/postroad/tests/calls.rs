@@ -1,7 +1,9 @@
 //! Clients and servers in one process: what users write, and what they get.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use postroad::codec::{Codec, PacketCodec, Raw};
@@ -406,6 +408,55 @@ async fn a_handler_that_panics_costs_its_call_and_nothing_else() -> Tested {
     }
     assert_eq!(client.request("postroad/echo").call_raw("x").await?, "x");
     assert_eq!((server.stats().panicked, server.stats().open), (2, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested {
+    struct Guard(Arc<AtomicUsize>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    /// Panics when it is polled, and holds something until it is dropped.
+    struct Panics(#[allow(dead_code, reason = "it is dropped")] Guard);
+    impl Future for Panics {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
+            panic!("in place")
+        }
+    }
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let guarded = Arc::clone(&dropped);
+    let router = Router::new()
+        .route("priority", async || {
+            Json(Context::current().map(|context| context.priority()))
+        })
+        .route("panics", move || Panics(Guard(Arc::clone(&guarded))));
+    let server = serve(router, "mem://panics").await;
+    let client = connect("mem://panics").await;
+    let priority = |n| client.request("priority").priority(n).call::<_, u8>(&());
+    let panics = || client.request("panics").call_raw("");
+    for round in 1..=3 {
+        // The first leaves alone, the others together.
+        let (_, b, c, d, e, f) = tokio::join!(
+            priority(0),
+            panics(),
+            priority(5),
+            panics(),
+            panics(),
+            priority(6)
+        );
+        assert_eq!((c?, f?), (5, 6));
+        for panicked in [b, d, e] {
+            assert_eq!(remote(panicked.unwrap_err()).code(), Code::INTERNAL);
+        }
+        assert_eq!(server.stats().panicked, 3 * round);
+        assert_eq!(dropped.load(Ordering::Relaxed), 3 * round as usize);
+    }
+    assert!(Context::current().is_none());
+    assert_eq!((server.stats().failed, server.stats().open), (9, 1));
     Ok(())
 }
 

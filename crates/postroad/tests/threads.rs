@@ -72,3 +72,12 @@ async fn no_call_is_forgotten_over_tcp_whatever_the_threads() {
 async fn no_call_is_forgotten_over_a_stream_that_buffers() {
     storm("mem://storm", None).await;
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_call_is_forgotten_over_unix_sockets_that_are_full_again_and_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("storm");
+    storm(&format!("unix://{}", path.display()), None).await;
+    storm(&format!("unix://{}", path.display()), Some(2)).await;
+}

@@ -73,6 +73,12 @@ pub(super) enum Unkept {
     NoRoom,
 }
 
+/// Memory for a message of `whole` bytes of which so many have come: four times as much, so that
+/// few are moved to a larger place, and a peer cannot take memory by announcing.
+fn room_for(have: usize, whole: usize) -> usize {
+    whole.min(have.saturating_mul(4))
+}
+
 impl Assembly {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -102,7 +108,9 @@ impl Assembly {
             return Err(Unkept::NoRoom);
         }
         // Copies, because a slice would keep the whole read buffer.
-        let payload = BytesMut::from(std::mem::take(&mut first.payload).as_ref());
+        let begun = std::mem::take(&mut first.payload);
+        let mut payload = BytesMut::with_capacity(room_for(len, whole));
+        payload.extend_from_slice(&begun);
         if let Some(known) = &mut first.known {
             known.extras.parts = Bytes::copy_from_slice(&known.extras.parts);
         }
@@ -126,6 +134,11 @@ impl Assembly {
         let Some(partial) = self.partial.get_mut(&head.id) else {
             return Ok(None);
         };
+        let have = partial.payload.len() + payload.len();
+        if have > partial.payload.capacity() {
+            let more = room_for(have, partial.whole).saturating_sub(partial.payload.len());
+            partial.payload.reserve(more);
+        }
         partial.payload.extend_from_slice(payload);
         self.bytes += payload.len();
         let (have, whole) = (partial.payload.len(), partial.whole);

@@ -36,7 +36,7 @@ struct Bulk {
 #[derive(Debug, Default)]
 struct Frames {
     bytes: Vec<u8>,
-    /// Bytes that were taken. They are given back when all are.
+    /// Bytes that were taken and still are there.
     taken: usize,
 }
 
@@ -59,6 +59,12 @@ impl Frames {
         if len < self.len() {
             out.extend_from_slice(&self.rest()[..len]);
             self.taken += len;
+            // A queue that never is empty must not keep all that it ever held. What is moved is no
+            // more than what was taken.
+            if self.taken >= self.len().max(SWAP_MIN) {
+                self.bytes.drain(..self.taken);
+                self.taken = 0;
+            }
             return;
         }
         if out.is_empty() && self.taken == 0 && len >= SWAP_MIN {
@@ -66,8 +72,11 @@ impl Frames {
         } else {
             out.extend_from_slice(self.rest());
         }
-        self.bytes.clear();
         self.taken = 0;
+        match self.bytes.capacity() > KEPT_MAX {
+            true => self.bytes = Vec::new(),
+            false => self.bytes.clear(),
+        }
     }
 }
 
@@ -88,6 +97,8 @@ struct Class {
 /// Bytes under which copying is cheaper than leaving a large buffer with a connection that may not
 /// need it again.
 const SWAP_MIN: usize = 4096;
+/// Bytes of the largest buffer that an empty queue keeps.
+const KEPT_MAX: usize = 64 * 1024;
 /// The byte of a head that says its kind.
 const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
@@ -487,6 +498,33 @@ mod tests {
         }
         assert_eq!(ends, [3, 1, 2]);
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_keeps_no_more_than_twice_what_waits() {
+        let mut outbox = Outbox::new(true);
+        let body = Bytes::from(vec![0; 1000]);
+        let mut place = Place::default();
+        for id in 0..20_000 {
+            place = outbox.push(request(3, id), &[], &body);
+            if outbox.len() > 100_000 {
+                outbox.transmit(&mut Vec::new());
+                assert!(outbox.len() > 0, "it is never empty");
+            }
+        }
+        let held = outbox.classes[3]
+            .as_ref()
+            .map(|class| class.small.bytes.capacity());
+        assert!(held.unwrap() <= 500_000, "{held:?}");
+        assert!(
+            outbox.withdraw(place, 19_999),
+            "and still knows where its frames are"
+        );
+        while outbox.transmit(&mut Vec::new()) {}
+        let held = outbox.classes[3]
+            .as_ref()
+            .map(|class| class.small.bytes.capacity());
+        assert!(held.unwrap() <= KEPT_MAX, "{held:?}");
     }
 
     #[test]

@@ -380,7 +380,12 @@ impl Calling<'_> {
                 Ok(())
             }
             Err(Failure::NotOpen) => Err(None),
-            Err(failure) => Err(Some(self.builder.failed(failure, patience.timeout))),
+            Err(failure) => {
+                let ended = self
+                    .builder
+                    .finish(call.trace, Err(failure), patience.timeout);
+                Err(ended.err())
+            }
         }
     }
 }
@@ -394,7 +399,10 @@ impl Future for Calling<'_> {
         if let Stage::New = this.stage {
             match this.begin(cx.waker()) {
                 Ok(()) => return Poll::Pending,
-                Err(Some(error)) => return Poll::Ready(Err(error)),
+                Err(Some(error)) => {
+                    this.stage = Stage::Over;
+                    return Poll::Ready(Err(error));
+                }
                 Err(None) => {
                     let (builder, payload) = (this.builder.clone(), this.payload.clone());
                     let patient = builder.run_patiently(this.codec, payload);

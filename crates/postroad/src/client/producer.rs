@@ -18,8 +18,8 @@ use postroad_proto::limits::HEAD_BYTES;
 
 /// Default of [`Producer::batch`], bytes.
 const BATCH: usize = 64 * 1024;
-/// Default of [`Producer::window`], bytes.
-const WINDOW: usize = 1024 * 1024;
+/// Default of [`Producer::window`], bytes: few enough to stay in a processor's cache.
+const WINDOW: usize = 256 * 1024;
 
 /// Sends one-way messages of one route, in order.
 ///
@@ -110,7 +110,7 @@ impl Producer {
         self
     }
 
-    /// Unsent bytes over which [`Self::send`] waits. Default 1 MiB.
+    /// Unsent bytes over which [`Self::send`] waits. Default 256 KiB.
     #[must_use]
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes.max(1);

@@ -119,8 +119,8 @@ impl Arrived {
     pub(crate) fn pass(&mut self) {
         // What was refused must not hold the read buffer.
         let place = &mut self.places[self.started];
-        if !place.payload.is_empty() {
-            place.payload = Bytes::new();
+        if !place.payload.is_empty() || place.extras.is_some() {
+            (place.payload, place.extras) = (Bytes::new(), None);
         }
         self.started += 1;
         if self.started == self.len {
@@ -156,6 +156,9 @@ impl Arrived {
         }
     }
 }
+
+/// Bytes of the largest buffer that a thread keeps to write from.
+const OUT_KEPT_MAX: usize = 256 * 1024;
 
 thread_local! {
     /// What the thread writes from. A connection keeps a buffer of its own only while the transport
@@ -227,6 +230,8 @@ struct Inner {
     session: Session,
     /// What the last write did not take.
     out: Vec<u8>,
+    /// Bytes of it that were taken.
+    out_at: usize,
     /// Somebody has `out` and writes it.
     writing: bool,
     /// The transport takes nothing; only the driver may try again.
@@ -320,6 +325,7 @@ impl Connection {
         let inner = Inner {
             session,
             out: Vec::new(),
+            out_at: 0,
             writing: false,
             blocked: false,
             write_error: None,
@@ -398,8 +404,8 @@ impl Connection {
         let mut inner = self.lock();
         // Nobody waits here for the end of its time: all that counts is how much of it the server
         // is told, so any reading of the clock will do.
-        let now = match patience.limit {
-            Time::NEVER => inner.read_at,
+        let now = match (&inner.session, patience.limit) {
+            (Session::Native(_), Time::NEVER) => inner.read_at,
             _ => clock::now(),
         };
         call.deadline = patience.deadline(now);
@@ -426,7 +432,7 @@ impl Connection {
                 if inner.write_error.is_some() {
                     return false;
                 }
-                let unsent = inner.out.len() + inner.session.unsent();
+                let unsent = inner.out.len() - inner.out_at + inner.session.unsent();
                 if unsent <= window && (window > 0 || !inner.writing) {
                     return true;
                 }
@@ -493,16 +499,25 @@ impl Connection {
             true => OUT.take(),
             false => std::mem::take(&mut inner.out),
         };
+        let mut at = std::mem::take(&mut inner.out_at);
         let mut written_any = false;
         while !out.is_empty() || inner.session.poll_transmit(&mut out) {
             drop(inner);
-            let result = self.writer.write(cx.as_deref_mut(), &out);
+            let result = self.writer.write(cx.as_deref_mut(), &out[at..]);
             inner = self.lock();
             written_any |= result.is_ok();
             inner.written += *result.as_ref().unwrap_or(&0) as u64;
             match result {
-                Ok(written) if written == out.len() => out.clear(),
-                Ok(written) => drop(out.drain(..written)),
+                Ok(written) if at + written == out.len() => {
+                    out.clear();
+                    at = 0;
+                }
+                Ok(0) => {
+                    inner.write_error = Some("the stream takes no bytes".to_owned());
+                    out.clear();
+                    break;
+                }
+                Ok(written) => at += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     inner.blocked = true;
                     break;
@@ -527,9 +542,10 @@ impl Connection {
             let is_blocked = inner.blocked;
             inner.session.handle_written(now, is_blocked);
         }
-        match out.is_empty() {
-            true => OUT.set(out),
-            false => inner.out = out,
+        if !out.is_empty() {
+            (inner.out, inner.out_at) = (out, at);
+        } else if out.capacity() <= OUT_KEPT_MAX {
+            OUT.set(out);
         }
         inner.writing = false;
         inner

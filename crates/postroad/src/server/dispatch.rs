@@ -108,10 +108,15 @@ impl Lookup {
         let table = routes.load();
         if !Arc::ptr_eq(&table, &self.table) {
             self.table = Arc::clone(&table);
-            self.known.clear();
-            self.by_number.clear();
-            self.last = None;
+            self.forget();
         }
+    }
+
+    fn forget(&mut self) {
+        self.by_number.clear();
+        self.last = None;
+        // Last, because what a handler has left may panic.
+        self.known.clear();
     }
 
     #[inline]
@@ -268,22 +273,31 @@ impl Dispatcher {
         let Some(asked) = starting.arrived.next() else {
             return;
         };
-        let id = asked.id;
-        if let Target::Route(known) = self.lookup.find(starting.connection, &asked.route) {
-            let seen = Seen {
-                trace: known.request.trace().copied(),
-                origin: &known.request.origin,
-                since: begin(),
-            };
-            let counters = &self.dispatch.counters;
-            let mut error = seen.panicked(counters, payload);
-            seen.observe(counters, Some(&mut error));
-            known.request.clear();
-            if let Some(id) = id {
-                starting.answers.fail(id, error);
+        let (id, counters) = (asked.id, &self.dispatch.counters);
+        let error = match self.lookup.find(starting.connection, &asked.route) {
+            Target::Route(known) => {
+                let seen = Seen {
+                    trace: known.request.trace().copied(),
+                    origin: &known.request.origin,
+                    since: begin(),
+                };
+                let mut error = seen.panicked(counters, payload);
+                seen.observe(counters, Some(&mut error));
+                known.request.clear();
+                error
             }
+            // Not a handler, but whoever looks on.
+            _ => {
+                count(&counters.panicked, 1);
+                Error::internal("the server failed unexpectedly").with_trace(trace::new())
+            }
+        };
+        if let Some(id) = id {
+            starting.answers.fail(id, error);
         }
         starting.arrived.pass();
+        // What has panicked is made anew; what it held may panic once more when it is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.lookup.forget()));
     }
 }
 

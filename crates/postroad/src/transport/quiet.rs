@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::Interest;
@@ -20,6 +21,8 @@ use tokio::io::unix::AsyncFd;
 const READ_MAX: usize = 64 * 1024;
 /// Writes without a full socket after which it is not registered for writing any more.
 const CALM: u32 = 64;
+/// How long a full socket is left alone while no descriptor is left to wait by.
+const RETRY: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// What the kernel reads into. From here bytes are copied: they have to be somewhere that was
@@ -92,13 +95,27 @@ impl QuietSocket {
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
         self.until_calm.store(CALM, Ordering::Relaxed);
-        let fd = match &mut *writable {
-            Some(fd) => fd,
-            none => none.insert(register(self.socket().try_clone()?, Interest::WRITABLE)?),
+        let made = match &mut *writable {
+            Some(fd) => Ok(fd),
+            none => self.second().map(|fd| none.insert(fd)),
+        };
+        let Ok(fd) = made else {
+            // There is no descriptor left to wait by. The connection is not to blame.
+            let waker = cx.waker().clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(RETRY).await;
+                waker.wake();
+            });
+            return Poll::Pending;
         };
         // What it says was true before the last try: only what comes after counts.
         ready!(fd.poll_write_ready(cx))?.clear_ready();
         Poll::Ready(Ok(()))
+    }
+
+    /// The same socket under another descriptor, registered for writing.
+    fn second(&self) -> io::Result<AsyncFd<UnixStream>> {
+        register(self.socket().try_clone()?, Interest::WRITABLE)
     }
 
     /// Says the end to the other side.
