@@ -27,6 +27,8 @@ type Goal = (&'static str, &'static str, Metric, Reference, Asked);
 
 const CT: &str = "postroad ct";
 const MT: &str = "postroad mt";
+/// The preset for those who send much: what it costs stands in docs/performance.md.
+const THROUGHPUT: &str = "postroad throughput";
 const ECHO: Reference = Rows(&["tokio echo mt"]);
 const CODEC: Reference = Rows(&["LengthDelimitedCodec"]);
 
@@ -42,6 +44,14 @@ const GOALS: &[Goal] = &[
         AtMost(1.25),
     ),
     ("T 1x64", CT, Metric::Cpu, Nothing, AtMost(350.0)),
+    // The same on any machine: where 350 ns were asked for, Redis took 1,360.
+    (
+        "T 1x64",
+        CT,
+        Metric::Cpu,
+        Rows(&["redis ping"]),
+        AtMost(0.257),
+    ),
     ("T 1x64", MT, Metric::Cpu, Rows(&[CT]), AtMost(1.3)),
     (
         "T 1x64",
@@ -80,20 +90,26 @@ const GOALS: &[Goal] = &[
     ),
     (
         "C 64 B",
-        CT,
+        THROUGHPUT,
         Metric::Rate,
         Rows(&["tokio feed"]),
         AtLeast(0.8),
     ),
-    ("C 64 B", CT, Metric::Rate, Rows(&["zenoh"]), AtLeast(3.0)),
     (
         "C 64 B",
-        CT,
+        THROUGHPUT,
+        Metric::Rate,
+        Rows(&["zenoh"]),
+        AtLeast(3.0),
+    ),
+    (
+        "C 64 B",
+        THROUGHPUT,
         Metric::Rate,
         Rows(&["go batched"]),
         AtLeast(15.0),
     ),
-    ("W", CT, Metric::Rate, Everybody, AtLeast(0.9)),
+    ("W", THROUGHPUT, Metric::Rate, Everybody, AtLeast(0.9)),
     ("D", MT, Metric::Memory, Nothing, AtMost(1536.0)),
     ("D", MT, Metric::Rate, ECHO, AtLeast(1.2)),
     ("D", MT, Metric::P99, ECHO, AtMost(1.0)),

@@ -364,7 +364,12 @@ pub(crate) const ROWS: &[Row] = &[
         "ct",
         &["A", "B 1x64", "B 8x128"],
     ),
-    postroad("postroad throughput", "throughput", "ct", &["W", "C 1 KiB"]),
+    postroad(
+        "postroad throughput",
+        "throughput",
+        "ct",
+        &["W", "C 64 B", "C 1 KiB"],
+    ),
     decoder("LengthDelimitedCodec", Kind::Rival, "codec"),
     decoder("decode borrowed", Kind::Postroad, "borrowed"),
     decoder("decode owned", Kind::Postroad, "owned"),

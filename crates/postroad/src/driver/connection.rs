@@ -1,7 +1,7 @@
 //! What callers, handlers and the driver of one connection share.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -9,16 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use postroad_proto::Time;
-use postroad_proto::session::{
-    Call, CallId, CloseReason, Event, Failure, Reply, Request, Session, Sink,
-};
+use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, Session};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::batch::{Answers, Arrived, Arriving, Batch};
 use super::waiters::{Answer, WaiterKey, Waiters};
-use super::{ANSWERS_AT_ONCE, BATCH_MAX};
 use crate::clock;
 use crate::error::Error;
 use crate::transport::Writer;
@@ -66,97 +64,6 @@ pub(crate) trait Service: Send {
     fn start(&mut self, connection: &Arc<Connection>, arrived: &mut Arrived, answers: &mut Answers);
 }
 
-/// Answers that were made at once, to be encoded together.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    list: Vec<(CallId, Answered)>,
-    bytes: usize,
-}
-
-impl Answers {
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Before more are made, it is asked whether they find room.
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= ANSWERS_AT_ONCE
-    }
-
-    #[inline]
-    pub(crate) fn reply(&mut self, id: CallId, reply: Reply) {
-        self.bytes += reply.payload.len();
-        self.list.push((id, Ok(reply)));
-    }
-
-    pub(crate) fn fail(&mut self, id: CallId, error: Error) {
-        self.list.push((id, Err(error)));
-    }
-}
-
-/// Requests in the order in which they came, in places that are filled again and again.
-#[derive(Debug, Default)]
-pub(crate) struct Arrived {
-    places: Vec<Request>,
-    /// How many of the places are filled.
-    len: usize,
-    /// How many of those were started.
-    started: usize,
-}
-
-impl Arrived {
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The next to start; it is passed when [`Self::pass`] is called.
-    #[inline]
-    pub(crate) fn next(&mut self) -> Option<&mut Request> {
-        self.places[..self.len].get_mut(self.started)
-    }
-
-    #[inline]
-    pub(crate) fn pass(&mut self) {
-        // What was refused must not hold the read buffer.
-        let place = &mut self.places[self.started];
-        if !place.payload.is_empty() || place.extras.is_some() {
-            (place.payload, place.extras) = (Bytes::new(), None);
-        }
-        self.started += 1;
-        if self.started == self.len {
-            (self.len, self.started) = (0, 0);
-        }
-    }
-
-    #[inline]
-    fn add(&mut self, fill: impl FnOnce(&mut Request)) {
-        if self.len == self.places.len() {
-            self.places.push(Request::default());
-        }
-        fill(&mut self.places[self.len]);
-        self.len += 1;
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.places.clear();
-        (self.len, self.started) = (0, 0);
-    }
-
-    /// Forgets a request that was called off before it was started.
-    fn forget(&mut self, id: CallId) {
-        let waiting = &mut self.places[self.started..self.len];
-        let Some(at) = waiting.iter().position(|request| request.id == Some(id)) else {
-            return;
-        };
-        waiting[at] = Request::default();
-        waiting[at..].rotate_left(1);
-        self.len -= 1;
-        if self.started == self.len {
-            (self.len, self.started) = (0, 0);
-        }
-    }
-}
-
 /// Bytes of the largest buffer that a thread keeps to write from.
 const OUT_KEPT_MAX: usize = 256 * 1024;
 
@@ -164,50 +71,6 @@ thread_local! {
     /// What the thread writes from. A connection keeps a buffer of its own only while the transport
     /// is full.
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// What has happened, taken out under the lock and handed out without it.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) arrived: Arrived,
-    wakers: Vec<Waker>,
-    link: Option<Link>,
-}
-
-impl Batch {
-    fn room(&self) -> usize {
-        BATCH_MAX.saturating_sub(self.arrived.len.max(self.wakers.len()))
-    }
-}
-
-/// Takes what arrives most without the detour over the session's events.
-struct Arriving<'a> {
-    waiters: &'a mut Waiters,
-    batch: &'a mut Batch,
-}
-
-impl Sink for Arriving<'_> {
-    #[inline]
-    fn request(&mut self, _: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
-        self.batch.arrived.add(fill);
-    }
-
-    #[inline]
-    fn replied(&mut self, _: &mut VecDeque<Event>, id: CallId, reply: Reply) {
-        if let Some(waker) = self.waiters.finish(id, Ok(reply)) {
-            self.batch.wakers.push(waker);
-        }
-    }
-
-    fn failed(&mut self, _: &mut VecDeque<Event>, id: CallId, failure: Failure) {
-        let waker = self.waiters.finish(id, Err(Box::new(failure)));
-        self.batch.wakers.extend(waker);
-    }
-
-    #[inline]
-    fn room(&self) -> usize {
-        self.batch.room()
-    }
 }
 
 /// What the driver has to know after it has used the session.
@@ -568,12 +431,10 @@ impl Connection {
         };
         let mut inner = self.lock();
         inner.is_woken = false;
-        answers.bytes = 0;
-        for (id, answer) in &answers.list {
+        for (id, answer) in answers.drain() {
             let answer = answer.as_ref().map_err(Error::body);
-            inner.session.respond_with(now, *id, answer);
+            inner.session.respond_with(now, id, answer);
         }
-        answers.list.clear();
         let mut inner = self.flush(inner, now, Some(cx));
         if self.writer.buffers() && !inner.blocked {
             drop(inner);

@@ -5,6 +5,7 @@
 //! that can run, and so writes many frames at once. Bytes are read without the lock, parsed under
 //! it, and handlers run without it.
 
+mod batch;
 mod connection;
 mod spin;
 mod waiters;
@@ -28,8 +29,10 @@ use crate::clock;
 use crate::preset::Preset;
 use crate::transport::{Reader, Stream};
 
-pub(crate) use connection::{Answered, Answers, Arrived, Connection, Link, Patience, Service};
-use connection::{Batch, Status};
+use batch::Batch;
+pub(crate) use batch::{Answers, Arrived};
+use connection::Status;
+pub(crate) use connection::{Answered, Connection, Link, Patience, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
 pub(crate) use waiters::WaiterKey;

@@ -168,7 +168,7 @@ mod tests {
                 buf.clear();
                 received += poll_fn(|cx| b.poll_read(cx, &mut buf))
                     .await
-                    .expect("bytes");
+                    .expect("the peer writes");
                 assert!(buf.iter().all(|byte| *byte == 7));
             }
             let _ = a.poll_room(&mut Context::from_waker(waker));
@@ -181,11 +181,11 @@ mod tests {
             a.writable.lock().expect("one thread").is_none(),
             "calm again"
         );
-        a.shutdown().expect("open");
+        a.shutdown().expect("it is open");
         buf.clear();
         while poll_fn(|cx| b.poll_read(cx, &mut buf))
             .await
-            .expect("bytes")
+            .expect("the peer writes")
             > 0
         {}
     }
