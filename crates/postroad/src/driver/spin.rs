@@ -33,7 +33,7 @@ pub(super) struct Spin {
     /// Zero where nothing is ever polled for.
     budget: Duration,
     state: State,
-    /// Waits that found nothing, one after the other.
+    /// Waits that found nothing, less those that did.
     failed: u32,
     /// Waits to sleep through before polling is tried again.
     skip: u32,
@@ -66,8 +66,9 @@ impl Spin {
     /// Something came, or a new wait begins.
     #[inline]
     pub(super) fn wake(&mut self) {
+        // One that paid does not outweigh all that did not: where they alternate, few are tried.
         if self.is_polling() {
-            self.failed = 0;
+            self.failed /= 2;
         }
         self.state = State::Awake;
     }
@@ -135,6 +136,19 @@ mod tests {
         let soon = Duration::from_micros(7);
         let polled: Duration = (0..10_000).map(|_| wait(&mut spin, &mut now, soon)).sum();
         assert!(polled > soon * 8_000, "{polled:?}");
+    }
+
+    #[test]
+    fn traffic_that_comes_soon_only_now_and_then_costs_little() {
+        let (mut spin, mut now) = (Spin::with_cores(SPIN, true), Time(0));
+        let (soon, gap) = (Duration::from_micros(7), Duration::from_micros(200));
+        let waits = (0..10_000).map(|n| if n % 4 == 0 { soon } else { gap });
+        let polled: Duration = waits.map(|after| wait(&mut spin, &mut now, after)).sum();
+        assert!(
+            polled < now.since(Time(0)) / 20,
+            "{polled:?} of {:?}",
+            now.since(Time(0))
+        );
     }
 
     #[test]
