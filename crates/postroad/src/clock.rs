@@ -23,7 +23,7 @@ pub(crate) fn now() -> Time {
 
 /// Tells whether deadlines have passed, without reading the clock for those that are far.
 ///
-/// The kernel keeps a coarse clock that is four times cheaper to read. It is late by one tick at
+/// The kernel keeps a coarse clock that is cheaper to read. It is late by about one tick at
 /// most, so what has passed since this was made is known well enough for deadlines that lie further
 /// ahead; for the others the clock itself is asked.
 pub(crate) struct Watch {
@@ -65,4 +65,24 @@ use now as coarse;
 /// The runtime's instant for a moment.
 pub(crate) fn instant(time: Time) -> Instant {
     start() + Duration::from_nanos(time.0).saturating_sub(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_knows_which_deadlines_have_passed_near_and_far() {
+        let watch = Watch::new();
+        for near in [0, 1_000_000, TICK] {
+            assert!(!watch.has_passed(Time(now().0 + near + TICK)));
+            assert!(watch.has_passed(Time(now().0 - near)));
+        }
+        assert!(!watch.has_passed(Time::NEVER) && watch.has_passed(Time(0)));
+        let soon = now() + Duration::from_millis(2);
+        while now() < soon {
+            assert!(!watch.has_passed(soon) || now() >= soon);
+        }
+        assert!(watch.has_passed(soon));
+    }
 }

@@ -45,7 +45,13 @@ fn build(peer: &str, built: &Path) -> Result<(), String> {
         let output = built.join("rival-go").to_string_lossy().into_owned();
         (
             go,
-            vec!["build".to_owned(), "-o".to_owned(), output],
+            vec![
+                "build".to_owned(),
+                // A checkout of another user's is built too.
+                "-buildvcs=false".to_owned(),
+                "-o".to_owned(),
+                output,
+            ],
             home().join("go"),
         )
     } else {

@@ -97,8 +97,9 @@ struct Class {
 /// Bytes under which copying is cheaper than leaving a large buffer with a connection that may not
 /// need it again.
 const SWAP_MIN: usize = 4096;
-/// Bytes of the largest buffer that an empty queue keeps.
-const KEPT_MAX: usize = 64 * 1024;
+/// Bytes of the largest buffer that an empty queue keeps: what a thousand small calls or a
+/// producer's batch take, so that busy connections do not take memory again and again.
+const KEPT_MAX: usize = 256 * 1024;
 /// The byte of a head that says its kind.
 const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.

@@ -115,8 +115,8 @@ impl Lookup {
     fn forget(&mut self) {
         self.by_number.clear();
         self.last = None;
-        // Last, because what a handler has left may panic.
-        self.known.clear();
+        // What handlers have left may panic when it is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.known.clear()));
     }
 
     #[inline]
@@ -274,30 +274,30 @@ impl Dispatcher {
             return;
         };
         let (id, counters) = (asked.id, &self.dispatch.counters);
-        let error = match self.lookup.find(starting.connection, &asked.route) {
-            Target::Route(known) => {
-                let seen = Seen {
-                    trace: known.request.trace().copied(),
-                    origin: &known.request.origin,
-                    since: begin(),
-                };
-                let mut error = seen.panicked(counters, payload);
-                seen.observe(counters, Some(&mut error));
-                known.request.clear();
-                error
-            }
-            // Not a handler, but whoever looks on.
-            _ => {
-                count(&counters.panicked, 1);
-                Error::internal("the server failed unexpectedly").with_trace(trace::new())
-            }
-        };
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let Target::Route(known) = self.lookup.find(starting.connection, &asked.route) else {
+                return None;
+            };
+            let seen = Seen {
+                trace: known.request.trace().copied(),
+                origin: &known.request.origin,
+                since: begin(),
+            };
+            let mut error = seen.panicked(counters, payload);
+            seen.observe(counters, Some(&mut error));
+            known.request.clear();
+            Some(error)
+        }));
+        // If it was no handler, it was whoever looks on.
+        let error = told.ok().flatten().unwrap_or_else(|| {
+            Error::internal("the server failed unexpectedly").with_trace(trace::new())
+        });
         if let Some(id) = id {
             starting.answers.fail(id, error);
         }
         starting.arrived.pass();
-        // What has panicked is made anew; what it held may panic once more when it is dropped.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.lookup.forget()));
+        // What has panicked is made anew.
+        self.lookup.forget();
     }
 }
 

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(crate) struct QuietSocket {
     writable: Mutex<Option<AsyncFd<UnixStream>>>,
     /// Writes until it is registered for writing no more; 0 if it is not.
     until_calm: AtomicU32,
+    /// Somebody will wake the driver of a full socket that no descriptor is left for.
+    is_retried: Arc<AtomicBool>,
 }
 
 impl QuietSocket {
@@ -47,6 +49,7 @@ impl QuietSocket {
             readable: register(socket, Interest::READABLE)?,
             writable: Mutex::new(None),
             until_calm: AtomicU32::new(0),
+            is_retried: Arc::default(),
         })
     }
 
@@ -100,12 +103,15 @@ impl QuietSocket {
             none => self.second().map(|fd| none.insert(fd)),
         };
         let Ok(fd) = made else {
-            // There is no descriptor left to wait by. The connection is not to blame.
-            let waker = cx.waker().clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(RETRY).await;
-                waker.wake();
-            });
+            // There is no descriptor left to wait by, for which the connection is not to blame.
+            if !self.is_retried.swap(true, Ordering::Relaxed) {
+                let (waker, is_retried) = (cx.waker().clone(), Arc::clone(&self.is_retried));
+                tokio::spawn(async move {
+                    tokio::time::sleep(RETRY).await;
+                    is_retried.store(false, Ordering::Relaxed);
+                    waker.wake();
+                });
+            }
             return Poll::Pending;
         };
         // What it says was true before the last try: only what comes after counts.
