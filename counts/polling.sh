@@ -13,7 +13,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 # serve PRESET PORT: a node of one thread.
 serve() {
   printf '[server]\npreset = "%s"\nworkers = 1\n' "$1" >"$folder/$1.toml"
-  "$program" serve --config "$folder/$1.toml" --listen "tcp://127.0.0.1:$2" 2>/dev/null &
+  "$program" serve --config "$folder/$1.toml" --listen "tcp://127.0.0.1:$2" >/dev/null 2>&1 &
 }
 
 # load PRESET PORT OPTION...: what one load says of itself.
@@ -28,7 +28,8 @@ def cpu(end):
     end = run["ends"].get(end)
     return "%.1f us" % (end["cpu_per_call_ns"] / 1000) if end else "-"
 p50 = run["latency_ns"]["p50"] / 1000
-print(f"{sys.argv[1]:<12} {sys.argv[2]:<16} p50 {p50:7.1f} us  client {cpu("client")}  server {cpu("server")}")
+client, server = cpu("client"), cpu("server")
+print(f"{sys.argv[1]:<12} {sys.argv[2]:<12} p50 {p50:7.1f} us  client {client}  server {server}")
 ' "$preset" "$*"
 }
 

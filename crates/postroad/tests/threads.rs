@@ -48,7 +48,7 @@ async fn storm(url: &str, workers: Option<usize>) {
                     };
                     let request = client.request(route).priority((call % 8) as u8);
                     let answer = request
-                        .timeout(Duration::from_secs(20))
+                        .timeout(Duration::from_secs(120))
                         .call_raw(body.clone());
                     assert_eq!(answer.await.expect("no call waits for its deadline"), body);
                 }

@@ -87,8 +87,12 @@ impl Coordinator {
         }
         let (mut remotes, mut failed) = (Vec::new(), None);
         while let Some(prepared) = preparing.join_next().await {
-            let Ok((number, remote)) = prepared else {
-                continue;
+            let (number, remote) = match prepared {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    failed = failed.or(Some(Failed::new(exit::FAILED, error)));
+                    continue;
+                }
             };
             match remote {
                 Ok(remote) => remotes.push((number, remote)),

@@ -119,8 +119,17 @@ fn read(pid: u32) -> Result<Reading, String> {
     // Ticks are of all threads that ever were, and rounded down to hundredths of a second; the
     // scheduler's nanoseconds are of the living.
     let seconds = ticks / rustix::param::clock_ticks_per_second() as f64;
-    reading.cpu_seconds = seconds.max(run_nanos as f64 / 1e9);
+    reading.cpu_seconds = match pid == std::process::id() {
+        // Exact, and of those that have ended too.
+        true => own_cpu_seconds(),
+        false => seconds.max(run_nanos as f64 / 1e9),
+    };
     Ok(reading)
+}
+
+fn own_cpu_seconds() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
 /// User and system time of all threads, also of those that have ended. The name before them is in

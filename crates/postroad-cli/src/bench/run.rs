@@ -159,9 +159,14 @@ async fn gather(
         tokio::select! {
             chunk = source.next() => {
                 let Some(chunk) = chunk else { break };
-                progress.show(&chunk, &measured.total);
+                // The few calls that end behind the last interval are no interval of their own.
+                let begun = plan.interval.as_secs_f64() * chunk.number as f64;
+                let is_whole = begun < plan.duration.as_secs_f64();
+                if is_whole {
+                    progress.show(&chunk, &measured.total);
+                }
                 measured.add(&chunk, plan.interval);
-                if measured.stopped.is_none() {
+                if measured.stopped.is_none() && is_whole {
                     measured.stopped = threshold::stop(&run.bounds, &chunk, &measured.total);
                     if measured.stopped.is_some() {
                         source.stop();

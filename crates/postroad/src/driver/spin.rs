@@ -33,7 +33,7 @@ pub(super) struct Spin {
     /// Zero where nothing is ever polled for.
     budget: Duration,
     state: State,
-    /// Waits that found nothing, less those that did.
+    /// Waits that found nothing, less those that found something.
     failed: u32,
     /// Waits to sleep through before polling is tried again.
     skip: u32,
@@ -66,9 +66,10 @@ impl Spin {
     /// Something came, or a new wait begins.
     #[inline]
     pub(super) fn wake(&mut self) {
-        // One that paid does not outweigh all that did not: where they alternate, few are tried.
+        // One that paid outweighs one that did not, no more: a wake-up that is saved is worth about
+        // as much as the time of one that was polled for in vain.
         if self.is_polling() {
-            self.failed /= 2;
+            self.failed = self.failed.saturating_sub(1);
         }
         self.state = State::Awake;
     }
