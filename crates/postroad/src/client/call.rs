@@ -210,7 +210,7 @@ impl<'a> CallBuilder<'a> {
             let connection = self.client.keeper.connected(deadline).await?;
             match connection.send(&mut call, patience) {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
-                    self.client.keeper.has_ended(deadline).await;
+                    self.client.keeper.has_ended(&connection, deadline).await;
                 }
                 result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
             }
@@ -306,7 +306,7 @@ impl<'a> CallBuilder<'a> {
             match result {
                 // The connection ended between finding it and calling: nothing was sent.
                 Err(Failure::NotOpen) if clock::now() < deadline => {
-                    self.client.keeper.has_ended(deadline).await;
+                    self.client.keeper.has_ended(&connection, deadline).await;
                 }
                 result => return self.finish(call.trace, result, patience.timeout),
             }

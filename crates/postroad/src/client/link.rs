@@ -171,11 +171,19 @@ impl LinkKeeper {
         }
     }
 
-    /// Ready when the keeper has noticed that the connection takes no calls any more, or at the
-    /// deadline.
-    pub(super) async fn has_ended(&self, deadline: Time) {
+    /// Ready when the keeper has noticed that this connection takes no calls any more, or at the
+    /// deadline. Another may have taken its place by then: the state alone would not tell.
+    pub(super) async fn has_ended(&self, connection: &Arc<Connection>, deadline: Time) {
         let mut state = self.state.subscribe();
-        let ended = state.wait_for(|state| *state != ConnectionState::Connected);
+        let is_it = |current: Arc<Connection>| Arc::ptr_eq(&current, connection);
+        let ended = async {
+            loop {
+                state.borrow_and_update();
+                if !self.current().is_some_and(is_it) || state.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
         let _ = tokio::time::timeout_at(clock::instant(deadline), ended).await;
     }
 

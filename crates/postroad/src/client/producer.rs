@@ -166,7 +166,7 @@ impl Producer {
             };
             match connection.queue(&mut call, patience, is_hasty) {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
-                    keeper.has_ended(deadline).await;
+                    keeper.has_ended(&connection, deadline).await;
                 }
                 Err(Failure::NotOpen) => return Err(keeper.not_connected()),
                 Err(failure) => return Err(CallError::from_failure(failure, timeout)),
