@@ -150,12 +150,6 @@ impl Error {
     }
 }
 
-impl From<Error> for ErrorBody {
-    fn from(error: Error) -> Self {
-        *error.0
-    }
-}
-
 impl From<CallError> for Error {
     /// A call that another call needed: the remote chain goes on, everything else begins one.
     fn from(error: CallError) -> Self {

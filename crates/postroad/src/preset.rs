@@ -1,5 +1,6 @@
 //! What a connection is tuned for.
 
+use std::fmt;
 use std::time::Duration;
 
 use postroad_proto::limits::FRAGMENT_BYTES;
@@ -54,6 +55,17 @@ impl Preset {
     }
 }
 
+impl fmt::Display for Preset {
+    /// The name in configuration files and on command lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::LowLatency => "low-latency",
+            Self::Throughput => "throughput",
+        })
+    }
+}
+
 impl std::str::FromStr for Preset {
     type Err = String;
 
@@ -62,5 +74,20 @@ impl std::str::FromStr for Preset {
         found.map(|(_, preset)| *preset).ok_or_else(|| {
             format!("no preset {name:?}: there are default, low-latency and throughput")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_read_by_the_names_that_they_show() {
+        for (name, preset) in Preset::ALL {
+            assert_eq!(
+                (preset.to_string().as_str(), name.parse()),
+                (name, Ok(preset))
+            );
+        }
     }
 }

@@ -2,6 +2,12 @@
 
 use postroad_proto::error::Trace;
 
+/// Whether somebody looks at calls.
+#[inline]
+pub(crate) fn is_watched() -> bool {
+    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
+}
+
 /// A new trace with a new root span, sampled.
 pub(crate) fn new() -> Trace {
     Trace {

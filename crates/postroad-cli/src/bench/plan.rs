@@ -144,12 +144,6 @@ impl Payload {
     }
 }
 
-fn preset_name(preset: Preset) -> &'static str {
-    let mut names = Preset::ALL.iter();
-    let found = names.find(|(_, known)| *known == preset);
-    found.map_or("default", |(name, _)| name)
-}
-
 impl Plan {
     pub(super) fn new(run: &Run) -> Result<Self, Failed> {
         let rate = run.rate.clone().map(match run.arrival {
@@ -186,7 +180,7 @@ impl Plan {
             route: run.route.clone().unwrap_or_else(|| route.to_owned()),
             shape,
             connections: run.connections.unwrap_or(parts),
-            preset: preset_name(run.preset).to_owned(),
+            preset: run.preset.to_string(),
             threads: run.threads,
             payload,
             priority: run.priority.clone(),

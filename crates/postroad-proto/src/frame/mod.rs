@@ -386,7 +386,7 @@ impl FrameDecoder {
     /// Bytes of the whole frame, head and checksum included.
     #[inline]
     fn whole(&self, len: usize) -> usize {
-        HEAD_BYTES + len + if self.checksum { CHECKSUM_BYTES } else { 0 }
+        frame_bytes(len, self.checksum)
     }
 
     /// Few tests for the common case; which rule was broken is found out only when one was.
@@ -445,7 +445,7 @@ impl Run {
         };
         let words = HeadWords::load(bytes);
         let end = HEAD_BYTES + words.len();
-        let whole = end + if self.checksum { CHECKSUM_BYTES } else { 0 };
+        let whole = frame_bytes(words.len(), self.checksum);
         if self.checksum {
             check_sum(&rest[..whole]).map_err(|error| error.with_id(words.id()))?;
         }
@@ -467,6 +467,12 @@ impl Run {
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
+}
+
+/// Bytes of a whole frame with so long a body.
+#[inline]
+pub(crate) fn frame_bytes(len: usize, checksum: bool) -> usize {
+    HEAD_BYTES + len + if checksum { CHECKSUM_BYTES } else { 0 }
 }
 
 /// Takes a frame that was looked at, and keeps its body. What is not the body is stepped over, so

@@ -5,10 +5,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::frame::{Head, Kind, MORE, PartTag, put_frame};
-use crate::limits::{
-    CHECKSUM_BYTES, FRAGMENT_BYTES, HEAD_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX,
-};
+use crate::frame::{Head, Kind, MORE, PartTag, frame_bytes, put_frame};
+use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX};
 
 /// Where a small frame was queued, to find out later whether it was ever handed to the transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,7 +231,7 @@ impl Outbox {
         }
         let small = &mut class.small;
         let start = small.taken + (place.at - class.taken) as usize;
-        let end = start + frame_bytes(&small.bytes[start..], self.checksum);
+        let end = start + first_bytes(&small.bytes[start..], self.checksum);
         let frame = &mut small.bytes[start..end];
         frame[KIND_AT] |= SKIPPABLE;
         if self.checksum {
@@ -355,7 +353,7 @@ impl Class {
             let rest = self.small.rest();
             len = 0;
             while len < room && len < all {
-                len += frame_bytes(&rest[len..], checksum);
+                len += first_bytes(&rest[len..], checksum);
             }
         }
         self.small.take(len, out);
@@ -365,9 +363,9 @@ impl Class {
 }
 
 /// The whole length of the encoded frame at the beginning of `queue`.
-fn frame_bytes(queue: &[u8], checksum: bool) -> usize {
+fn first_bytes(queue: &[u8], checksum: bool) -> usize {
     let body = u32::from_le_bytes([queue[0], queue[1], queue[2], 0]) as usize;
-    HEAD_BYTES + body + if checksum { CHECKSUM_BYTES } else { 0 }
+    frame_bytes(body, checksum)
 }
 
 impl Bulk {

@@ -256,7 +256,7 @@ impl<'a> CallBuilder<'a> {
         // A trace costs bytes on the wire: it begins where somebody looks.
         let trace = trace
             .map(trace::child_of)
-            .or_else(|| is_watched().then(trace::new));
+            .or_else(|| trace::is_watched().then(trace::new));
         Call {
             route: self.route,
             payload,
@@ -321,7 +321,7 @@ impl<'a> CallBuilder<'a> {
         timeout: Duration,
     ) -> Result<Reply, CallError> {
         let result = result.map_err(|failure| self.failed(failure, timeout));
-        if is_watched() {
+        if trace::is_watched() {
             self.observe(trace, result.as_ref().err());
         }
         result
@@ -336,11 +336,6 @@ impl<'a> CallBuilder<'a> {
             target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
         );
     }
-}
-
-#[inline]
-fn is_watched() -> bool {
-    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
 }
 
 /// How far a call has come.

@@ -278,11 +278,7 @@ impl Dispatcher {
             let Target::Route(known) = self.lookup.find(starting.connection, &asked.route) else {
                 return None;
             };
-            let seen = Seen {
-                trace: known.request.trace().copied(),
-                origin: &known.request.origin,
-                since: begin(),
-            };
+            let seen = Seen::of(&known.request, begin());
             let mut error = seen.panicked(counters, payload);
             seen.observe(counters, Some(&mut error));
             known.request.clear();
@@ -348,19 +344,13 @@ impl Dispatch {
         request.fill(asked);
         scope.set(asked.deadline, asked.priority, request.trace());
         let since = begin();
-        let seen = |request: &Request, error| {
-            let seen = Seen {
-                trace: request.trace().copied(),
-                origin: &request.origin,
-                since,
-            };
-            seen.observe(&self.counters, error);
-        };
         match starter.start(request, asked.id, answers) {
-            Started::Done if is_watched() => seen(request, None),
+            Started::Done if trace::is_watched() => {
+                Seen::of(request, since).observe(&self.counters, None);
+            }
             Started::Done => {}
             Started::Failed(mut error) => {
-                seen(request, Some(&mut error));
+                Seen::of(request, since).observe(&self.counters, Some(&mut error));
                 if let Some(id) = asked.id {
                     answers.fail(id, error);
                 }
@@ -412,21 +402,24 @@ struct Seen<'a> {
     since: Time,
 }
 
-#[inline]
-fn is_watched() -> bool {
-    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
-}
-
 /// When a request begins, if somebody looks.
 #[inline]
 fn begin() -> Time {
-    match is_watched() {
+    match trace::is_watched() {
         true => clock::now(),
         false => Time(0),
     }
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    fn of(request: &'a Request, since: Time) -> Self {
+        Self {
+            origin: &request.origin,
+            trace: request.trace().copied(),
+            since,
+        }
+    }
+
     #[cold]
     fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> Error {
         let text = payload.downcast_ref::<&str>().copied();
@@ -451,7 +444,7 @@ impl Seen<'_> {
             // Every failure can be found again, also when nobody asked for a trace.
             error.set_trace(|| self.trace.unwrap_or_else(trace::new));
         }
-        if is_watched() {
+        if trace::is_watched() {
             let micros = clock::now().since(self.since).as_micros() as u64;
             let error = error.as_deref();
             let trace = error.and_then(Error::trace).or(self.trace);
@@ -513,7 +506,7 @@ impl Future for Running {
             Ok(Poll::Ready(answer)) => answer,
             Err(payload) => Err(seen.panicked(counters, payload.as_ref())),
         };
-        if answer.is_err() || is_watched() {
+        if answer.is_err() || trace::is_watched() {
             seen.observe(counters, answer.as_mut().err());
         }
         Poll::Ready(answer)

@@ -209,8 +209,8 @@ impl Native {
         let known = split_parts(&head, &mut body)?;
         let is_call = self.check_request(head.kind, head.id, head.route)?;
         let deadline = Time::from_micros_left(now, head.arg);
-        let accepted = known.as_deref();
-        if is_call && !self.accept(now, head.id, head.priority(), deadline, accepted)? {
+        let parts = known.as_deref();
+        if is_call && !self.accept(now, head.id, head.priority(), deadline, parts)? {
             return Ok(());
         }
         if !is_call {
