@@ -54,7 +54,7 @@ fn runs(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool) {
                 Err(_) => return (frames, false),
             }
         }
-        if decoder.peek(&buf).is_err() {
+        if decoder.check(&buf).is_err() {
             return (frames, false);
         }
     }
@@ -70,6 +70,11 @@ pub(crate) fn frame(data: &[u8]) {
     let whole = frames(decoder, data, data.len().max(1));
     assert_eq!(frames(decoder, data, 1 + usize::from(choice >> 1)), whole);
     assert_eq!(runs(decoder, data, 1 + usize::from(choice >> 1)), whole);
+    let in_place: Vec<_> = decoder.frames(data).collect();
+    assert_eq!(in_place.len(), whole.0.len());
+    for ((words, body), frame) in in_place.into_iter().zip(&whole.0) {
+        assert_eq!((words.head(), body), (frame.head, &frame.body[..]));
+    }
     for frame in whole.0 {
         let mut out = Vec::new();
         let is_plain = !frame.head.has_parts();

@@ -125,6 +125,16 @@ proptest! {
         let (found, error) = feed(&wire, &pieces, |buf| decoder.decode(buf));
         prop_assert_eq!(error, None);
         prop_assert_eq!(&found, &expected);
+        let mut in_place = decoder.frames(&wire);
+        for frame in &expected {
+            let (words, body) = in_place.next().unwrap();
+            prop_assert_eq!((words.head(), body), (frame.head, &frame.body[..]));
+        }
+        prop_assert!(in_place.next().is_none() && in_place.rest().is_empty());
+        if let Some(last) = wire.len().checked_sub(1) {
+            let cut = decoder.frames(&wire[..last]);
+            prop_assert_eq!(cut.count(), expected.len() - 1, "the last one is not whole");
+        }
         let (mut buf, mut in_runs) = (BytesMut::new(), Vec::new());
         for (piece, max) in wire.chunks(pieces[0]).zip((1..4).cycle()) {
             buf.extend_from_slice(piece);

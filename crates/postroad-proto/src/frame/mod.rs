@@ -1,15 +1,14 @@
 //! Native frames: the 16-byte head, its body and its checksum. Layouts: `docs/protocol.md`, section
 //! 2.
 
+mod decoder;
 mod opening;
 mod parts;
 
-use bytes::{Buf, Bytes, BytesMut};
-
+pub use decoder::{Frame, FrameDecoder, Frames, Run};
 pub use opening::{Hello, MAGIC, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 pub use parts::{CRITICAL, Part, PartTag, Parts, put_part, put_trace};
 
-use crate::error::{WireError, WireFault};
 use crate::limits::{CHECKSUM_BYTES, FRAME_BODY_MAX, HEAD_BYTES};
 
 /// What a frame is, as its fourth byte says.
@@ -278,251 +277,10 @@ impl HeadWords {
     }
 }
 
-/// A frame and its body, parts included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The head.
-    pub head: Head,
-    /// What stands between head and checksum: a slice of the read buffer.
-    pub body: Bytes,
-}
-
-/// A frame where it lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRef<'a> {
-    /// The head.
-    pub head: Head,
-    /// What stands between head and checksum.
-    pub body: &'a [u8],
-    /// Bytes of the whole frame, head and checksum included.
-    pub whole: usize,
-}
-
-/// Cuts frames out of a stream of bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameDecoder {
-    /// Largest body, bytes, as announced to the peer.
-    pub max_body: usize,
-    /// Whether a checksum follows the body.
-    pub checksum: bool,
-}
-
-impl FrameDecoder {
-    /// Looks at the frame at the beginning of `buf`; `None` if it is not complete yet.
-    ///
-    /// # Errors
-    /// M-010, M-011, M-012 and M-013: length, checksum, reserved bits and kind, each with its byte.
-    #[inline]
-    pub fn peek<'a>(&self, buf: &'a [u8]) -> Result<Option<FrameRef<'a>>, WireError> {
-        let Some((bytes, rest)) = buf.split_first_chunk::<HEAD_BYTES>() else {
-            return Ok(None);
-        };
-        let words = HeadWords::load(bytes);
-        let head = words.head();
-        if !self.is_right(words) {
-            return Err(self.what_is_wrong(head));
-        }
-        let whole = self.whole(words.len());
-        let Some(frame) = buf.get(..whole) else {
-            return Ok(None);
-        };
-        if self.checksum {
-            check_sum(frame).map_err(|error| error.with_id(head.id))?;
-        }
-        Ok(Some(FrameRef {
-            head,
-            body: &rest[..head.len as usize],
-            whole,
-        }))
-    }
-
-    /// Takes one frame from the beginning of `buf`; `None` if it is not complete yet.
-    ///
-    /// # Errors
-    /// As [`Self::peek`].
-    #[inline]
-    pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some(FrameRef { head, whole, .. }) = self.peek(buf)? else {
-            return Ok(None);
-        };
-        let body = take_body(buf, &head, whole);
-        Ok(Some(Frame { head, body }))
-    }
-
-    /// How many bytes of the next frame are missing, or `None` if its head is not there yet.
-    #[must_use]
-    pub fn missing(&self, buf: &[u8]) -> Option<usize> {
-        let words = HeadWords::load(buf.first_chunk::<HEAD_BYTES>()?);
-        Some(self.whole(words.len()).saturating_sub(buf.len()))
-    }
-
-    /// Cuts the whole frames off the beginning of `buf`, at most `max`; their bodies will share one
-    /// buffer. It ends before a frame that is wrong, whose error [`Self::peek`] tells.
-    #[inline]
-    pub fn take_run(&self, buf: &mut BytesMut, max: usize) -> Run {
-        let (mut end, mut left) = (0, max);
-        while let Some(bytes) = buf[end..].first_chunk::<HEAD_BYTES>()
-            && left > 0
-        {
-            let words = HeadWords::load(bytes);
-            let whole = self.whole(words.len());
-            if !self.is_right(words) || buf.len() - end < whole {
-                break;
-            }
-            (end, left) = (end + whole, left - 1);
-        }
-        let bytes = match end {
-            0 => Bytes::new(),
-            end => buf.split_to(end).freeze(),
-        };
-        let (at, checksum) = (0, self.checksum);
-        Run {
-            bytes,
-            at,
-            checksum,
-        }
-    }
-
-    /// Bytes of the whole frame, head and checksum included.
-    #[inline]
-    fn whole(&self, len: usize) -> usize {
-        frame_bytes(len, self.checksum)
-    }
-
-    /// Few tests for the common case; which rule was broken is found out only when one was.
-    #[inline]
-    fn is_right(&self, words: HeadWords) -> bool {
-        let is_class_right = words.class() & CLASS_RESERVED == 0 && words.class() & QOS != QOS;
-        words.len() <= self.max_body && is_class_right && known_or_skippable(words.kind())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn what_is_wrong(&self, head: Head) -> WireError {
-        let error = if head.len as usize > self.max_body {
-            let detail = format!(
-                "body of {} bytes, at most {} are accepted",
-                head.len, self.max_body
-            );
-            WireError::new(WireFault::Length, 0, detail)
-        } else if !known_or_skippable(head.kind) {
-            WireError::new(
-                WireFault::Type,
-                3,
-                format!("unknown kind 0x{:02x}", head.kind),
-            )
-        } else if head.qos() == 3 {
-            WireError::new(WireFault::Reserved, 4, "QoS 3 does not exist")
-        } else {
-            WireError::new(WireFault::Reserved, 4, "reserved bit 7 of class is set")
-        };
-        error.with_id(head.id)
-    }
-}
-
-/// Whole frames that were cut off a stream together, to be taken one after the other.
-///
-/// Each body costs one reference count and nothing else: the buffer is cut once for all.
-#[derive(Clone, Debug)]
-pub struct Run {
-    bytes: Bytes,
-    /// Bytes of the frames that were taken.
-    at: usize,
-    checksum: bool,
-}
-
-impl Run {
-    /// Takes the next frame; `None` after the last. What the bytes before it are worth is not
-    /// undone by an error.
-    ///
-    /// # Errors
-    /// M-011: the checksum is wrong.
-    #[inline]
-    pub fn take(&mut self) -> Result<Option<(HeadWords, Bytes)>, WireError> {
-        let rest = &self.bytes[self.at..];
-        let Some(bytes) = rest.first_chunk::<HEAD_BYTES>() else {
-            return Ok(None);
-        };
-        let words = HeadWords::load(bytes);
-        let end = HEAD_BYTES + words.len();
-        let whole = frame_bytes(words.len(), self.checksum);
-        if self.checksum {
-            check_sum(&rest[..whole]).map_err(|error| error.with_id(words.id()))?;
-        }
-        let body = self.bytes.slice(self.at + HEAD_BYTES..self.at + end);
-        self.at += whole;
-        Ok(Some((words, body)))
-    }
-
-    /// Bytes of the frames that were taken.
-    #[must_use]
-    #[inline]
-    pub fn taken(&self) -> usize {
-        self.at
-    }
-
-    /// The frames that were not taken, as they came.
-    #[must_use]
-    #[inline]
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.at..]
-    }
-}
-
 /// Bytes of a whole frame with so long a body.
 #[inline]
 pub(crate) fn frame_bytes(len: usize, checksum: bool) -> usize {
     HEAD_BYTES + len + if checksum { CHECKSUM_BYTES } else { 0 }
-}
-
-/// Takes a frame that was looked at, and keeps its body. What is not the body is stepped over, so
-/// that a frame costs one reference count.
-#[inline]
-fn take_body(buf: &mut BytesMut, head: &Head, whole: usize) -> Bytes {
-    let len = head.len as usize;
-    buf.advance(HEAD_BYTES);
-    let body = match len {
-        0 => Bytes::new(),
-        len => buf.split_to(len).freeze(),
-    };
-    buf.advance(whole - HEAD_BYTES - len);
-    body
-}
-
-/// One bit for each kind that is known.
-const KNOWN: u64 = {
-    let (mut known, mut kind) = (0, 0);
-    while kind < 64 {
-        if Kind::from_wire(kind).is_some() {
-            known |= 1 << kind;
-        }
-        kind += 1;
-    }
-    known
-};
-
-#[inline]
-fn known_or_skippable(kind: u8) -> bool {
-    kind & 0x80 != 0 || kind < 64 && KNOWN >> kind & 1 != 0
-}
-
-#[inline]
-fn check_sum(frame: &[u8]) -> Result<(), WireError> {
-    let Some((covered, found)) = frame.split_last_chunk::<CHECKSUM_BYTES>() else {
-        return Ok(());
-    };
-    let (found, expected) = (u32::from_le_bytes(*found), checksum(covered));
-    if found == expected {
-        return Ok(());
-    }
-    Err(wrong_sum(found, expected, covered.len()))
-}
-
-#[cold]
-#[inline(never)]
-fn wrong_sum(found: u32, expected: u32, at: usize) -> WireError {
-    let detail = format!("found {found:08x}, computed {expected:08x}");
-    WireError::new(WireFault::Checksum, at, detail)
 }
 
 /// CRC-32C, the checksum of every frame and opening.
@@ -560,7 +318,10 @@ pub fn put_frame(out: &mut Vec<u8>, mut head: Head, parts: &[u8], payload: &[u8]
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
+    use crate::error::WireFault;
 
     const DECODER: FrameDecoder = FrameDecoder {
         max_body: 64 * 1024,

@@ -168,7 +168,7 @@ impl Opening {
             return Ok(None);
         }
         let mut whole = buf.split_to(end + CHECKSUM_BYTES).freeze();
-        super::check_sum(&whole)?;
+        super::decoder::check_sum(&whole)?;
         let mut body = whole.split_to(end).slice(OPENING_HEAD_BYTES..);
         let fixed = match kind {
             HELLO => HELLO_FIXED,

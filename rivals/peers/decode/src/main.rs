@@ -69,10 +69,9 @@ fn run(arguments: &Arguments) -> Result<()> {
             let head = request();
             let put = |buffer: &mut Vec<u8>| put_frame(buffer, head, &[], &payload, false);
             measure(arguments, put, |buffer| {
-                let (mut frames, mut at) = (0, 0);
-                while let Some(frame) = decoder.peek(&buffer[at..])? {
-                    at += frame.whole;
-                    black_box((frame.head.id, frame.body.as_ptr()));
+                let mut frames = 0;
+                for (words, body) in decoder.frames(buffer) {
+                    black_box((words.id(), body.as_ptr()));
                     frames += 1;
                 }
                 Ok(frames)

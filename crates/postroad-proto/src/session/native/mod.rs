@@ -185,7 +185,7 @@ impl Native {
             let mut run = self.decoder.take_run(buf, sink.room());
             if run.rest().is_empty() {
                 // What there is, is not whole yet; it may be wrong already.
-                return self.decoder.peek(buf).map(|_| ());
+                return self.decoder.check(buf);
             }
             let result = self.take_run(now, &mut run, sink);
             if !run.rest().is_empty() {
