@@ -30,51 +30,81 @@ struct Bulk {
     started: bool,
 }
 
-/// Whole encoded frames, in order.
+/// Whole encoded frames in order, in chunks that leave as they are: the bytes of a long queue are
+/// neither copied again nor moved up.
 #[derive(Debug, Default)]
 struct Frames {
-    bytes: Vec<u8>,
-    /// Bytes that were taken and still are there.
+    /// Those that were filled before `last`.
+    full: VecDeque<Vec<u8>>,
+    /// What is being filled.
+    last: Vec<u8>,
+    /// Bytes of the first chunk that were taken.
     taken: usize,
+    /// The memory of a chunk that has left.
+    spare: Vec<u8>,
 }
 
 impl Frames {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.taken..]
-    }
-
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.last.is_empty()
     }
 
-    fn len(&self) -> usize {
-        self.bytes.len() - self.taken
+    /// Where the next frame of so many bytes is to be encoded: chunks have at most `chunk` bytes,
+    /// if their frames have.
+    #[inline]
+    fn room(&mut self, bytes: usize, chunk: usize) -> &mut Vec<u8> {
+        if self.last.len() + bytes > chunk && !self.last.is_empty() {
+            let spare = std::mem::take(&mut self.spare);
+            self.full
+                .push_back(std::mem::replace(&mut self.last, spare));
+        }
+        &mut self.last
     }
 
-    /// Moves the first `len` bytes behind `out`; all of them by exchanging the buffers, where `out`
-    /// is empty and that saves more than it costs.
-    fn take(&mut self, len: usize, out: &mut Vec<u8>) {
-        if len < self.len() {
-            out.extend_from_slice(&self.rest()[..len]);
-            self.taken += len;
-            // A queue that never is empty must not keep all that it ever held. What is moved is
-            // half of what was taken.
-            if self.taken >= 2 * self.len().max(SWAP_MIN) {
-                self.bytes.drain(..self.taken);
-                self.taken = 0;
+    /// Moves frames of up to `room` bytes behind `out`, or one where there is none; how many bytes
+    /// that was.
+    fn take(&mut self, out: &mut Vec<u8>, room: usize, checksum: bool) -> usize {
+        let first = self.full.front_mut().unwrap_or(&mut self.last);
+        let rest = &first[self.taken..];
+        let mut len = rest.len();
+        if len > room {
+            len = 0;
+            loop {
+                let next = first_bytes(&rest[len..], checksum);
+                if len + next > room && !(room == 0 && len == 0) {
+                    break;
+                }
+                len += next;
             }
-            return;
+        }
+        if len < rest.len() {
+            out.extend_from_slice(&rest[..len]);
+            self.taken += len;
+            return len;
         }
         if out.is_empty() && self.taken == 0 && len >= SWAP_MIN {
-            std::mem::swap(&mut self.bytes, out);
+            std::mem::swap(first, out);
         } else {
-            out.extend_from_slice(self.rest());
+            out.extend_from_slice(rest);
+            first.clear();
         }
         self.taken = 0;
-        match self.bytes.capacity() > KEPT_MAX {
-            true => self.bytes = Vec::new(),
-            false => self.bytes.clear(),
+        if let Some(left) = self.full.pop_front() {
+            self.spare = left;
         }
+        len
+    }
+
+    /// The bytes from so far behind the first that was not taken.
+    fn behind(&mut self, offset: usize) -> Option<&mut [u8]> {
+        let mut at = self.taken + offset;
+        for chunk in self.full.iter_mut().chain([&mut self.last]) {
+            if at < chunk.len() {
+                return Some(&mut chunk[at..]);
+            }
+            at -= chunk.len();
+        }
+        None
     }
 }
 
@@ -95,9 +125,6 @@ struct Class {
 /// Bytes under which copying is cheaper than leaving a large buffer with a connection that may not
 /// need it again.
 const SWAP_MIN: usize = 4096;
-/// Bytes of the largest buffer that an empty queue keeps: what a thousand small calls or a
-/// producer's batch take, so that busy connections do not take memory again and again.
-const KEPT_MAX: usize = 256 * 1024;
 /// The byte of a head that says its kind.
 const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
@@ -176,7 +203,8 @@ impl Outbox {
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
         if parts.len() + payload.len() <= self.fragment && !behind {
-            let small = &mut class.small.bytes;
+            let most = frame_bytes(2 + parts.len() + payload.len(), true);
+            let small = class.small.room(most, self.transmit);
             let (before, at) = (small.len(), class.enqueued);
             put_frame(small, head, parts, payload, self.checksum);
             let len = small.len() - before;
@@ -229,13 +257,14 @@ impl Outbox {
         if class.taken > place.at {
             return false;
         }
-        let small = &mut class.small;
-        let start = small.taken + (place.at - class.taken) as usize;
-        let end = start + first_bytes(&small.bytes[start..], self.checksum);
-        let frame = &mut small.bytes[start..end];
+        let Some(rest) = class.small.behind((place.at - class.taken) as usize) else {
+            return false;
+        };
+        let end = first_bytes(rest, self.checksum);
+        let frame = &mut rest[..end];
         frame[KIND_AT] |= SKIPPABLE;
         if self.checksum {
-            let (covered, sum) = frame.split_at_mut(end - start - CHECKSUM_BYTES);
+            let (covered, sum) = frame.split_at_mut(end - CHECKSUM_BYTES);
             sum.copy_from_slice(&crate::frame::checksum(covered).to_le_bytes());
         }
         true
@@ -246,6 +275,19 @@ impl Outbox {
         for class in self.classes.iter_mut().flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
                 self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
+            }
+        }
+    }
+
+    /// Gives back the memory of queues that are empty: the connection is idle.
+    pub(super) fn give_back(&mut self) {
+        for (index, class) in self.classes.iter_mut().enumerate() {
+            // What became of a call that was queued is asked by where it stood.
+            if self.busy & 1 << index == 0
+                && let Some(class) = class
+            {
+                class.small = Frames::default();
+                (class.bulk, class.ordered) = (VecDeque::new(), VecDeque::new());
             }
         }
     }
@@ -269,7 +311,7 @@ impl Outbox {
     fn transmit_classes(&mut self, out: &mut Vec<u8>, until: usize) {
         let starved = self.starved();
         if let Some(index) = starved {
-            self.take(index, out, out.len() + 1);
+            self.take(index, out, out.len());
         }
         for index in (0..8).rev() {
             if self.busy & 1 << index == 0 {
@@ -285,13 +327,18 @@ impl Outbox {
         }
     }
 
-    /// Takes from one class; whether it has more.
+    /// Takes from one class, one frame where `out` is full; whether something was taken and more is
+    /// there.
     fn take(&mut self, index: usize, out: &mut Vec<u8>, until: usize) -> bool {
         let Some(class) = &mut self.classes[index] else {
             return false;
         };
+        let Some(taken) = class.take(out, until, (self.fragment, self.checksum)) else {
+            class.passed_over += 1;
+            return false;
+        };
         class.passed_over = 0;
-        self.bytes -= class.take(out, until, (self.fragment, self.checksum));
+        self.bytes -= taken;
         if class.is_empty() {
             self.busy &= !(1 << index);
         }
@@ -320,11 +367,13 @@ impl Class {
         self.small.is_empty() && self.bulk.is_empty() && self.ordered.is_empty()
     }
 
-    /// Moves small frames up to `until` (at least one), or else a fragment; how many queued bytes
-    /// that was.
-    fn take(&mut self, out: &mut Vec<u8>, until: usize, cut: (usize, bool)) -> usize {
+    /// Moves small frames up to `until`, or one if that is reached already, or else a fragment; how
+    /// many queued bytes that was, `None` if the next frame does not fit.
+    fn take(&mut self, out: &mut Vec<u8>, until: usize, cut: (usize, bool)) -> Option<usize> {
         if !self.small.is_empty() {
-            return self.take_small(out, until, cut.1);
+            let len = self.small.take(out, until.saturating_sub(out.len()), cut.1);
+            self.taken += len as u64;
+            return (len > 0).then_some(len);
         }
         let mut taken = 0;
         if let Some(mut bulk) = self.bulk.pop_front() {
@@ -343,22 +392,7 @@ impl Class {
                 self.ordered.pop_front();
             }
         }
-        taken
-    }
-
-    fn take_small(&mut self, out: &mut Vec<u8>, until: usize, checksum: bool) -> usize {
-        let (all, room) = (self.small.len(), until.saturating_sub(out.len()).max(1));
-        let mut len = all;
-        if all > room {
-            let rest = self.small.rest();
-            len = 0;
-            while len < room && len < all {
-                len += first_bytes(&rest[len..], checksum);
-            }
-        }
-        self.small.take(len, out);
-        self.taken += len as u64;
-        len
+        Some(taken)
     }
 }
 
@@ -502,6 +536,11 @@ mod tests {
     #[test]
     fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
         let mut outbox = Outbox::new(true);
+        let held = |outbox: &Outbox| {
+            let small = &outbox.classes[3].as_ref().unwrap().small;
+            let chunks = small.full.iter().chain([&small.last, &small.spare]);
+            chunks.map(Vec::capacity).sum::<usize>()
+        };
         let body = Bytes::from(vec![0; 1000]);
         let mut place = Place::default();
         for id in 0..20_000 {
@@ -511,19 +550,45 @@ mod tests {
                 assert!(outbox.len() > 0, "it is never empty");
             }
         }
-        let held = outbox.classes[3]
-            .as_ref()
-            .map(|class| class.small.bytes.capacity());
-        assert!(held.unwrap() <= 1_000_000, "{held:?}");
+        assert!(held(&outbox) <= 300_000, "{}", held(&outbox));
         assert!(
             outbox.withdraw(place, 19_999),
             "and still knows where its frames are"
         );
         while outbox.transmit(&mut Vec::new()) {}
-        let held = outbox.classes[3]
-            .as_ref()
-            .map(|class| class.small.bytes.capacity());
-        assert!(held.unwrap() <= KEPT_MAX, "{held:?}");
+        assert!(held(&outbox) <= 4 * outbox.transmit, "{}", held(&outbox));
+        outbox.give_back();
+        assert_eq!(held(&outbox), 0);
+        assert!(!outbox.withdraw(place, 19_999), "it is gone");
+    }
+
+    #[test]
+    fn frames_leave_in_their_order_whatever_the_room() {
+        let mut outbox = Outbox::new(false);
+        let (mut pushed, mut taken) = (0, 0);
+        for turn in 0..200 {
+            for size in [0, 7, 5_000, 100, FRAGMENT_BYTES - 100] {
+                outbox.push(request(2, pushed), &[], &Bytes::from(vec![0; size]));
+                pushed += 1;
+            }
+            if turn % 3 == 0 {
+                // Something more urgent takes part of the room, so that chunks are cut.
+                let urgent = Bytes::from(vec![0; 300 * (turn % 7 + 1)]);
+                outbox.push(request(6, u32::MAX), &[], &urgent);
+            }
+            for _ in 0..=turn % 4 {
+                for frame in next_frames(&mut outbox) {
+                    if frame.head.id != u32::MAX {
+                        assert_eq!(frame.head.id, taken);
+                        taken += 1;
+                    }
+                }
+            }
+        }
+        while outbox.has_output() {
+            taken += next_frames(&mut outbox).len() as u32;
+        }
+        assert_eq!((taken, outbox.len()), (pushed, 0));
     }
 
     #[test]

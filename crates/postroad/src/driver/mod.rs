@@ -116,6 +116,8 @@ pub(crate) struct ConnectionDriver {
     has_waited: bool,
     /// What the session has said last.
     status: Status,
+    /// Bytes of the next buffer: more while reads fill it.
+    read_bytes: usize,
     /// The session took less than what was read.
     has_stopped: bool,
     /// The waker that the connection knows.
@@ -176,6 +178,7 @@ impl ConnectionDriver {
             is_overtaking,
             has_waited: false,
             status,
+            read_bytes: READ_BYTES,
             has_stopped: false,
             waker: None,
             left: None,
@@ -230,9 +233,11 @@ impl ConnectionDriver {
         self.now = clock::now();
         let error = match result {
             Ok(read) if read > 0 => {
-                if read == room && room < READ_MAX {
-                    self.buf.reserve((2 * room).min(READ_MAX));
-                }
+                // Not now: what was read would be moved.
+                self.read_bytes = match read == room {
+                    true => (2 * room).clamp(READ_BYTES, READ_MAX),
+                    false => READ_BYTES,
+                };
                 self.handle(lists);
                 return Progress::Read;
             }
@@ -255,7 +260,7 @@ impl ConnectionDriver {
             self.buf = buf;
         }
         if self.buf.capacity() - self.buf.len() < READ_MIN {
-            self.buf.reserve(READ_BYTES);
+            self.buf.reserve(self.read_bytes);
         }
         self.buf.capacity() - self.buf.len()
     }

@@ -258,7 +258,11 @@ impl Native {
         }
         match self.heartbeat.handle_timeout(now, self.has_room()) {
             Beat::Nothing => {}
-            Beat::Ping => drop(self.send_ping(now)),
+            Beat::Ping => {
+                // Nothing has come for long.
+                self.outbox.give_back();
+                self.send_ping(now);
+            }
             Beat::Dead => {
                 let silence = self.heartbeat.silence(now);
                 return self.close(now, CloseReason::HeartbeatTimeout(silence));
