@@ -19,7 +19,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
-    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call or send";
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline or send";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -89,6 +89,26 @@ async fn call(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
     Ok(())
 }
 
+/// The same calls from one task.
+async fn pipeline(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
+    let pipeline = client.pipeline("counts/call");
+    let mut pipeline = pipeline.timeout(Duration::from_secs(60));
+    let calling = tokio::spawn(async move {
+        let mut left = count;
+        while left > 0 || pipeline.in_flight() > 0 {
+            while left > 0 && (pipeline.in_flight() as u64) < in_flight {
+                pipeline.call(left, Bytes::from_static(&PAYLOAD)).await?;
+                left -= 1;
+            }
+            if let Some((_, answer)) = pipeline.next().await {
+                answer?;
+            }
+        }
+        Ok::<_, postroad::CallError>(())
+    });
+    Ok(calling.await??)
+}
+
 /// Messages that nobody answers.
 async fn send(client: &Client, count: u64) -> Outcome<()> {
     let mut producer = client.producer("counts/send");
@@ -106,6 +126,7 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
+        "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => {
             send(&client, count).await?;
             sink.all.notified().await;
@@ -122,6 +143,7 @@ async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
+        "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => send(&client, count).await?,
         _ => return Err(USAGE.into()),
     }

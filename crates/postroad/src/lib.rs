@@ -57,7 +57,9 @@ pub use postroad_proto::limits::Limits;
 pub use postroad_proto::policy::{Backoff, ConnectionState, ServerState};
 pub use serde;
 
-pub use client::{BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Producer};
+pub use client::{
+    BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Pipeline, Producer,
+};
 pub use codec::{Json, MsgPack, Packet};
 pub use context::Context;
 pub use endpoint::{Endpoint, Protocol};

@@ -4,6 +4,7 @@ mod blocking;
 mod call;
 mod config;
 mod link;
+mod pipeline;
 mod producer;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 pub use blocking::BlockingClient;
 pub use call::CallBuilder;
 pub use config::ClientConfig;
+pub use pipeline::Pipeline;
 pub use producer::Producer;
 
 use crate::codec::{Codec, Json};
@@ -194,6 +196,12 @@ impl Client {
     #[must_use]
     pub fn producer(&self, route: &str) -> Producer {
         Producer::new(self.clone(), route)
+    }
+
+    /// Makes many calls of one route from one task.
+    #[must_use]
+    pub fn pipeline(&self, route: &str) -> Pipeline {
+        Pipeline::new(self.clone(), route)
     }
 
     /// The endpoint.

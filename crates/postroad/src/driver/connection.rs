@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::batch::{Answers, Arrived, Arriving, Batch};
-use super::waiters::{Answer, WaiterKey, Waiters};
+use super::waiters::{Answer, Arrivals, PipeKey, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
 use crate::transport::Writer;
@@ -109,6 +109,8 @@ struct Inner {
     driver: Option<Waker>,
     /// The driver was woken and has not written since.
     is_woken: bool,
+    /// Whoever woke it has said all it had to say.
+    is_complete: bool,
     /// Several callers were answered at once.
     is_crowded: bool,
     /// Somebody waits for room.
@@ -198,6 +200,7 @@ impl Connection {
             tasks: HashMap::new(),
             driver: None,
             is_woken: false,
+            is_complete: false,
             is_crowded: false,
             is_awaited: false,
             armed: Time::NEVER,
@@ -243,6 +246,62 @@ impl Connection {
         let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_crowded;
         self.push_out(inner, now, is_lone, call.deadline);
         Ok(key)
+    }
+
+    /// A place for the answers to many calls of one task.
+    pub(crate) fn open_pipe(&self) -> PipeKey {
+        self.lock().waiters.open_pipe()
+    }
+
+    /// Queues a call whose answer goes into the pipe; it is written when that is polled, or with
+    /// what else is written.
+    #[inline]
+    pub(crate) fn pipe(
+        &self,
+        call: &mut Call<'_>,
+        patience: Patience,
+        pipe: PipeKey,
+        tag: u64,
+    ) -> Result<(), Failure> {
+        let now = clock::now();
+        let mut inner = self.lock();
+        call.deadline = patience.deadline(now);
+        let id = inner.session.call(now, call)?;
+        inner.waiters.add_piped(id, pipe, tag, patience.timeout);
+        Ok(())
+    }
+
+    /// Takes the answers that have come; if there are none, sees that fresh calls are written.
+    pub(crate) fn poll_pipe(
+        &self,
+        pipe: PipeKey,
+        into: &mut Arrivals,
+        has_fresh: &mut bool,
+        waker: &Waker,
+    ) -> Poll<()> {
+        let mut inner = self.lock();
+        let polled = inner.waiters.poll_pipe(pipe, into, waker);
+        if polled.is_pending() && std::mem::take(has_fresh) {
+            inner.is_complete = true;
+            let driver = inner.wake_driver();
+            drop(inner);
+            driver.into_iter().for_each(Waker::wake);
+        }
+        polled
+    }
+
+    /// Nobody waits for the pipe's answers any more: the server is told.
+    pub(crate) fn close_pipe(&self, pipe: PipeKey) {
+        let mut inner = self.lock();
+        let calls = inner.waiters.close_pipe(pipe);
+        if calls.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        calls
+            .into_iter()
+            .for_each(|id| inner.session.cancel(now, id));
+        self.wake_driver(inner);
     }
 
     /// Sends a message that nobody answers.
@@ -430,7 +489,7 @@ impl Connection {
             false => clock::now(),
         };
         let mut inner = self.lock();
-        inner.is_woken = false;
+        (inner.is_woken, inner.is_complete) = (false, false);
         for (id, answer) in answers.drain() {
             let answer = answer.as_ref().map_err(Error::body);
             inner.session.respond_with(now, id, answer);
@@ -528,9 +587,10 @@ impl Connection {
         self.finish(inner, batch, Time::NEVER)
     }
 
-    /// Whether the driver was woken for what others have queued.
+    /// Whether the driver was woken for what others have queued, who may not be done.
     pub(super) fn is_woken(&self) -> bool {
-        self.lock().is_woken
+        let inner = self.lock();
+        inner.is_woken && !inner.is_complete
     }
 
     /// Whether taken bytes may sit in a buffer of the stream.

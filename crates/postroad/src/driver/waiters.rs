@@ -1,17 +1,43 @@
 //! Who waits for which call: reused entries, the waker inside, no channel a call.
 
+use std::collections::VecDeque;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use postroad_proto::session::{CallId, Failure, Reply};
 
+use crate::error::CallError;
+
 /// The answer to a call, or why there is none.
 pub(crate) type Answer = Result<Reply, Box<Failure>>;
+/// The answers to a pipeline's calls, with their tags, in the order in which they came.
+pub(crate) type Arrivals = VecDeque<(u64, Result<Reply, Box<CallError>>)>;
 
 #[derive(Debug)]
 enum Entry {
     Free,
-    Waiting { call: CallId, waker: Waker },
+    Waiting {
+        call: CallId,
+        waker: Waker,
+    },
+    /// A pipeline's call: nobody has to come for the answer.
+    Piped {
+        call: CallId,
+        pipe: PipeKey,
+        tag: u64,
+        timeout: Duration,
+    },
     Done(Answer),
+}
+
+/// A pipeline on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PipeKey(u32);
+
+#[derive(Debug, Default)]
+struct Pipe {
+    arrivals: Arrivals,
+    waker: Option<Waker>,
 }
 
 /// A caller's place. It lives from the call until the caller has taken the answer, which may be
@@ -25,14 +51,16 @@ pub(super) struct Waiters {
     free: Vec<u32>,
     /// By the slot of the call.
     by_slot: Vec<u32>,
+    pipes: Vec<Option<Pipe>>,
 }
 
 impl Waiters {
     pub(super) fn add(&mut self, call: CallId, waker: &Waker) -> WaiterKey {
-        let entry = Entry::Waiting {
-            call,
-            waker: waker.clone(),
-        };
+        let waker = waker.clone();
+        WaiterKey(self.enter(call, Entry::Waiting { call, waker }))
+    }
+
+    fn enter(&mut self, call: CallId, entry: Entry) -> u32 {
         let key = match self.free.pop() {
             Some(key) => {
                 self.entries[key as usize] = entry;
@@ -48,7 +76,7 @@ impl Waiters {
             self.by_slot.resize(slot + 1, 0);
         }
         self.by_slot[slot] = key;
-        WaiterKey(key)
+        key
     }
 
     /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
@@ -56,14 +84,87 @@ impl Waiters {
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
         let entry = self.entries.get_mut(key as usize)?;
-        match entry {
-            Entry::Waiting { call: waiting, .. } if *waiting == call => {}
-            _ => return None,
-        }
-        match std::mem::replace(entry, Entry::Done(answer)) {
-            Entry::Waiting { waker, .. } => Some(waker),
+        match *entry {
+            Entry::Waiting { call: waiting, .. } if waiting == call => {
+                match std::mem::replace(entry, Entry::Done(answer)) {
+                    Entry::Waiting { waker, .. } => Some(waker),
+                    _ => None,
+                }
+            }
+            Entry::Piped {
+                call: waiting,
+                pipe,
+                tag,
+                timeout,
+            } if waiting == call => {
+                *entry = Entry::Free;
+                self.free.push(key);
+                let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
+                let failed = |failure: Box<_>| CallError::from_failure(*failure, timeout);
+                let answer = answer.map_err(|failure| Box::new(failed(failure)));
+                pipe.arrivals.push_back((tag, answer));
+                pipe.waker.take()
+            }
             _ => None,
         }
+    }
+
+    pub(super) fn open_pipe(&mut self) -> PipeKey {
+        let pipe = Some(Pipe::default());
+        if let Some(at) = self.pipes.iter().position(Option::is_none) {
+            self.pipes[at] = pipe;
+            return PipeKey(at as u32);
+        }
+        self.pipes.push(pipe);
+        PipeKey(self.pipes.len() as u32 - 1)
+    }
+
+    /// A call whose answer goes into the pipe.
+    pub(super) fn add_piped(&mut self, call: CallId, pipe: PipeKey, tag: u64, timeout: Duration) {
+        let entry = Entry::Piped {
+            call,
+            pipe,
+            tag,
+            timeout,
+        };
+        self.enter(call, entry);
+    }
+
+    /// Takes what has come, by exchanging it for the empty list; or will wake.
+    pub(super) fn poll_pipe(
+        &mut self,
+        pipe: PipeKey,
+        into: &mut Arrivals,
+        waker: &Waker,
+    ) -> Poll<()> {
+        let Some(Some(pipe)) = self.pipes.get_mut(pipe.0 as usize) else {
+            return Poll::Pending;
+        };
+        if !pipe.arrivals.is_empty() {
+            std::mem::swap(&mut pipe.arrivals, into);
+            return Poll::Ready(());
+        }
+        match &mut pipe.waker {
+            Some(registered) => registered.clone_from(waker),
+            None => pipe.waker = Some(waker.clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Nobody takes answers from the pipe any more; the calls of it that still are in flight.
+    pub(super) fn close_pipe(&mut self, closed: PipeKey) -> Vec<CallId> {
+        self.pipes[closed.0 as usize] = None;
+        let mut calls = Vec::new();
+        for (key, entry) in self.entries.iter_mut().enumerate() {
+            if let Entry::Piped { call, pipe, .. } = *entry
+                && pipe == closed
+            {
+                *entry = Entry::Free;
+                self.free.push(key as u32);
+                calls.push(call);
+            }
+        }
+        calls
     }
 
     pub(super) fn poll(&mut self, key: WaiterKey, waker: &Waker) -> Poll<Answer> {

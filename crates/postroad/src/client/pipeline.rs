@@ -1,0 +1,312 @@
+//! Many calls in flight from one task.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use postroad_proto::Time;
+use postroad_proto::limits::HEAD_BYTES;
+use postroad_proto::session::{Call, Failure};
+
+use super::Client;
+use crate::clock;
+use crate::codec::numbers;
+use crate::context::Context;
+use crate::driver::{Arrivals, Connection, Patience, PipeKey};
+use crate::error::CallError;
+use crate::trace;
+
+/// Bytes of calls after which the driver may write before more are made, and unsent bytes over
+/// which [`Pipeline::call`] waits.
+const BATCH: usize = 64 * 1024;
+
+/// Makes many calls of one route from one task, and takes their answers as they come.
+///
+/// A call by [`Client::request`] is a future: to have many in flight takes many tasks, which are
+/// woken one by one. A pipeline's calls have a number in place of a task: those that were made
+/// since answers were waited for last leave together, and answers that came together are taken
+/// together. That is about half the work at this end, so gateways, batch jobs and load generators
+/// use it; deadlines, priorities and limits are as for any other call.
+///
+/// ```
+/// # async fn run(client: postroad::Client) -> Result<(), postroad::CallError> {
+/// let mut squares = client.pipeline("math/square").priority(5);
+/// for n in 0..100_u64 {
+///     squares.call(n, n.to_le_bytes().to_vec()).await?;
+/// }
+/// while let Some((n, answer)) = squares.next().await {
+///     println!("the square of {n}: {:?}", answer?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it cancels the calls that are in flight; the server is told. If it is made by a
+/// handler, its calls end no later than the handler's own, and have its priority and trace.
+#[derive(Debug)]
+pub struct Pipeline {
+    client: Client,
+    route: String,
+    priority: u8,
+    codec: u8,
+    timeout: Duration,
+    limit: Time,
+    context: Option<Context>,
+    /// The connections that calls are in flight on; the last takes new ones.
+    links: Vec<Link>,
+    /// Answers that were taken off a connection, and nobody has asked for yet.
+    arrivals: Arrivals,
+    in_flight: usize,
+    /// Bytes of calls since the driver had its turn.
+    since_turn: usize,
+}
+
+/// A pipeline's part of a connection.
+#[derive(Debug)]
+struct Link {
+    connection: Arc<Connection>,
+    pipe: PipeKey,
+    in_flight: usize,
+    /// There are calls that the driver does not know of.
+    has_fresh: bool,
+}
+
+impl Link {
+    fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            pipe: connection.open_pipe(),
+            connection,
+            in_flight: 0,
+            has_fresh: false,
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, call: &mut Call<'_>, patience: Patience, tag: u64) -> Result<(), Failure> {
+        self.connection.pipe(call, patience, self.pipe, tag)?;
+        self.in_flight += 1;
+        self.has_fresh = true;
+        Ok(())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.close_pipe(self.pipe);
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new(client: Client, route: &str) -> Self {
+        let context = Context::current();
+        Self {
+            route: route.to_owned(),
+            priority: context.map_or(super::call::PRIORITY, |context| context.priority),
+            codec: numbers::RAW,
+            timeout: client.keeper.config.timeout,
+            limit: context.map_or(Time::NEVER, |context| context.deadline),
+            context,
+            links: Vec::new(),
+            arrivals: Arrivals::new(),
+            in_flight: 0,
+            since_turn: 0,
+            client,
+        }
+    }
+
+    /// 0 to 7, 7 most urgent; more is taken for 7. Default 3.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.set_priority(priority);
+        self
+    }
+
+    /// The deadline of each call, from when it is made. Default
+    /// [`ClientConfig::timeout`](super::ClientConfig::timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.set_timeout(timeout);
+        self
+    }
+
+    /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
+    #[must_use]
+    pub fn codec(mut self, number: u8) -> Self {
+        self.codec = number;
+        self
+    }
+
+    /// Priority of the calls from here on.
+    pub fn set_priority(&mut self, priority: u8) {
+        self.priority = priority.min(7);
+    }
+
+    /// Deadline of the calls from here on.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Calls in flight, those included whose answers are there and were not taken.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Makes a call, whose answer [`Self::next`] gives back with `tag`; tags need not differ. It
+    /// leaves when [`Self::next`] has to wait, or by [`Self::flush`]. Waits if there is no
+    /// connection, or much is unsent.
+    ///
+    /// Cancellation safe: a call whose future was dropped before it was ready was not made.
+    ///
+    /// # Errors
+    /// If the call cannot be made: then it was not, and no answer follows.
+    #[inline]
+    pub async fn call(&mut self, tag: u64, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let payload = payload.into();
+        if self.since_turn >= BATCH {
+            self.take_turns().await;
+        }
+        match self.try_call(tag, &payload) {
+            Err(Failure::NotOpen) => self.call_patiently(tag, payload).await,
+            Err(failure) => Err(CallError::from_failure(failure, self.timeout)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes the call on the connection that the last was made on.
+    #[inline]
+    fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
+        let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
+        let mut timeout = self.timeout;
+        if self.limit != Time::NEVER {
+            timeout = timeout.min(self.limit.since(clock::now()));
+        }
+        let patience = Patience {
+            timeout,
+            limit: self.limit,
+        };
+        let parent = self.context.and_then(|context| context.trace);
+        let trace = parent.map(trace::child_of);
+        let mut call = Call {
+            route: &self.route,
+            payload,
+            codec: self.codec,
+            priority: self.priority,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: trace.or_else(|| trace::is_watched().then(trace::new)),
+            metadata: &[],
+        };
+        link.call(&mut call, patience, tag)?;
+        self.in_flight += 1;
+        self.since_turn += payload.len() + HEAD_BYTES;
+        Ok(())
+    }
+
+    /// Waits for a connection, and for another if that one ends before the call is made.
+    #[cold]
+    async fn call_patiently(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
+        let deadline = (clock::now() + self.timeout).min(self.limit);
+        loop {
+            let connection = self.client.keeper.connected(deadline).await?;
+            let is_last = |link: &Link| Arc::ptr_eq(&link.connection, &connection);
+            if !self.links.last().is_some_and(is_last) {
+                self.links.retain(|link| link.in_flight > 0);
+                self.links.push(Link::new(Arc::clone(&connection)));
+            }
+            match self.try_call(tag, &payload) {
+                Err(Failure::NotOpen) if clock::now() < deadline => {
+                    self.client.keeper.has_ended(&connection, deadline).await;
+                }
+                Err(Failure::NotOpen) => return Err(self.client.keeper.not_connected()),
+                Err(failure) => return Err(CallError::from_failure(failure, self.timeout)),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Lets the driver write, and waits while too much is unsent.
+    async fn take_turns(&mut self) {
+        self.flush();
+        tokio::task::yield_now().await;
+        if let Some(link) = self.links.last() {
+            link.connection.room(BATCH).await;
+        }
+        // Only now: who gave up waiting has to wait again.
+        self.since_turn = 0;
+    }
+
+    /// Sees that what was called leaves soon, whether answers are waited for or not.
+    pub fn flush(&mut self) {
+        for link in &mut self.links {
+            if std::mem::take(&mut link.has_fresh) {
+                link.connection.hasten();
+            }
+        }
+    }
+
+    /// Waits for the next answer, in the order in which they come: a call's tag, and its answer or
+    /// why there is none. `None` if no call is in flight.
+    ///
+    /// Cancellation safe.
+    #[inline]
+    pub async fn next(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
+        let next = poll_fn(|cx| self.poll_next(cx));
+        next.await
+    }
+
+    #[inline]
+    fn poll_next(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {
+        loop {
+            if let Some((tag, answer)) = self.arrivals.pop_front() {
+                self.in_flight -= 1;
+                let answer = match answer {
+                    Ok(reply) => Ok(reply.payload),
+                    Err(error) => Err(*error),
+                };
+                if trace::is_watched() {
+                    self.observe(tag, answer.as_ref().err());
+                }
+                return Poll::Ready(Some((tag, answer)));
+            }
+            if self.in_flight == 0 {
+                return Poll::Ready(None);
+            }
+            ready!(self.poll_links(cx));
+        }
+    }
+
+    /// Takes what has come from any connection.
+    fn poll_links(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // Whoever always finds an answer must not keep the driver from writing.
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        for link in &mut self.links {
+            let (pipe, into) = (link.pipe, &mut self.arrivals);
+            let polled = link
+                .connection
+                .poll_pipe(pipe, into, &mut link.has_fresh, cx.waker());
+            if polled.is_ready() {
+                link.in_flight -= self.arrivals.len();
+                coop.made_progress();
+                return Poll::Ready(());
+            }
+        }
+        self.since_turn = 0;
+        Poll::Pending
+    }
+
+    #[cold]
+    fn observe(&self, tag: u64, error: Option<&CallError>) {
+        let error = error.map(tracing::field::display);
+        let endpoint = self.client.endpoint();
+        tracing::debug!(
+            target: "postroad::call", %endpoint, route = self.route, tag, error, "called"
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Many calls from one task: every answer with its tag, whatever happens to the connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postroad::{Bytes, CallError, Client, Context, Router, RunningServer, Server, ServerConfig};
+use tokio::sync::{Notify, mpsc};
+
+type Tested = Result<(), Box<dyn std::error::Error>>;
+
+async fn serve(url: &str, router: Router) -> Result<RunningServer, Box<dyn std::error::Error>> {
+    Ok(Server::new(router).listen(url.parse()?).start().await?)
+}
+
+async fn connect(server: &RunningServer) -> Result<Client, Box<dyn std::error::Error>> {
+    Ok(Client::connect(&format!("tcp://{}", server.addresses()[0])).await?)
+}
+
+/// Answers with what it is sent, later if that is odd.
+fn echo() -> Router {
+    let echo = async |payload: Bytes| {
+        for _ in 0..payload.first().map_or(0, |byte| byte % 8) {
+            tokio::task::yield_now().await;
+        }
+        payload
+    };
+    Router::new().route("echo", echo)
+}
+
+async fn every_answer_has_its_tag() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let client = connect(&server).await?;
+    let mut pipeline = client.pipeline("echo").priority(5);
+    assert!(pipeline.next().await.is_none(), "nothing is in flight");
+    let (mut made, mut answered) = (0_u64, vec![0; 20_000]);
+    while pipeline.in_flight() > 0 || made < 20_000 {
+        while made < 20_000 && pipeline.in_flight() < 300 {
+            let mut payload = vec![0; 1 + made as usize % 3_000];
+            payload[0] = made as u8;
+            pipeline.call(made, payload).await?;
+            made += 1;
+            if made.is_multiple_of(1_000) {
+                // Others call on the same connection.
+                let answer = client.request("echo").call_raw("another").await?;
+                assert_eq!(answer, "another");
+            }
+        }
+        let (tag, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+        let answer = answer?;
+        assert_eq!(
+            (answer.len(), answer[0]),
+            (1 + tag as usize % 3_000, tag as u8)
+        );
+        answered[tag as usize] += 1;
+    }
+    assert!(answered.iter().all(|times| *times == 1));
+    assert!(pipeline.next().await.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_answer_has_its_tag_on_one_thread() -> Tested {
+    every_answer_has_its_tag().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn every_answer_has_its_tag_on_many_threads() -> Tested {
+    every_answer_has_its_tag().await
+}
+
+#[tokio::test]
+async fn large_calls_wait_for_room_instead_of_failing() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let client = connect(&server).await?;
+    let mut pipeline = client.pipeline("echo");
+    let payload = Bytes::from(vec![0; 1 << 20]);
+    // Twice what may wait to be sent.
+    for tag in 0..128 {
+        pipeline.call(tag, payload.clone()).await?;
+    }
+    let mut sum = 0;
+    while let Some((tag, answer)) = pipeline.next().await {
+        assert_eq!(answer?.len(), payload.len());
+        sum += tag;
+    }
+    assert_eq!(sum, 127 * 128 / 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_leaves_by_a_flush_though_nobody_waits_for_its_answer() -> Tested {
+    let (arrived, mut arrivals) = mpsc::channel(1);
+    let take = move || {
+        let _ = arrived.try_send(());
+        std::future::ready(())
+    };
+    let server = serve("tcp://127.0.0.1:0", Router::new().route("take", take)).await?;
+    let mut pipeline = connect(&server).await?.pipeline("take");
+    pipeline.call(1, "").await?;
+    pipeline.flush();
+    arrivals.recv().await.ok_or("the server is gone")?;
+    // Whoever gives up waiting loses no answer.
+    for _ in 0..3 {
+        let nothing = std::future::ready(());
+        tokio::select! { biased; () = nothing => {}, _ = pipeline.next() => {} }
+    }
+    let (tag, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+    assert_eq!((tag, answer?.len()), (1, 0));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_are_each_calls_own() -> Tested {
+    let never = async || std::future::pending::<()>().await;
+    let router = echo().route("never", never);
+    let _server = serve("mem://pipeline-deadlines", router).await?;
+    let client = Client::connect("mem://pipeline-deadlines").await?;
+    let mut pipeline = client.pipeline("never").timeout(Duration::from_secs(2));
+    pipeline.call(7, "").await?;
+    pipeline.set_timeout(Duration::from_secs(1));
+    pipeline.call(8, "").await?;
+    for (expected, seconds) in [(8, 1), (7, 2)] {
+        let (tag, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+        let limit = Duration::from_secs(seconds);
+        assert_eq!(tag, expected);
+        assert!(
+            matches!(answer, Err(CallError::Deadline { timeout, sent: true }) if timeout == limit),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(pipeline.in_flight(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn dropping_a_pipeline_stops_its_handlers_and_no_others() -> Tested {
+    struct Gone(mpsc::UnboundedSender<()>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    let (sender, mut gone) = mpsc::unbounded_channel();
+    let (started, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, wait) = (Arc::clone(&started), Arc::clone(&go));
+    let work = move || {
+        let (guard, wait) = (Gone(sender.clone()), Arc::clone(&wait));
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let _guard = guard;
+            wait.notified().await;
+        }
+    };
+    let server = serve("tcp://127.0.0.1:0", echo().route("work", work)).await?;
+    let client = connect(&server).await?;
+    let mut dropped = client.pipeline("work");
+    let mut kept = client.pipeline("work");
+    kept.call(1, "").await?;
+    kept.flush();
+    for tag in 0..10 {
+        dropped.call(tag, "").await?;
+    }
+    dropped.flush();
+    // Answered behind them, so they have been started.
+    while started.load(Ordering::Relaxed) < 11 {
+        client.request("echo").call_raw("").await?;
+    }
+    drop(dropped);
+    for _ in 0..10 {
+        gone.recv().await.ok_or("the server is gone")?;
+    }
+    assert!(
+        gone.try_recv().is_err(),
+        "the other pipeline's call goes on"
+    );
+    go.notify_one();
+    let (tag, answer) = kept.next().await.ok_or("an answer is missing")?;
+    answer?;
+    assert_eq!(tag, 1);
+    // Its place is used again.
+    let mut next = client.pipeline("echo");
+    next.call(3, "again").await?;
+    let (tag, answer) = next.next().await.ok_or("an answer is missing")?;
+    assert_eq!((tag, answer?), (3, Bytes::from("again")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_on_a_connection_that_ends_fail_and_the_next_go_over_a_new_one() -> Tested {
+    let never = async || std::future::pending::<()>().await;
+    let router = || Router::new().route("never", never).merge(echo());
+    let mut config = ServerConfig::default();
+    config.drain = Duration::ZERO;
+    let server = Server::new(router()).config(config);
+    let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
+    let address = server.addresses()[0].clone();
+    let client = connect(&server).await?;
+    let (mut lost, mut pipeline) = (client.pipeline("never"), client.pipeline("echo"));
+    for tag in 0..5 {
+        lost.call(tag, "").await?;
+    }
+    lost.flush();
+    pipeline.call(1, "before").await?;
+    let (tag, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+    assert_eq!((tag, answer?), (1, Bytes::from("before")));
+    server.shutdown().await;
+    for _ in 0..5 {
+        let (_, answer) = lost.next().await.ok_or("an answer is missing")?;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    assert!(lost.next().await.is_none());
+    let _server = serve(&format!("tcp://{address}"), router()).await?;
+    client.try_now();
+    pipeline.call(2, "after").await?;
+    let (tag, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+    assert_eq!((tag, answer?), (2, Bytes::from("after")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn too_many_calls_are_refused_and_those_in_flight_go_on() -> Tested {
+    let server = Server::new(echo());
+    let mut config = ServerConfig::default();
+    config.limits.max_calls = 4;
+    let server = server
+        .config(config)
+        .listen("tcp://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    let mut pipeline = connect(&server).await?.pipeline("echo");
+    for tag in 0..4 {
+        pipeline.call(tag, "").await?;
+    }
+    let refused = pipeline.call(4, "").await;
+    assert!(matches!(refused, Err(CallError::Busy(_))), "{refused:?}");
+    assert_eq!(pipeline.in_flight(), 4);
+    while let Some((_, answer)) = pipeline.next().await {
+        answer?;
+    }
+    pipeline.call(4, "").await?;
+    assert_eq!(pipeline.next().await.map(|(tag, _)| tag), Some(4));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handlers_pipeline_ends_no_later_than_the_handler() -> Tested {
+    let left = async || {
+        let left = Context::current().and_then(|context| context.time_left());
+        let context = Context::current().map(|context| context.priority());
+        format!(
+            "{} {context:?}",
+            left.is_some_and(|left| left < Duration::from_secs(3))
+        )
+    };
+    let inner = serve("tcp://127.0.0.1:0", Router::new().route("left", left)).await?;
+    let client = connect(&inner).await?;
+    let outer = move || {
+        let mut pipeline = client.pipeline("left");
+        async move {
+            let made = pipeline.call(0, "").await;
+            match (made, pipeline.next().await) {
+                (Ok(()), Some((_, Ok(answer)))) => answer,
+                other => Bytes::from(format!("{other:?}")),
+            }
+        }
+    };
+    let server = serve("tcp://127.0.0.1:0", Router::new().route("outer", outer)).await?;
+    let client = connect(&server).await?;
+    let request = client
+        .request("outer")
+        .timeout(Duration::from_secs(3))
+        .priority(6);
+    assert_eq!(request.call_raw("").await?, "true Some(6)");
+    Ok(())
+}
