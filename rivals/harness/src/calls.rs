@@ -21,6 +21,14 @@ pub trait Caller: Clone + Send + 'static {
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Has many calls in flight from one task: as many as its connection's part of the load.
+pub trait Pipelined: Send + 'static {
+    /// Makes a call, or gets it ready.
+    fn call(&mut self, tag: u64) -> impl Future<Output = Result<()>> + Send;
+    /// Waits for an answer, and checks it; its call's tag.
+    fn next(&mut self) -> impl Future<Output = Result<u64>> + Send;
+}
+
 /// Prints the one line that a client's or receiver's result is.
 ///
 /// # Errors
@@ -69,6 +77,37 @@ impl Arguments {
         })
     }
 
+    /// The same with one task a connection.
+    ///
+    /// # Errors
+    /// The first call or connection that fails.
+    pub fn call_pipelined<P, F>(&self, connect: impl Fn(Self) -> F) -> Result<()>
+    where
+        P: Pipelined,
+        F: Future<Output = Result<P>> + Send + 'static,
+    {
+        self.block_on(async {
+            let mut pipelines = Vec::new();
+            for _ in 0..self.connections {
+                pipelines.push(connected_at_last(|| connect(self.clone())).await?);
+            }
+            let recorder = Recorder::new(self)?;
+            let watch = recorder.watch(self.watch.clone());
+            let mut loops = JoinSet::new();
+            for pipeline in pipelines {
+                let in_flight = self.in_flight / self.connections;
+                loops.spawn(pipelined_loop(pipeline, in_flight, Arc::clone(&recorder)));
+            }
+            while let Some(ended) = loops.join_next().await {
+                ended??;
+            }
+            let cpu = watch
+                .join()
+                .map_err(|_| "the watching thread has panicked")??;
+            print(&recorder.report(cpu))
+        })
+    }
+
     /// The same for a load of one thread that does not use tokio.
     ///
     /// # Errors
@@ -114,6 +153,45 @@ async fn answered_at_last<C: Caller>(caller: &mut C) -> Result<()> {
             Err(error) if begin.elapsed() > PATIENCE => return Err(error),
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
+    }
+}
+
+/// The other side may still be starting.
+async fn connected_at_last<P, F>(connect: impl Fn() -> F) -> Result<P>
+where
+    F: Future<Output = Result<P>>,
+{
+    let begin = Instant::now();
+    loop {
+        match timeout(PATIENCE, connect()).await? {
+            Err(_) if begin.elapsed() < PATIENCE => sleep(Duration::from_millis(10)).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// As many calls in flight as asked for: each answer makes the next call with its tag.
+async fn pipelined_loop<P: Pipelined>(
+    mut pipeline: P,
+    in_flight: usize,
+    recorder: Arc<Recorder>,
+) -> Result<()> {
+    let mut lap = recorder.lap();
+    let mut begins = vec![Instant::now(); in_flight];
+    for tag in 0..in_flight {
+        pipeline.call(tag as u64).await?;
+    }
+    loop {
+        let tag = pipeline.next().await?;
+        let begin = begins
+            .get_mut(tag as usize)
+            .ok_or("an answer to no call has come")?;
+        let now = Instant::now();
+        let since = std::mem::replace(begin, now);
+        if !lap.answered(since, now, 1) {
+            return Ok(());
+        }
+        pipeline.call(tag).await?;
     }
 }
 

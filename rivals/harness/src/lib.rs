@@ -11,7 +11,7 @@ mod roles;
 
 use std::process::ExitCode;
 
-pub use calls::{Caller, print};
+pub use calls::{Caller, Pipelined, print};
 pub use one_way::{Received, Sender};
 pub use record::{Lap, Recorder, Report};
 pub use roles::{Arguments, Role, Runtime};

@@ -236,6 +236,7 @@ const CALLS_CW: &[&str] = &[
 const ALL: &[&str] = &[
     "S", "A", "T 1x64", "T 1x1024", "B 1x64", "B 8x128", "C 64 B", "C 1 KiB", "W", "D",
 ];
+const PIPELINED: &[&str] = &["T 1x64", "T 1x1024", "B 1x64", "B 8x128"];
 const ONE_WAY: &[&str] = &["C 64 B", "C 1 KiB"];
 
 const fn floor(name: &'static str, mode: &'static str, cells: &'static [&'static str]) -> Row {
@@ -320,6 +321,16 @@ pub(crate) const ROWS: &[Row] = &[
         Server::Alone(Package::Redis),
         CALLS_W,
     ),
+    Row {
+        mode: "pipe",
+        ..rival(
+            "redis pipe",
+            "redis",
+            "ct",
+            Server::Alone(Package::Redis),
+            PIPELINED,
+        )
+    },
     rival("tarpc ct", "tarpc", "ct", Server::Own, CALLS_W),
     rival("tarpc mt", "tarpc", "mt", Server::Own, CALLS_W),
     rival("tonic ct", "tonic", "ct", Server::Own, CALLS_W),
@@ -354,6 +365,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     postroad("postroad ct", "", "ct", ALL),
     postroad("postroad mt", "", "mt", ALL),
+    postroad("postroad pipeline ct", "pipeline", "ct", PIPELINED),
+    postroad("postroad pipeline mt", "pipeline", "mt", PIPELINED),
     Row {
         server: Server::Unix,
         ..postroad("postroad unix", "", "ct", &["S", "A"])

@@ -154,6 +154,12 @@ impl Pipeline {
         self.in_flight
     }
 
+    /// Answers that are there: [`Self::next`] will not wait for so many.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.arrivals.len()
+    }
+
     /// Makes a call, whose answer [`Self::next`] gives back with `tag`; tags need not differ. It
     /// leaves when [`Self::next`] has to wait, or by [`Self::flush`]. Waits if there is no
     /// connection, or much is unsent.
@@ -168,25 +174,44 @@ impl Pipeline {
         if self.since_turn >= BATCH {
             self.take_turns().await;
         }
-        match self.try_call(tag, &payload) {
-            Err(Failure::NotOpen) => self.call_patiently(tag, payload).await,
+        match self.make(tag, &payload) {
+            Err(Failure::NotOpen) => self.make_patiently(tag, payload).await,
             Err(failure) => Err(CallError::from_failure(failure, self.timeout)),
             Ok(()) => Ok(()),
         }
     }
 
-    /// Makes the call on the connection that the last was made on.
+    /// The same without waiting, for those who must not: without a connection, or if too much is
+    /// unsent, the call is not made.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
     #[inline]
-    fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
-        let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
-        let mut timeout = self.timeout;
-        if self.limit != Time::NEVER {
-            timeout = timeout.min(self.limit.since(clock::now()));
+    pub fn try_call(&mut self, tag: u64, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        self.make(tag, &payload.into())
+            .map_err(|failure| match failure {
+                Failure::NotOpen => self.client.keeper.not_connected(),
+                failure => CallError::from_failure(failure, self.timeout),
+            })
+    }
+
+    /// Makes the call on the connection that the last was made on, or on the one that has taken its
+    /// place.
+    #[inline]
+    fn make(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
+        match self.make_on_last(tag, payload) {
+            Err(Failure::NotOpen) if self.follow() => self.make_on_last(tag, payload),
+            result => result,
         }
-        let patience = Patience {
-            timeout,
-            limit: self.limit,
-        };
+    }
+
+    #[inline]
+    fn make_on_last(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
+        let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
+        let (mut timeout, limit) = (self.timeout, self.limit);
+        if limit != Time::NEVER {
+            timeout = timeout.min(limit.since(clock::now()));
+        }
         let parent = self.context.and_then(|context| context.trace);
         let trace = parent.map(trace::child_of);
         let mut call = Call {
@@ -200,24 +225,34 @@ impl Pipeline {
             trace: trace.or_else(|| trace::is_watched().then(trace::new)),
             metadata: &[],
         };
-        link.call(&mut call, patience, tag)?;
+        link.call(&mut call, Patience { timeout, limit }, tag)?;
         self.in_flight += 1;
         self.since_turn += payload.len() + HEAD_BYTES;
         Ok(())
     }
 
+    /// Turns to the client's connection, if that is another than before.
+    #[cold]
+    fn follow(&mut self) -> bool {
+        let Some(connection) = self.client.keeper.current() else {
+            return false;
+        };
+        let last = self.links.last();
+        if last.is_some_and(|last| Arc::ptr_eq(&last.connection, &connection)) {
+            return false;
+        }
+        self.links.retain(|link| link.in_flight > 0);
+        self.links.push(Link::new(connection));
+        true
+    }
+
     /// Waits for a connection, and for another if that one ends before the call is made.
     #[cold]
-    async fn call_patiently(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
+    async fn make_patiently(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
         let deadline = (clock::now() + self.timeout).min(self.limit);
         loop {
             let connection = self.client.keeper.connected(deadline).await?;
-            let is_last = |link: &Link| Arc::ptr_eq(&link.connection, &connection);
-            if !self.links.last().is_some_and(is_last) {
-                self.links.retain(|link| link.in_flight > 0);
-                self.links.push(Link::new(Arc::clone(&connection)));
-            }
-            match self.try_call(tag, &payload) {
+            match self.make(tag, &payload) {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(&connection, deadline).await;
                 }
@@ -254,12 +289,12 @@ impl Pipeline {
     /// Cancellation safe.
     #[inline]
     pub async fn next(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
-        let next = poll_fn(|cx| self.poll_next(cx));
-        next.await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// [`Self::next`] for those who write futures by hand.
     #[inline]
-    fn poll_next(
+    pub fn poll_next(
         &mut self,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {

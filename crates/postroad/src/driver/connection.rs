@@ -282,10 +282,9 @@ impl Connection {
         let mut inner = self.lock();
         let polled = inner.waiters.poll_pipe(pipe, into, waker);
         if polled.is_pending() && std::mem::take(has_fresh) {
-            inner.is_complete = true;
-            let driver = inner.wake_driver();
-            drop(inner);
-            driver.into_iter().for_each(Waker::wake);
+            let (now, is_lone) = (inner.read_at, inner.session.calls_in_flight() == 1);
+            inner.is_complete = !is_lone;
+            self.push_out(inner, now, is_lone, Time(0));
         }
         polled
     }

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Arguments, Caller, Received, Result, Role, Sender};
-use postroad::{Client, ClientConfig, Endpoint, Producer, Router, Server, ServerConfig};
+use harness::{Arguments, Caller, Pipelined, Received, Result, Role, Sender};
+use postroad::{Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server, ServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
+/// The mode in which one task makes all calls of a connection.
+const PIPELINE: &str = "pipeline";
 
 fn main() -> ExitCode {
     harness::main(|role| match role {
@@ -17,6 +19,13 @@ fn main() -> ExitCode {
             arguments.clone(),
             Router::new().route("echo", async |payload: Bytes| payload),
         )),
+        Role::Client(arguments) if arguments.mode == PIPELINE => {
+            arguments.call_pipelined(async |arguments| {
+                let Connection { client, payload } = dial(arguments).await?;
+                let pipeline = client.pipeline("echo").timeout(DEADLINE).priority(PRIORITY);
+                Ok(Piped { pipeline, payload })
+            })
+        }
         Role::Client(arguments) => arguments.call(dial),
         Role::Receiver(arguments) => arguments.receive(|arguments, received: Received| {
             let count = move |payload: Bytes| {
@@ -37,7 +46,7 @@ fn endpoint(at: &str) -> Result<Endpoint> {
 /// What the mode asks for beyond the defaults.
 fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
     let (mut server, mut client) = (ServerConfig::default(), ClientConfig::default());
-    if !mode.is_empty() {
+    if !mode.is_empty() && mode != PIPELINE {
         let preset = mode.parse()?;
         (server.preset, client.preset) = (preset, preset);
     }
@@ -56,6 +65,11 @@ async fn serve(arguments: Arguments, router: Router) -> Result<()> {
 #[derive(Clone)]
 struct Connection {
     client: Client,
+    payload: Bytes,
+}
+
+struct Piped {
+    pipeline: Pipeline,
     payload: Bytes,
 }
 
@@ -84,6 +98,20 @@ impl Caller for Connection {
             return Err("the answer is not what was sent".into());
         }
         Ok(())
+    }
+}
+
+impl Pipelined for Piped {
+    async fn call(&mut self, tag: u64) -> Result<()> {
+        Ok(self.pipeline.call(tag, self.payload.clone()).await?)
+    }
+
+    async fn next(&mut self) -> Result<u64> {
+        let (tag, answer) = self.pipeline.next().await.ok_or("no call is in flight")?;
+        if answer?.len() != self.payload.len() {
+            return Err("the answer is not what was sent".into());
+        }
+        Ok(tag)
     }
 }
 

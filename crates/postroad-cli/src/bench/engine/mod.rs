@@ -1,6 +1,7 @@
 //! The generator: threads that make calls, each with its own runtime, connections and recorder.
 
 mod closed;
+mod line;
 mod open;
 
 use std::cell::{Cell, RefCell};

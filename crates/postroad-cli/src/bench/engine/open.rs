@@ -15,6 +15,9 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use postroad::CallError;
+
+use super::line::Line;
 use super::{Thread, nanos};
 
 /// Calls that are handed out before answers are read again.
@@ -29,7 +32,7 @@ pub(super) async fn run(
     in_flight_max: usize,
 ) -> io::Result<()> {
     let mut timer = Timer::new()?;
-    let pool = Rc::new(Pool::new(in_flight_max));
+    let pool = Pool::start(thread, in_flight_max);
     let mut now = thread.now();
     let mut batch = 0;
     let mut is_cut = false;
@@ -42,10 +45,12 @@ pub(super) async fn run(
             break;
         }
         if due > now {
+            pool.flush();
             now = timer.wait(due, thread).await?;
             batch = 0;
         } else if batch == BATCH {
             // Behind: answers still have to be read.
+            pool.flush();
             tokio::task::yield_now().await;
             now = thread.now();
             batch = 0;
@@ -108,69 +113,91 @@ impl Timer {
     }
 }
 
-/// Callers that are used again and again: as many as were ever in flight at once.
+/// The calls in flight of all connections, in turn.
 struct Pool {
-    /// The last that became idle is the first to work: what it needs is still in the cache.
-    idle: RefCell<Vec<Rc<Caller>>>,
-    callers: Cell<usize>,
-    callers_max: usize,
-    /// Who waits until all are idle.
+    lines: Vec<RefCell<Line>>,
+    /// Which connection has the next call.
+    turn: Cell<usize>,
+    in_flight: Cell<usize>,
+    in_flight_max: usize,
+    /// Who waits until none is.
     waiting: RefCell<Option<Waker>>,
 }
 
-#[derive(Default)]
-struct Caller {
-    due: Cell<Option<u64>>,
-    waker: RefCell<Option<Waker>>,
-}
-
 impl Pool {
-    fn new(callers_max: usize) -> Self {
-        Self {
-            idle: RefCell::new(Vec::new()),
-            callers: Cell::new(0),
-            callers_max,
+    /// With a task for each connection, that takes its answers.
+    fn start(thread: &Rc<Thread>, in_flight_max: usize) -> Rc<Self> {
+        let line = |client| RefCell::new(Line::new(client, thread));
+        let pool = Rc::new(Self {
+            lines: thread.clients.iter().map(line).collect(),
+            turn: Cell::new(0),
+            in_flight: Cell::new(0),
+            in_flight_max,
             waiting: RefCell::new(None),
+        });
+        for number in 0..pool.lines.len() {
+            let (pool, thread) = (Rc::clone(&pool), Rc::clone(thread));
+            tokio::task::spawn_local(async move {
+                let line = &pool.lines[number];
+                loop {
+                    let ended = poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
+                    let recorder = &thread.recorder;
+                    recorder.ended(ended.due, ended.at, ended.sent, &ended.result);
+                    pool.has_ended();
+                }
+            });
         }
+        pool
     }
 
-    /// False if too many calls are in flight.
+    /// Makes a call; false if too many are in flight.
     fn hand_out(self: &Rc<Self>, due: u64, thread: &Rc<Thread>) -> bool {
-        let idle = self.idle.borrow_mut().pop();
-        if let Some(caller) = idle {
-            caller.due.set(Some(due));
-            if let Some(waker) = caller.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
-            return true;
-        }
-        let number = self.callers.get();
-        if number >= self.callers_max {
+        if self.in_flight.get() >= self.in_flight_max {
             return false;
         }
-        self.callers.set(number + 1);
-        let caller = Rc::new(Caller::default());
-        caller.due.set(Some(due));
-        let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
-        tokio::task::spawn_local(async move {
-            let client = thread.client(number);
-            loop {
-                let due = caller.next().await;
-                let job = thread.job();
-                thread.recorder.late(due, thread.now());
-                let result = thread.call(client, &job).await;
-                let now = thread.now();
-                thread.recorder.ended(due, now, job.sent(), &result);
-                pool.is_idle(&caller);
+        self.in_flight.set(self.in_flight.get() + 1);
+        let number = self.turn.get();
+        self.turn.set((number + 1) % self.lines.len());
+        let job = thread.job();
+        let now = thread.now();
+        match self.lines[number].borrow_mut().call(&job, due) {
+            Ok(()) => thread.recorder.late(due, now),
+            Err(CallError::NotConnected { .. }) => self.wait_for_connection(due, number, thread),
+            Err(error) => {
+                thread.recorder.late(due, now);
+                thread.recorder.ended(due, now, job.sent(), &Err(error));
+                self.has_ended();
             }
-        });
+        }
         true
     }
 
-    fn is_idle(&self, caller: &Rc<Caller>) {
-        let mut idle = self.idle.borrow_mut();
-        idle.push(Rc::clone(caller));
-        if idle.len() == self.callers.get()
+    /// A call that waits for a connection does not keep others waiting.
+    #[cold]
+    fn wait_for_connection(self: &Rc<Self>, due: u64, number: usize, thread: &Rc<Thread>) {
+        let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
+        tokio::task::spawn_local(async move {
+            let job = thread.job();
+            thread.recorder.late(due, thread.now());
+            let result = thread.call(thread.client(number), &job).await;
+            thread
+                .recorder
+                .ended(due, thread.now(), job.sent(), &result);
+            pool.has_ended();
+        });
+    }
+
+    /// Has the calls leave that were handed out.
+    fn flush(&self) {
+        for line in &self.lines {
+            line.borrow_mut().flush();
+        }
+    }
+
+    fn has_ended(&self) {
+        let in_flight = self.in_flight.get() - 1;
+        self.in_flight.set(in_flight);
+        if in_flight == 0
             && let Some(waker) = self.waiting.take()
         {
             waker.wake();
@@ -179,31 +206,14 @@ impl Pool {
 
     /// Until no call is in flight; deadlines see to it that it comes.
     async fn drained(&self) {
+        self.flush();
         poll_fn(|context| {
-            if self.idle.borrow().len() == self.callers.get() {
+            if self.in_flight.get() == 0 {
                 return Poll::Ready(());
             }
             *self.waiting.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
-    }
-}
-
-impl Caller {
-    /// When the next call is due, as soon as there is one.
-    async fn next(&self) -> u64 {
-        poll_fn(|context| {
-            if let Some(due) = self.due.take() {
-                return Poll::Ready(due);
-            }
-            let mut waker = self.waker.borrow_mut();
-            match waker.as_mut() {
-                Some(waker) => waker.clone_from(context.waker()),
-                None => *waker = Some(context.waker().clone()),
-            }
-            Poll::Pending
-        })
-        .await
     }
 }

@@ -1,0 +1,124 @@
+//! One connection's calls in flight: what has to be known of each when it ends.
+
+use std::task::{Context, Poll, Waker, ready};
+
+use postroad::{Bytes, CallError, Client, Pipeline};
+
+use super::{Job, Thread};
+use crate::bench::recorder::Sent;
+
+/// A call that has ended.
+pub(super) struct Ended {
+    pub(super) due: u64,
+    /// When its answer was taken off the connection: one look at the clock for all that came
+    /// together.
+    pub(super) at: u64,
+    pub(super) sent: Sent,
+    pub(super) result: Result<Bytes, CallError>,
+}
+
+/// Makes calls without waiting for their answers, which come by [`Self::poll_ended`].
+pub(super) struct Line {
+    pipeline: Pipeline,
+    calls: Calls,
+    /// When the last answers came.
+    at: u64,
+    /// Who waits for answers while there is no call in flight.
+    idle: Option<Waker>,
+}
+
+/// What has to be known of the calls in flight.
+enum Calls {
+    /// All carry the same: their tags say when they were due.
+    Same(Sent),
+    /// Their tags are places.
+    Mixed {
+        made: Vec<(u64, Sent)>,
+        free: Vec<u64>,
+    },
+}
+
+impl Line {
+    pub(super) fn new(client: &Client, thread: &Thread) -> Self {
+        let pipeline = client.pipeline(&thread.plan.route);
+        let (pipeline, calls) = match thread.always {
+            Some((priority, timeout)) => (
+                pipeline.priority(priority).timeout(timeout),
+                Calls::Same(thread.job().sent()),
+            ),
+            None => {
+                let (made, free) = (Vec::new(), Vec::new());
+                (pipeline, Calls::Mixed { made, free })
+            }
+        };
+        Self {
+            pipeline,
+            calls,
+            at: 0,
+            idle: None,
+        }
+    }
+
+    /// Makes a call, if there is a connection that takes it now. It leaves when answers are waited
+    /// for, or by [`Self::flush`].
+    #[inline]
+    pub(super) fn call(&mut self, job: &Job<'_>, due: u64) -> Result<(), CallError> {
+        let tag = match &mut self.calls {
+            Calls::Same(_) => due,
+            Calls::Mixed { made, free } => {
+                self.pipeline.set_priority(job.priority);
+                self.pipeline.set_timeout(job.timeout);
+                let tag = free.pop().unwrap_or(made.len() as u64);
+                match made.get_mut(tag as usize) {
+                    Some(place) => *place = (due, job.sent()),
+                    None => made.push((due, job.sent())),
+                }
+                tag
+            }
+        };
+        let result = self.pipeline.try_call(tag, job.body.clone());
+        if result.is_ok() {
+            if let Some(idle) = self.idle.take() {
+                idle.wake();
+            }
+        } else if let Calls::Mixed { free, .. } = &mut self.calls {
+            free.push(tag);
+        }
+        result
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.pipeline.flush();
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.pipeline.in_flight()
+    }
+
+    /// The next call that has ended. Pending while none is in flight.
+    #[inline]
+    pub(super) fn poll_ended(&mut self, thread: &Thread, context: &mut Context<'_>) -> Poll<Ended> {
+        let is_first = self.pipeline.ready() == 0;
+        let Some((tag, result)) = ready!(self.pipeline.poll_next(context)) else {
+            self.idle = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        if is_first {
+            self.at = thread.now();
+        }
+        let (due, sent) = match &mut self.calls {
+            Calls::Same(sent) => (tag, *sent),
+            Calls::Mixed { made, free } => {
+                free.push(tag);
+                made[tag as usize]
+            }
+        };
+        let at = self.at;
+        Poll::Ready(Ended {
+            due,
+            at,
+            sent,
+            result,
+        })
+    }
+}
