@@ -103,38 +103,50 @@ const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
 const SKIPPABLE: u8 = 1 << 7;
 
+type Classes = [Option<Box<Class>>; 8];
+
+#[cold]
+fn new_classes() -> Box<Classes> {
+    Box::default()
+}
+
+#[cold]
+fn new_class() -> Box<Class> {
+    Box::default()
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     control: Vec<u8>,
-    /// By priority; most connections use one or two.
-    classes: [Option<Box<Class>>; 8],
+    /// By priority, once there was something to queue; most connections use one or two.
+    classes: Option<Box<Classes>>,
     /// Bit p is set if class p may have work; saves looking at eight empty queues.
     busy: u8,
     bytes: usize,
     pub(super) checksum: bool,
     /// Payload of one fragment, bytes: less than usual if the peer's frames are small (M-009).
     pub(super) fragment: usize,
-    /// Bytes of one transmit, about.
-    transmit: usize,
 }
 
 impl Outbox {
     pub(super) fn new(checksum: bool) -> Self {
-        let (control, classes) = (Vec::new(), Default::default());
         Self {
-            control,
-            classes,
+            control: Vec::new(),
+            classes: None,
             busy: 0,
             bytes: 0,
             checksum,
             fragment: FRAGMENT_BYTES,
-            transmit: FRAGMENT_BYTES + TRANSMIT_EXTRA,
         }
     }
 
     pub(super) fn set_fragment(&mut self, fragment: usize) {
         self.fragment = fragment;
-        self.transmit = fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA;
+    }
+
+    #[inline]
+    fn class(&mut self, index: usize) -> Option<&mut Box<Class>> {
+        self.classes.as_mut()?[index].as_mut()
     }
 
     /// Bytes that wait, fragments not yet cut included.
@@ -146,6 +158,13 @@ impl Outbox {
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         self.busy != 0 || !self.control.is_empty()
+    }
+
+    /// Keeps no memory while nothing waits. Places of calls in flight mean nothing after that.
+    pub(super) fn rest(&mut self) {
+        if self.busy == 0 {
+            self.classes = None;
+        }
     }
 
     /// Bytes of control that wait: what a peer makes grow by asking.
@@ -171,7 +190,8 @@ impl Outbox {
     #[inline]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let index = head.priority();
-        let class = self.classes[usize::from(index)].get_or_insert_default();
+        let classes = self.classes.get_or_insert_with(new_classes);
+        let class = classes[usize::from(index)].get_or_insert_with(new_class);
         self.busy |= 1 << index;
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
@@ -213,7 +233,8 @@ impl Outbox {
     /// A frame that is queued between others is marked as one to be skipped (M-013) instead of
     /// being cut out.
     pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
-        let Some(class) = &mut self.classes[usize::from(place.class)] else {
+        let checksum = self.checksum;
+        let Some(class) = self.class(usize::from(place.class)) else {
             return false;
         };
         if place.bulk {
@@ -231,10 +252,10 @@ impl Outbox {
         }
         let small = &mut class.small;
         let start = small.taken + (place.at - class.taken) as usize;
-        let end = start + first_bytes(&small.bytes[start..], self.checksum);
+        let end = start + first_bytes(&small.bytes[start..], checksum);
         let frame = &mut small.bytes[start..end];
         frame[KIND_AT] |= SKIPPABLE;
-        if self.checksum {
+        if checksum {
             let (covered, sum) = frame.split_at_mut(end - start - CHECKSUM_BYTES);
             sum.copy_from_slice(&crate::frame::checksum(covered).to_le_bytes());
         }
@@ -243,7 +264,7 @@ impl Outbox {
 
     /// Forgets the fragments of an answer that nobody waits for any more.
     pub(super) fn forget_answer(&mut self, id: u32) {
-        for class in self.classes.iter_mut().flatten() {
+        for class in self.classes.iter_mut().flat_map(|all| &mut **all).flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
                 self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
             }
@@ -261,7 +282,8 @@ impl Outbox {
             out.extend_from_slice(&std::mem::take(&mut self.control));
         }
         if self.busy != 0 {
-            self.transmit_classes(out, before + self.transmit);
+            let transmit = self.fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA;
+            self.transmit_classes(out, before + transmit);
         }
         out.len() > before
     }
@@ -276,7 +298,7 @@ impl Outbox {
                 continue;
             }
             if out.len() >= until {
-                if let Some(class) = &mut self.classes[index] {
+                if let Some(class) = self.class(index) {
                     class.passed_over += u32::from(starved != Some(index));
                 }
                 continue;
@@ -287,12 +309,15 @@ impl Outbox {
 
     /// Takes from one class; whether it has more.
     fn take(&mut self, index: usize, out: &mut Vec<u8>, until: usize) -> bool {
-        let Some(class) = &mut self.classes[index] else {
+        let cut = (self.fragment, self.checksum);
+        let Some(class) = self.class(index) else {
             return false;
         };
         class.passed_over = 0;
-        self.bytes -= class.take(out, until, (self.fragment, self.checksum));
-        if class.is_empty() {
+        let taken = class.take(out, until, cut);
+        let is_empty = class.is_empty();
+        self.bytes -= taken;
+        if is_empty {
             self.busy &= !(1 << index);
         }
         self.busy & 1 << index != 0
@@ -305,7 +330,7 @@ impl Outbox {
             return None;
         }
         let passed_over = |index: usize| {
-            let class = self.classes[index].as_ref();
+            let class = self.classes.as_ref().and_then(|all| all[index].as_ref());
             class.map_or(0, |class| class.passed_over)
         };
         (0..8)
@@ -428,12 +453,16 @@ mod tests {
     }
 
     fn next_frames(outbox: &mut Outbox) -> Vec<Frame> {
+        next_frames_of(outbox, false)
+    }
+
+    fn next_frames_of(outbox: &mut Outbox, checksum: bool) -> Vec<Frame> {
         let (mut out, mut frames) = (Vec::new(), Vec::new());
         outbox.transmit(&mut out);
         let mut out = BytesMut::from(&out[..]);
         let decoder = FrameDecoder {
             max_body: 1 << 20,
-            checksum: false,
+            checksum,
         };
         while let Some(frame) = decoder.decode(&mut out).unwrap() {
             frames.push(frame);
@@ -511,19 +540,25 @@ mod tests {
                 assert!(outbox.len() > 0, "it is never empty");
             }
         }
-        let held = outbox.classes[3]
-            .as_ref()
-            .map(|class| class.small.bytes.capacity());
+        let held = outbox.class(3).map(|class| class.small.bytes.capacity());
         assert!(held.unwrap() <= 1_000_000, "{held:?}");
         assert!(
             outbox.withdraw(place, 19_999),
             "and still knows where its frames are"
         );
         while outbox.transmit(&mut Vec::new()) {}
-        let held = outbox.classes[3]
-            .as_ref()
-            .map(|class| class.small.bytes.capacity());
+        let held = outbox.class(3).map(|class| class.small.bytes.capacity());
         assert!(held.unwrap() <= KEPT_MAX, "{held:?}");
+    }
+
+    #[test]
+    fn queues_are_given_back_when_they_are_empty_and_only_then() {
+        let mut outbox = Outbox::new(true);
+        outbox.push(request(3, 1), &[], &Bytes::from_static(b"waits"));
+        outbox.rest();
+        assert_eq!(next_frames_of(&mut outbox, true).len(), 1);
+        outbox.rest();
+        assert!(outbox.classes.is_none());
     }
 
     #[test]
