@@ -43,8 +43,8 @@ fn dialect(choice: u8) -> Option<DialectConfig> {
 fn server(choice: u8, now: Time) -> Session {
     match dialect(choice % 8) {
         Some(dialect) => Session::dialect_server(config(), dialect, now),
-        None if choice % 8 == 6 => Session::server(config(), now),
-        None => Session::detect(config(), Arc::new(Mapping::default()), now),
+        None if choice % 8 == 6 => Session::server(config(), [0; 16], now),
+        None => Session::detect(config(), Arc::new(Mapping::default()), [0; 16], now),
     }
 }
 

@@ -103,7 +103,7 @@ impl Story {
         let (client, server) = match dialect {
             None => (
                 Session::client(config.clone(), now),
-                Session::server(config.clone(), now),
+                Session::server(config.clone(), [0; 16], now),
             ),
             Some(dialect) => {
                 let mut codec = Codec::new(dialect, Reader::Client);
@@ -325,7 +325,7 @@ fn replay(recorded: &[u8], seed: u64) {
         limits: limits(),
         ..Config::default()
     };
-    let mut session = Session::detect(config, Mapping::default().into(), now);
+    let mut session = Session::detect(config, Mapping::default().into(), [0; 16], now);
     let (mut buf, mut rest, mut out) = (BytesMut::new(), recorded, Vec::new());
     while !rest.is_empty() && !session.is_closed() {
         let len = 1 + random.below(rest.len().min(5000) as u64) as usize;

@@ -3,7 +3,7 @@
 use postroad_proto::error::Trace;
 
 /// Whether somebody looks at calls.
-#[inline]
+#[inline(always)]
 pub(crate) fn is_watched() -> bool {
     tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
 }

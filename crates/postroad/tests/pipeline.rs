@@ -190,8 +190,10 @@ async fn dropping_a_pipeline_stops_its_handlers_and_no_others() -> Tested {
 async fn calls_on_a_connection_that_ends_fail_and_the_next_go_over_a_new_one() -> Tested {
     let never = async || std::future::pending::<()>().await;
     let router = || Router::new().route("never", never).merge(echo());
-    let mut config = ServerConfig::default();
-    config.drain = Duration::ZERO;
+    let config = ServerConfig {
+        drain: Duration::ZERO,
+        ..ServerConfig::default()
+    };
     let server = Server::new(router()).config(config);
     let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
     let address = server.addresses()[0].clone();

@@ -1,6 +1,6 @@
 //! Messages whose fragments have not all arrived (M-024, M-025).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -60,7 +60,8 @@ impl Partial {
 
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    partial: HashMap<u32, Partial>,
+    /// Smaller than a hash map while it is empty, as it is in most connections.
+    partial: BTreeMap<u32, Partial>,
     bytes: usize,
 }
 
@@ -160,6 +161,10 @@ impl Assembly {
     fn remove(&mut self, id: u32) -> Option<Partial> {
         let partial = self.partial.remove(&id)?;
         self.bytes -= partial.bytes();
+        if self.partial.is_empty() {
+            // An empty map would keep a node.
+            self.partial = BTreeMap::new();
+        }
         Some(partial)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::{CloseReason, Config, DialectConfig, DialectSession, Event, Mapping, Native, Session};
+use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session};
 use crate::Time;
 use crate::dialect::{Codec, Dialect, Reader};
 use crate::error::{WireError, WireFault};
@@ -14,21 +14,21 @@ use crate::frame::MAGIC;
 /// Waits for a magic until the handshake time is up.
 #[derive(Debug)]
 pub struct Detect {
-    config: Option<(Config, Arc<Mapping>)>,
-    due: Time,
-    handshake: Duration,
+    config: Arc<Config>,
+    mapping: Arc<Mapping>,
+    id: [u8; 16],
+    since: Time,
     closed: bool,
     event: Option<Event>,
 }
 
 impl Detect {
-    pub(super) fn new(config: Config, mapping: Arc<Mapping>, now: Time) -> Self {
-        let handshake = config.handshake;
-        let config = Some((config, mapping));
+    pub(super) fn new(config: Arc<Config>, mapping: Arc<Mapping>, id: [u8; 16], now: Time) -> Self {
         Self {
             config,
-            due: now + handshake,
-            handshake,
+            mapping,
+            id,
+            since: now,
             closed: false,
             event: None,
         }
@@ -44,30 +44,28 @@ impl Detect {
             if native < MAGIC.len() {
                 return None;
             }
-            let (config, _) = self.config.take()?;
             // Detection and opening share one time.
-            let left = self.due.since(now);
-            let config = Config {
-                handshake: left,
-                ..config
-            };
-            return Some(Session::Native(Box::new(Native::server(config, now))));
+            let config = Arc::clone(&self.config);
+            return Some(Session::server(config, self.id, self.since));
         }
         match Dialect::detect(buf) {
             Ok(None) => None,
             Ok(Some(dialect)) => {
-                let (config, mapping) = self.config.take()?;
+                let (config, mapping) = (Arc::clone(&self.config), Arc::clone(&self.mapping));
                 let mut codec = Codec::new(dialect, Reader::Server);
                 codec.max_payload = config.limits.max_dialect_payload;
                 let dialect = DialectConfig { codec, mapping };
-                let session = DialectSession::server(config, dialect, now);
-                Some(Session::Dialect(Box::new(session)))
+                Some(Session::dialect_server(config, dialect, now))
             }
             Err(error) => {
                 self.close(now, CloseReason::Protocol(error));
                 None
             }
         }
+    }
+
+    fn due(&self) -> Time {
+        self.since + self.config.handshake
     }
 
     pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
@@ -83,8 +81,9 @@ impl Detect {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
-        if now >= self.due {
-            let detail = format!("nothing that can be detected within {:?}", self.handshake);
+        if now >= self.due() {
+            let time = self.config.handshake;
+            let detail = format!("nothing that can be detected within {time:?}");
             let error = WireError::new(WireFault::Magic, 0, detail);
             self.close(now, CloseReason::Protocol(error));
         }
@@ -117,7 +116,7 @@ impl Detect {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        (!self.closed).then_some(self.due)
+        (!self.closed).then(|| self.due())
     }
 
     pub(super) fn wants_read(&self) -> bool {

@@ -11,13 +11,30 @@ use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, HEARTBEAT_SHRINK_MAX, HEARTBEA
 
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    agreed: Duration,
-    current: Duration,
+    agreed: Nanos,
+    current: Nanos,
     last_received: Time,
     due: Time,
     missed: u32,
-    smoothed: Option<Duration>,
-    variation: Duration,
+    /// Zero, if there was no round trip yet.
+    smoothed: Nanos,
+    variation: Nanos,
+}
+
+/// A duration in half the memory: every connection has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nanos(u64);
+
+impl From<Duration> for Nanos {
+    fn from(time: Duration) -> Self {
+        Self(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Nanos {
+    fn get(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
 }
 
 /// What to do now.
@@ -32,13 +49,13 @@ impl Heartbeat {
     pub(super) fn new(now: Time, agreed: Duration) -> Self {
         let agreed = agreed.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
         Self {
-            agreed,
-            current: agreed,
+            agreed: agreed.into(),
+            current: agreed.into(),
             last_received: now,
             due: now + agreed,
             missed: 0,
-            smoothed: None,
-            variation: Duration::ZERO,
+            smoothed: Nanos(0),
+            variation: Nanos(0),
         }
     }
 
@@ -64,20 +81,20 @@ impl Heartbeat {
         }
         if !hears {
             self.received(now);
-            self.due = now + self.current;
+            self.due = now + self.current.get();
             return Beat::Ping;
         }
         // Frames came meanwhile: nothing was reset for each of them, only looked at now.
-        let next = self.last_received + self.current;
+        let next = self.last_received + self.current.get();
         if self.missed == 0 && next > now {
             self.due = next;
             return Beat::Nothing;
         }
         // One beat a wakeup, however late: a process that was stopped does not count its own sleep.
         self.missed += 1;
-        self.due = now + self.current;
+        self.due = now + self.current.get();
         // The shortened interval asks sooner; it does not bury sooner than was agreed.
-        let patience = self.agreed * HEARTBEATS_MISSED_MAX;
+        let patience = self.agreed.get() * HEARTBEATS_MISSED_MAX;
         if self.missed >= HEARTBEATS_MISSED_MAX && self.silence(now) >= patience {
             return Beat::Dead;
         }
@@ -88,32 +105,30 @@ impl Heartbeat {
     }
 
     pub(super) fn measured(&mut self, sample: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(sample);
-                self.variation = sample / 2;
-            }
-            Some(smoothed) => {
-                let difference = smoothed.abs_diff(sample);
-                let jitters = difference > (4 * self.variation).max(Duration::from_millis(1));
-                self.variation = (3 * self.variation + difference) / 4;
-                self.smoothed = Some((7 * smoothed + sample) / 8);
-                if jitters {
-                    self.shrink();
-                } else {
-                    self.current = (self.current + self.current / 4).min(self.agreed);
-                }
-            }
+        let Some(smoothed) = self.round_trip() else {
+            self.smoothed = sample.into();
+            self.variation = (sample / 2).into();
+            return;
+        };
+        let (variation, current) = (self.variation.get(), self.current.get());
+        let difference = smoothed.abs_diff(sample);
+        let jitters = difference > (4 * variation).max(Duration::from_millis(1));
+        self.variation = ((3 * variation + difference) / 4).into();
+        self.smoothed = ((7 * smoothed + sample) / 8).into();
+        if jitters {
+            self.shrink();
+        } else {
+            self.current = (current + current / 4).min(self.agreed.get()).into();
         }
     }
 
     fn shrink(&mut self) {
-        let least = (self.agreed / HEARTBEAT_SHRINK_MAX).max(HEARTBEAT_MIN);
-        self.current = (self.current / 2).max(least);
+        let least = (self.agreed.get() / HEARTBEAT_SHRINK_MAX).max(HEARTBEAT_MIN);
+        self.current = (self.current.get() / 2).max(least).into();
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.smoothed
+        (self.smoothed != Nanos(0)).then(|| self.smoothed.get())
     }
 }
 
@@ -132,7 +147,7 @@ mod tests {
         assert_eq!(heart.handle_timeout(heart.due(), true), Beat::Nothing);
         let since = heart.last_received;
         while heart.handle_timeout(heart.due(), true) != Beat::Dead {}
-        let silence = (heart.due() + Duration::ZERO).since(since) - heart.current;
+        let silence = (heart.due() + Duration::ZERO).since(since) - heart.current.get();
         assert!(silence >= 3 * BEAT && silence <= 4 * BEAT, "{silence:?}");
     }
 
@@ -141,11 +156,11 @@ mod tests {
         let mut heart = Heartbeat::new(Time(0), BEAT);
         heart.handle_timeout(heart.due(), true);
         heart.handle_timeout(heart.due(), true);
-        assert_eq!(heart.current, BEAT / 2);
+        assert_eq!(heart.current.get(), BEAT / 2);
         (0..10).for_each(|_| heart.measured(Duration::from_millis(5)));
-        assert_eq!(heart.current, BEAT);
+        assert_eq!(heart.current.get(), BEAT);
         heart.measured(Duration::from_millis(500));
-        assert_eq!(heart.current, BEAT / 2, "jitter shortens it too");
+        assert_eq!(heart.current.get(), BEAT / 2, "jitter shortens it too");
     }
 
     #[test]

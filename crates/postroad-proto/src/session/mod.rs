@@ -77,7 +77,7 @@ pub mod features {
     pub const BUILT: u32 = CHECKSUM;
 }
 
-/// Settings of one end's sessions.
+/// Settings of one end's sessions, which share them.
 ///
 /// # Defaults
 /// Version 1; a checksum offered; heartbeat 30 s; opening 5 s; 30 s for a frame that has begun, 10
@@ -112,8 +112,6 @@ pub struct Config {
     pub write_stall: Duration,
     /// Who this is, for the other end's logs.
     pub agent: String,
-    /// Names the session, if this end is the server.
-    pub session_id: [u8; 16],
 }
 
 impl Default for Config {
@@ -131,7 +129,6 @@ impl Default for Config {
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
             agent: concat!("postroad/", env!("CARGO_PKG_VERSION")).to_owned(),
-            session_id: [0; 16],
         }
     }
 }
@@ -495,32 +492,54 @@ macro_rules! each {
 impl Session {
     /// The client end of the native protocol; HELLO is ready to be written.
     #[must_use]
-    pub fn client(config: Config, now: Time) -> Self {
-        Self::Native(Box::new(Native::client(config, now)))
+    pub fn client(config: impl Into<Arc<Config>>, now: Time) -> Self {
+        Self::Native(Box::new(Native::client(config.into(), now)))
     }
 
-    /// The server end of the native protocol.
+    /// The server end of the native protocol, whose session `id` names. The time for the opening
+    /// begins `now`.
     #[must_use]
-    pub fn server(config: Config, now: Time) -> Self {
-        Self::Native(Box::new(Native::server(config, now)))
+    pub fn server(config: impl Into<Arc<Config>>, id: [u8; 16], now: Time) -> Self {
+        Self::Native(Box::new(Native::server(config.into(), id, now)))
     }
 
     /// The client end of a dialect.
     #[must_use]
-    pub fn dialect_client(config: Config, dialect: DialectConfig, now: Time) -> Self {
-        Self::Dialect(Box::new(DialectSession::client(config, dialect, now)))
+    pub fn dialect_client(
+        config: impl Into<Arc<Config>>,
+        dialect: DialectConfig,
+        now: Time,
+    ) -> Self {
+        Self::Dialect(Box::new(DialectSession::client(
+            config.into(),
+            dialect,
+            now,
+        )))
     }
 
     /// The server end of a dialect.
     #[must_use]
-    pub fn dialect_server(config: Config, dialect: DialectConfig, now: Time) -> Self {
-        Self::Dialect(Box::new(DialectSession::server(config, dialect, now)))
+    pub fn dialect_server(
+        config: impl Into<Arc<Config>>,
+        dialect: DialectConfig,
+        now: Time,
+    ) -> Self {
+        Self::Dialect(Box::new(DialectSession::server(
+            config.into(),
+            dialect,
+            now,
+        )))
     }
 
-    /// The server end of whatever the first bytes say.
+    /// The server end of whatever the first bytes say; `id` names the session if it is native.
     #[must_use]
-    pub fn detect(config: Config, mapping: Arc<Mapping>, now: Time) -> Self {
-        Self::Detect(Box::new(Detect::new(config, mapping, now)))
+    pub fn detect(
+        config: impl Into<Arc<Config>>,
+        mapping: Arc<Mapping>,
+        id: [u8; 16],
+        now: Time,
+    ) -> Self {
+        Self::Detect(Box::new(Detect::new(config.into(), mapping, id, now)))
     }
 
     /// Takes what has been read. Bytes may stay in `buf`: an incomplete frame, or everything while

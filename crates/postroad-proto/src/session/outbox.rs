@@ -67,11 +67,14 @@ impl Frames {
         let first = self.full.front_mut().unwrap_or(&mut self.last);
         let rest = &first[self.taken..];
         let mut len = rest.len();
-        if len > room {
+        if room == 0 {
+            len = first_bytes(rest, checksum);
+        } else if len > room {
             len = 0;
+            // Not all of them fit, so this ends.
             loop {
                 let next = first_bytes(&rest[len..], checksum);
-                if len + next > room && !(room == 0 && len == 0) {
+                if len + next > room {
                     break;
                 }
                 len += next;
@@ -130,38 +133,56 @@ const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
 const SKIPPABLE: u8 = 1 << 7;
 
+type Classes = [Option<Box<Class>>; 8];
+
+#[cold]
+fn new_classes() -> Box<Classes> {
+    Box::default()
+}
+
+#[cold]
+fn new_class() -> Box<Class> {
+    Box::default()
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     control: Vec<u8>,
-    /// By priority; most connections use one or two.
-    classes: [Option<Box<Class>>; 8],
+    /// By priority, once there was something to queue; most connections use one or two.
+    classes: Option<Box<Classes>>,
     /// Bit p is set if class p may have work; saves looking at eight empty queues.
     busy: u8,
     bytes: usize,
     pub(super) checksum: bool,
     /// Payload of one fragment, bytes: less than usual if the peer's frames are small (M-009).
     pub(super) fragment: usize,
-    /// Bytes of one transmit, about.
-    transmit: usize,
 }
 
 impl Outbox {
     pub(super) fn new(checksum: bool) -> Self {
-        let (control, classes) = (Vec::new(), Default::default());
         Self {
-            control,
-            classes,
+            control: Vec::new(),
+            classes: None,
             busy: 0,
             bytes: 0,
             checksum,
             fragment: FRAGMENT_BYTES,
-            transmit: FRAGMENT_BYTES + TRANSMIT_EXTRA,
         }
     }
 
     pub(super) fn set_fragment(&mut self, fragment: usize) {
         self.fragment = fragment;
-        self.transmit = fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA;
+    }
+
+    /// Bytes of one transmit, about, and of a chunk that leaves as it is.
+    #[inline]
+    fn chunk(&self) -> usize {
+        self.fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA
+    }
+
+    #[inline]
+    fn class(&mut self, index: usize) -> Option<&mut Box<Class>> {
+        self.classes.as_mut()?[index].as_mut()
     }
 
     /// Bytes that wait, fragments not yet cut included.
@@ -173,6 +194,13 @@ impl Outbox {
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         self.busy != 0 || !self.control.is_empty()
+    }
+
+    /// Keeps no memory while nothing waits. Places of calls in flight mean nothing after that.
+    pub(super) fn rest(&mut self) {
+        if self.busy == 0 {
+            self.classes = None;
+        }
     }
 
     /// Bytes of control that wait: what a peer makes grow by asking.
@@ -197,14 +225,15 @@ impl Outbox {
     /// Queues a message, whole or to be cut into fragments.
     #[inline]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
-        let index = head.priority();
-        let class = self.classes[usize::from(index)].get_or_insert_default();
+        let (index, chunk) = (head.priority(), self.chunk());
+        let classes = self.classes.get_or_insert_with(new_classes);
+        let class = classes[usize::from(index)].get_or_insert_with(new_class);
         self.busy |= 1 << index;
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
         if parts.len() + payload.len() <= self.fragment && !behind {
             let most = frame_bytes(2 + parts.len() + payload.len(), true);
-            let small = class.small.room(most, self.transmit);
+            let small = class.small.room(most, chunk);
             let (before, at) = (small.len(), class.enqueued);
             put_frame(small, head, parts, payload, self.checksum);
             let len = small.len() - before;
@@ -241,7 +270,8 @@ impl Outbox {
     /// A frame that is queued between others is marked as one to be skipped (M-013) instead of
     /// being cut out.
     pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
-        let Some(class) = &mut self.classes[usize::from(place.class)] else {
+        let checksum = self.checksum;
+        let Some(class) = self.class(usize::from(place.class)) else {
             return false;
         };
         if place.bulk {
@@ -260,10 +290,10 @@ impl Outbox {
         let Some(rest) = class.small.behind((place.at - class.taken) as usize) else {
             return false;
         };
-        let end = first_bytes(rest, self.checksum);
+        let end = first_bytes(rest, checksum);
         let frame = &mut rest[..end];
         frame[KIND_AT] |= SKIPPABLE;
-        if self.checksum {
+        if checksum {
             let (covered, sum) = frame.split_at_mut(end - CHECKSUM_BYTES);
             sum.copy_from_slice(&crate::frame::checksum(covered).to_le_bytes());
         }
@@ -272,22 +302,9 @@ impl Outbox {
 
     /// Forgets the fragments of an answer that nobody waits for any more.
     pub(super) fn forget_answer(&mut self, id: u32) {
-        for class in self.classes.iter_mut().flatten() {
+        for class in self.classes.iter_mut().flat_map(|all| &mut **all).flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
                 self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
-            }
-        }
-    }
-
-    /// Gives back the memory of queues that are empty: the connection is idle.
-    pub(super) fn give_back(&mut self) {
-        for (index, class) in self.classes.iter_mut().enumerate() {
-            // What became of a call that was queued is asked by where it stood.
-            if self.busy & 1 << index == 0
-                && let Some(class) = class
-            {
-                class.small = Frames::default();
-                (class.bulk, class.ordered) = (VecDeque::new(), VecDeque::new());
             }
         }
     }
@@ -303,7 +320,7 @@ impl Outbox {
             out.extend_from_slice(&std::mem::take(&mut self.control));
         }
         if self.busy != 0 {
-            self.transmit_classes(out, before + self.transmit);
+            self.transmit_classes(out, before + self.chunk());
         }
         out.len() > before
     }
@@ -318,7 +335,7 @@ impl Outbox {
                 continue;
             }
             if out.len() >= until {
-                if let Some(class) = &mut self.classes[index] {
+                if let Some(class) = self.class(index) {
                     class.passed_over += u32::from(starved != Some(index));
                 }
                 continue;
@@ -330,16 +347,18 @@ impl Outbox {
     /// Takes from one class, one frame where `out` is full; whether something was taken and more is
     /// there.
     fn take(&mut self, index: usize, out: &mut Vec<u8>, until: usize) -> bool {
-        let Some(class) = &mut self.classes[index] else {
+        let cut = (self.fragment, self.checksum);
+        let Some(class) = self.class(index) else {
             return false;
         };
-        let Some(taken) = class.take(out, until, (self.fragment, self.checksum)) else {
+        let Some(taken) = class.take(out, until, cut) else {
             class.passed_over += 1;
             return false;
         };
         class.passed_over = 0;
+        let is_empty = class.is_empty();
         self.bytes -= taken;
-        if class.is_empty() {
+        if is_empty {
             self.busy &= !(1 << index);
         }
         self.busy & 1 << index != 0
@@ -352,7 +371,7 @@ impl Outbox {
             return None;
         }
         let passed_over = |index: usize| {
-            let class = self.classes[index].as_ref();
+            let class = self.classes.as_ref().and_then(|all| all[index].as_ref());
             class.map_or(0, |class| class.passed_over)
         };
         (0..8)
@@ -462,12 +481,16 @@ mod tests {
     }
 
     fn next_frames(outbox: &mut Outbox) -> Vec<Frame> {
+        next_frames_of(outbox, false)
+    }
+
+    fn next_frames_of(outbox: &mut Outbox, checksum: bool) -> Vec<Frame> {
         let (mut out, mut frames) = (Vec::new(), Vec::new());
         outbox.transmit(&mut out);
         let mut out = BytesMut::from(&out[..]);
         let decoder = FrameDecoder {
             max_body: 1 << 20,
-            checksum: false,
+            checksum,
         };
         while let Some(frame) = decoder.decode(&mut out).unwrap() {
             frames.push(frame);
@@ -537,7 +560,10 @@ mod tests {
     fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
         let mut outbox = Outbox::new(true);
         let held = |outbox: &Outbox| {
-            let small = &outbox.classes[3].as_ref().unwrap().small;
+            let Some(class) = outbox.classes.as_ref().and_then(|all| all[3].as_ref()) else {
+                return 0;
+            };
+            let small = &class.small;
             let chunks = small.full.iter().chain([&small.last, &small.spare]);
             chunks.map(Vec::capacity).sum::<usize>()
         };
@@ -556,10 +582,27 @@ mod tests {
             "and still knows where its frames are"
         );
         while outbox.transmit(&mut Vec::new()) {}
-        assert!(held(&outbox) <= 4 * outbox.transmit, "{}", held(&outbox));
-        outbox.give_back();
+        assert!(
+            held(&outbox) <= 4 * (FRAGMENT_BYTES + TRANSMIT_EXTRA),
+            "{}",
+            held(&outbox)
+        );
+        outbox.rest();
         assert_eq!(held(&outbox), 0);
         assert!(!outbox.withdraw(place, 19_999), "it is gone");
+    }
+
+    #[test]
+    fn a_starved_class_gives_one_frame_though_it_has_no_other() {
+        let mut outbox = Outbox::new(true);
+        outbox.push(request(0, 1), &[], &Bytes::from_static(b"alone"));
+        outbox.push(request(7, 2), &[], &Bytes::from(vec![0; 1 << 20]));
+        let mut transmits = 0;
+        while outbox.busy & 1 != 0 {
+            assert!(outbox.transmit(&mut Vec::new()));
+            transmits += 1;
+        }
+        assert!((STARVATION_TURNS..=STARVATION_TURNS + 1).contains(&transmits));
     }
 
     #[test]
@@ -589,6 +632,16 @@ mod tests {
             taken += next_frames(&mut outbox).len() as u32;
         }
         assert_eq!((taken, outbox.len()), (pushed, 0));
+    }
+
+    #[test]
+    fn queues_are_given_back_when_they_are_empty_and_only_then() {
+        let mut outbox = Outbox::new(true);
+        outbox.push(request(3, 1), &[], &Bytes::from_static(b"waits"));
+        outbox.rest();
+        assert_eq!(next_frames_of(&mut outbox, true).len(), 1);
+        outbox.rest();
+        assert!(outbox.classes.is_none());
     }
 
     #[test]

@@ -267,6 +267,13 @@ impl CalleeSlots {
         self.deadlines.next()
     }
 
+    /// Keeps no memory while nothing is in flight.
+    pub(super) fn rest(&mut self) {
+        if self.in_flight == 0 {
+            self.slots = Vec::new();
+        }
+    }
+
     #[inline]
     pub(super) fn accept(
         &mut self,

@@ -132,7 +132,7 @@ impl Pair {
         let now = Time(1_000_000_000);
         Self::of(
             Session::client(client, now),
-            Session::server(server, now),
+            Session::server(server, [0; 16], now),
             now,
             1,
         )

@@ -125,7 +125,8 @@ impl Batch {
 
 /// Takes what arrives most without the detour over the session's events.
 pub(super) struct Arriving<'a> {
-    pub(super) waiters: &'a mut Waiters,
+    /// Of a client.
+    pub(super) waiters: Option<&'a mut Waiters>,
     pub(super) batch: &'a mut Batch,
 }
 
@@ -137,14 +138,18 @@ impl Sink for Arriving<'_> {
 
     #[inline]
     fn replied(&mut self, _: &mut VecDeque<Event>, id: CallId, reply: Reply) {
-        if let Some(waker) = self.waiters.finish(id, Ok(reply)) {
+        if let Some(waiters) = &mut self.waiters
+            && let Some(waker) = waiters.finish(id, Ok(reply))
+        {
             self.batch.wakers.push(waker);
         }
     }
 
     fn failed(&mut self, _: &mut VecDeque<Event>, id: CallId, failure: Failure) {
-        let waker = self.waiters.finish(id, Err(Box::new(failure)));
-        self.batch.wakers.extend(waker);
+        if let Some(waiters) = &mut self.waiters {
+            let waker = waiters.finish(id, Err(Box::new(failure)));
+            self.batch.wakers.extend(waker);
+        }
     }
 
     #[inline]

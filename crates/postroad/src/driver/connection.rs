@@ -59,6 +59,9 @@ pub(crate) type Answered = Result<Reply, Error>;
 
 /// Handles the requests of one connection; its driver owns it.
 pub(crate) trait Service: Send {
+    /// No request is in flight: what is kept for the next may be given back.
+    fn rest(&mut self);
+
     /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
     /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later.
     fn start(&mut self, connection: &Arc<Connection>, arrived: &mut Arrived, answers: &mut Answers);
@@ -99,13 +102,15 @@ struct Inner {
     writing: bool,
     /// The transport takes nothing; only the driver may try again.
     blocked: bool,
-    write_error: Option<String>,
+    write_error: Option<io::Error>,
     written: u64,
     /// When the driver has read last.
     read_at: Time,
-    waiters: Waiters,
-    /// Handlers that were not done at once.
-    tasks: HashMap<CallId, AbortHandle>,
+    /// Of a client.
+    waiters: Option<Box<Waiters>>,
+    /// Handlers that were not done at once, if there were any.
+    #[expect(clippy::box_collection, reason = "most connections have none")]
+    tasks: Option<Box<HashMap<CallId, AbortHandle>>>,
     driver: Option<Waker>,
     /// The driver was woken and has not written since.
     is_woken: bool,
@@ -119,10 +124,17 @@ struct Inner {
     armed: Time,
     /// The driver does not read, or starts no handlers. Whoever makes room wakes it.
     paused: bool,
-    closed: Option<CloseReason>,
+    closed: Option<Box<CloseReason>>,
+    /// Also who writes himself wakes the driver, so that it polls for what comes back.
+    wakes: bool,
 }
 
 impl Inner {
+    #[inline]
+    fn waiters(&mut self) -> &mut Waiters {
+        self.waiters.get_or_insert_default()
+    }
+
     /// The driver's waker, unless it was woken and has not run since.
     #[inline]
     fn wake_driver(&mut self) -> Option<Waker> {
@@ -158,16 +170,19 @@ impl Inner {
     }
 }
 
+/// For those who wait for something of a client's connection.
+struct Watched {
+    /// Told after each write while somebody waits for room.
+    emptied: Notify,
+    link: watch::Sender<Link>,
+}
+
 /// One connection: handles are cheap and hold no protocol state.
 pub(crate) struct Connection {
     inner: Mutex<Inner>,
     writer: Writer,
-    /// Also who writes himself wakes the driver, so that it polls for what comes back.
-    wakes: bool,
-    /// Told after each write while somebody waits for room.
-    emptied: Notify,
-    /// For those who watch a client's connection.
-    link: Option<watch::Sender<Link>>,
+    /// Of a client.
+    watched: Option<Box<Watched>>,
     pub(crate) peer: Arc<str>,
 }
 
@@ -196,8 +211,8 @@ impl Connection {
             write_error: None,
             written: 0,
             read_at: clock::now(),
-            waiters: Waiters::default(),
-            tasks: HashMap::new(),
+            waiters: None,
+            tasks: None,
             driver: None,
             is_woken: false,
             is_complete: false,
@@ -206,13 +221,16 @@ impl Connection {
             armed: Time::NEVER,
             paused: false,
             closed: None,
+            wakes,
         };
+        let watched = link.map(|link| {
+            let emptied = Notify::new();
+            Box::new(Watched { emptied, link })
+        });
         Self {
             inner: Mutex::new(inner),
             writer,
-            wakes,
-            emptied: Notify::new(),
-            link,
+            watched,
             peer: peer.into(),
         }
     }
@@ -241,7 +259,7 @@ impl Connection {
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
-        let key = inner.waiters.add(id, waker);
+        let key = inner.waiters().add(id, waker);
         // Those who were answered together will call together.
         let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_crowded;
         self.push_out(inner, now, is_lone, call.deadline);
@@ -250,7 +268,7 @@ impl Connection {
 
     /// A place for the answers to many calls of one task.
     pub(crate) fn open_pipe(&self) -> PipeKey {
-        self.lock().waiters.open_pipe()
+        self.lock().waiters().open_pipe()
     }
 
     /// Queues a call whose answer goes into the pipe; it is written when that is polled, or with
@@ -267,7 +285,7 @@ impl Connection {
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
-        inner.waiters.add_piped(id, pipe, tag, patience.timeout);
+        inner.waiters().add_piped(id, pipe, tag, patience.timeout);
         Ok(())
     }
 
@@ -280,7 +298,7 @@ impl Connection {
         waker: &Waker,
     ) -> Poll<()> {
         let mut inner = self.lock();
-        let polled = inner.waiters.poll_pipe(pipe, into, waker);
+        let polled = inner.waiters().poll_pipe(pipe, into, waker);
         if polled.is_pending() && std::mem::take(has_fresh) {
             let (now, is_lone) = (inner.read_at, inner.session.calls_in_flight() == 1);
             inner.is_complete = !is_lone;
@@ -292,7 +310,7 @@ impl Connection {
     /// Nobody waits for the pipe's answers any more: the server is told.
     pub(crate) fn close_pipe(&self, pipe: PipeKey) {
         let mut inner = self.lock();
-        let calls = inner.waiters.close_pipe(pipe);
+        let calls = inner.waiters().close_pipe(pipe);
         if calls.is_empty() {
             return;
         }
@@ -346,8 +364,11 @@ impl Connection {
     /// Waits until no more than so many bytes are unsent; false if the connection ended before.
     /// Cancellation safe.
     pub(crate) async fn room(&self, window: usize) -> bool {
+        let Some(watched) = &self.watched else {
+            return false;
+        };
         loop {
-            let emptied = self.emptied.notified();
+            let emptied = watched.emptied.notified();
             {
                 let mut inner = self.lock();
                 if inner.write_error.is_some() {
@@ -368,13 +389,13 @@ impl Connection {
 
     /// The answer, once it is there.
     pub(crate) fn poll_answer(&self, key: WaiterKey, waker: &Waker) -> Poll<Answer> {
-        self.lock().waiters.poll(key, waker)
+        self.lock().waiters().poll(key, waker)
     }
 
     /// The caller is gone: the server is told.
     pub(crate) fn abandon(&self, key: WaiterKey) {
         let mut inner = self.lock();
-        if let Some(id) = inner.waiters.abandon(key) {
+        if let Some(id) = inner.waiters().abandon(key) {
             inner.session.cancel(clock::now(), id);
             self.wake_driver(inner);
         }
@@ -392,7 +413,7 @@ impl Connection {
             let mut inner = self.flush(inner, now, None);
             // What this write kept the driver from, it has to do now.
             let waited =
-                inner.paused || inner.is_awaited || inner.session.is_closed() || self.wakes;
+                inner.paused || inner.is_awaited || inner.session.is_closed() || inner.wakes;
             if waited || inner.write_error.is_some() || inner.blocked || self.writer.buffers() {
                 driver = driver.or(inner.wake_driver());
             }
@@ -434,7 +455,8 @@ impl Connection {
                     at = 0;
                 }
                 Ok(0) => {
-                    inner.write_error = Some("the stream takes no bytes".to_owned());
+                    let error = "the stream takes no bytes";
+                    inner.write_error = Some(io::Error::new(io::ErrorKind::WriteZero, error));
                     out.clear();
                     break;
                 }
@@ -444,7 +466,7 @@ impl Connection {
                     break;
                 }
                 Err(error) => {
-                    inner.write_error = Some(error.to_string());
+                    inner.write_error = Some(error);
                     out.clear();
                     break;
                 }
@@ -499,12 +521,14 @@ impl Connection {
             let flushed = self.writer.poll_flush(cx);
             inner = self.lock();
             if let Poll::Ready(Err(error)) = flushed {
-                inner.write_error = Some(error.to_string());
+                inner.write_error = Some(error);
             }
         }
-        if inner.write_error.is_some() && !inner.session.is_closed() {
-            let error = inner.write_error.clone().unwrap_or_default();
-            inner.session.close(now, CloseReason::Transport(error));
+        if let Some(error) = &inner.write_error
+            && !inner.session.is_closed()
+        {
+            let reason = CloseReason::Transport(error.to_string());
+            inner.session.close(now, reason);
         }
         self.finish(inner, batch, armed)
     }
@@ -517,7 +541,7 @@ impl Connection {
         drop(inner);
         self.hand_out(batch);
         if is_awaited {
-            self.emptied.notify_waiters();
+            self.tell_emptied();
         }
         status
     }
@@ -564,7 +588,7 @@ impl Connection {
         let inner = &mut *guard;
         inner.read_at = now;
         let mut sink = Arriving {
-            waiters: &mut inner.waiters,
+            waiters: inner.waiters.as_deref_mut(),
             batch,
         };
         inner.session.handle_bytes_into(now, buf, &mut sink);
@@ -584,6 +608,16 @@ impl Connection {
         let mut inner = self.lock();
         inner.session.handle_timeout(now);
         self.finish(inner, batch, Time::NEVER)
+    }
+
+    /// Keeps no memory for requests while there are none; whether that is so.
+    pub(super) fn rest(&self) -> bool {
+        let mut inner = self.lock();
+        let is_idle = inner.session.requests_in_flight() == 0;
+        if is_idle {
+            inner.tasks = None;
+        }
+        is_idle
     }
 
     /// Whether the driver was woken for what others have queued, who may not be done.
@@ -613,7 +647,14 @@ impl Connection {
         self.collect(&mut inner, &mut batch);
         drop(inner);
         self.hand_out(&mut batch);
-        self.emptied.notify_waiters();
+        self.tell_emptied();
+    }
+
+    /// Those who wait for room look again.
+    fn tell_emptied(&self) {
+        if let Some(watched) = &self.watched {
+            watched.emptied.notify_waiters();
+        }
     }
 
     /// Takes out what has happened: answers to their callers, requests into the batch.
@@ -621,7 +662,8 @@ impl Connection {
         while let Some(event) = inner.session.poll_event() {
             match event {
                 Event::Finished(id, answer) => {
-                    let waker = inner.waiters.finish(id, answer.map_err(Box::new));
+                    let waiters = inner.waiters.as_mut();
+                    let waker = waiters.and_then(|all| all.finish(id, answer.map_err(Box::new)));
                     batch.wakers.extend(waker);
                 }
                 Event::Request(request) => batch.arrived.add(|place| *place = request),
@@ -634,7 +676,8 @@ impl Connection {
         match event {
             Event::Cancelled(id, _) => {
                 batch.arrived.forget(id);
-                if let Some(task) = inner.tasks.remove(&id) {
+                let tasks = inner.tasks.as_mut();
+                if let Some(task) = tasks.and_then(|tasks| tasks.remove(&id)) {
                     task.abort();
                 }
             }
@@ -656,7 +699,7 @@ impl Connection {
                 );
             }
             Event::Closed(reason) => {
-                inner.closed = Some(reason.clone());
+                inner.closed = Some(Box::new(reason.clone()));
                 batch.link = Some(Link::Closed(reason));
             }
             _ => {}
@@ -666,9 +709,9 @@ impl Connection {
     /// Tells whoever waits for what was taken out.
     fn hand_out(&self, batch: &mut Batch) {
         if let Some(link) = batch.link.take()
-            && let Some(watched) = &self.link
+            && let Some(watched) = &self.watched
         {
-            watched.send_replace(link);
+            watched.link.send_replace(link);
         }
         if !batch.wakers.is_empty() {
             batch.wakers.drain(..).for_each(Waker::wake);
@@ -694,7 +737,8 @@ impl Connection {
             }
         });
         if let Some(id) = id {
-            inner.tasks.insert(id, task.abort_handle());
+            let tasks = inner.tasks.get_or_insert_default();
+            tasks.insert(id, task.abort_handle());
         }
     }
 
@@ -702,7 +746,9 @@ impl Connection {
     fn respond(&self, id: CallId, answer: Answered) {
         let now = clock::now();
         let mut inner = self.lock();
-        inner.tasks.remove(&id);
+        if let Some(tasks) = &mut inner.tasks {
+            tasks.remove(&id);
+        }
         let answer = answer.as_ref().map_err(Error::body);
         inner.session.respond_with(now, id, answer);
         let must_look = inner.session.is_closed() || inner.paused;
@@ -736,7 +782,10 @@ impl Connection {
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {
-        self.lock().closed.clone().unwrap_or(CloseReason::Local)
+        match &self.lock().closed {
+            Some(reason) => CloseReason::clone(reason),
+            None => CloseReason::Local,
+        }
     }
 
     /// The name behind a route's number.

@@ -88,6 +88,8 @@ thread_local! {
 struct Lists {
     batch: Batch,
     answers: Answers,
+    /// The last reading of the clock.
+    now: Time,
 }
 
 /// Which end a driver drives.
@@ -109,7 +111,8 @@ pub(crate) struct ConnectionDriver {
     is_timed: bool,
     stage: Stage,
     service: Option<Box<dyn Service>>,
-    spin: Spin,
+    /// Whether to poll before sleeping, where that is done at all.
+    spin: Option<Box<Spin>>,
     /// Driven on threads that run what was woken last next.
     is_overtaking: bool,
     /// Callers had their turn before this one.
@@ -124,8 +127,6 @@ pub(crate) struct ConnectionDriver {
     waker: Option<Waker>,
     /// Requests whose handlers were not started yet, because answers wait to be read.
     left: Option<Box<Lists>>,
-    /// The last reading of the clock.
-    now: Time,
 }
 
 impl ConnectionDriver {
@@ -160,7 +161,7 @@ impl ConnectionDriver {
             Role::Server(service) => (None, Some(service)),
         };
         // A caller that writes itself has to wake a driver that is to poll for the answer.
-        let wakes = spin.is_on() && service.is_none();
+        let wakes = spin.is_some() && service.is_none();
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
         let is_overtaking = service.is_none() && flavor != RuntimeFlavor::CurrentThread;
         let connection = Connection::new(session, writer, peer, link, wakes);
@@ -182,7 +183,6 @@ impl ConnectionDriver {
             has_stopped: false,
             waker: None,
             left: None,
-            now: clock::now(),
         }
     }
 
@@ -218,7 +218,7 @@ impl ConnectionDriver {
         }
         if self.has_stopped && !self.buf.is_empty() {
             // What was left in the buffer while reading was paused comes before anything new.
-            self.now = clock::now();
+            lists.now = clock::now();
             self.handle(lists);
             return Progress::Read;
         }
@@ -230,7 +230,7 @@ impl ConnectionDriver {
             }
             Poll::Ready(result) => result,
         };
-        self.now = clock::now();
+        lists.now = clock::now();
         let error = match result {
             Ok(read) if read > 0 => {
                 // Not now: what was read would be moved.
@@ -244,7 +244,7 @@ impl ConnectionDriver {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        self.status = self.connection.handle_end(self.now, &self.buf, error);
+        self.status = self.connection.handle_end(lists.now, &self.buf, error);
         Progress::Idle
     }
 
@@ -283,7 +283,7 @@ impl ConnectionDriver {
     fn handle(&mut self, lists: &mut Lists) {
         let connection = &self.connection;
         (self.status, self.has_stopped) =
-            connection.handle_bytes(self.now, &mut self.buf, &mut lists.batch, self.armed);
+            connection.handle_bytes(lists.now, &mut self.buf, &mut lists.batch, self.armed);
         self.start_arrived(lists);
     }
 
@@ -307,7 +307,7 @@ impl ConnectionDriver {
     fn flush(&mut self, cx: &mut Context<'_>, lists: &mut Lists) {
         let (answers, batch) = (&mut lists.answers, &mut lists.batch);
         let (connection, armed) = (&self.connection, self.armed);
-        self.status = connection.poll_flush(cx, self.now, answers, batch, armed);
+        self.status = connection.poll_flush(cx, lists.now, answers, batch, armed);
     }
 
     /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether
@@ -323,8 +323,14 @@ impl ConnectionDriver {
             return false;
         }
         self.armed = Time::NEVER;
-        self.now = clock::now();
-        self.status = self.connection.handle_timeout(self.now, &mut lists.batch);
+        lists.now = clock::now();
+        self.status = self.connection.handle_timeout(lists.now, &mut lists.batch);
+        // This is rare enough, and happens at every heartbeat.
+        if let Some(service) = &mut self.service
+            && self.connection.rest()
+        {
+            service.rest();
+        }
         true
     }
 
@@ -332,10 +338,11 @@ impl ConnectionDriver {
     /// its calls, a server for the next request.
     fn look_again(&mut self, cx: &mut Context<'_>) {
         let is_client = self.service.is_none();
+        let Some(spin) = &mut self.spin else { return };
         if is_client && !self.status.is_calling {
-            return self.spin.wake();
+            return spin.wake();
         }
-        if self.spin.look_again(clock::now()) {
+        if spin.look_again(clock::now()) {
             // The runtime polls its sockets before it runs this task again.
             let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         }
@@ -367,7 +374,7 @@ impl ConnectionDriver {
         self.register(cx);
         if !lists.batch.arrived.is_empty() {
             // Much may have happened since these requests came.
-            self.now = clock::now();
+            lists.now = clock::now();
             self.status = self.connection.status(self.armed);
             if self.status.is_closed {
                 lists.batch.arrived.clear();
@@ -381,15 +388,17 @@ impl ConnectionDriver {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if was_read {
-                self.spin.wake();
+            if let Some(spin) = &mut self.spin
+                && was_read
+            {
+                spin.wake();
             }
             if was_read && self.must_flush(lists) || !was_read && round == 0 {
                 self.flush(cx, lists);
             }
             // Whoever has just read knows the time: a timer that is set need not be asked.
             let is_set = self.is_timed && self.status.due >= self.armed;
-            let is_early = round > 0 && is_set && self.now < self.armed;
+            let is_early = round > 0 && is_set && lists.now < self.armed;
             if !was_read && !is_early {
                 while self.poll_timer(cx, lists) {
                     self.flush(cx, lists);
@@ -407,7 +416,7 @@ impl ConnectionDriver {
                 Progress::Paused => self.status.has_room,
             };
             if !goes_on {
-                if progress == Progress::Idle && self.spin.is_on() {
+                if progress == Progress::Idle {
                     self.look_again(cx);
                 }
                 return Poll::Pending;

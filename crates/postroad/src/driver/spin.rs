@@ -30,7 +30,6 @@ enum State {
 /// Decides for one connection.
 #[derive(Debug)]
 pub(super) struct Spin {
-    /// Zero where nothing is ever polled for.
     budget: Duration,
     state: State,
     /// Waits that found nothing, less those that found something.
@@ -41,22 +40,19 @@ pub(super) struct Spin {
 
 impl Spin {
     /// Polls for `budget` at a time; never on a machine, or in a process, that has one processor.
-    pub(super) fn new(budget: Duration) -> Self {
-        let has_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        Self::with_cores(budget, has_cores)
+    pub(super) fn new(budget: Duration) -> Option<Box<Self>> {
+        let has_cores = || std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let is_on = !budget.is_zero() && has_cores();
+        is_on.then(|| Box::new(Self::polling_for(budget)))
     }
 
-    fn with_cores(budget: Duration, has_cores: bool) -> Self {
+    fn polling_for(budget: Duration) -> Self {
         Self {
-            budget: if has_cores { budget } else { Duration::ZERO },
+            budget,
             state: State::Awake,
             failed: 0,
             skip: 0,
         }
-    }
-
-    pub(super) fn is_on(&self) -> bool {
-        !self.budget.is_zero()
     }
 
     pub(super) fn is_polling(&self) -> bool {
@@ -121,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_comes_soon_is_always_polled_for() {
-        let (mut spin, mut now) = (Spin::with_cores(SPIN, true), Time(0));
+        let (mut spin, mut now) = (Spin::polling_for(SPIN), Time(0));
         for _ in 0..1000 {
             let soon = Duration::from_micros(7);
             assert_eq!(wait(&mut spin, &mut now, soon), soon);
@@ -130,7 +126,7 @@ mod tests {
 
     #[test]
     fn thin_traffic_costs_nearly_nothing_and_thick_traffic_is_found_again() {
-        let (mut spin, mut now) = (Spin::with_cores(SPIN, true), Time(0));
+        let (mut spin, mut now) = (Spin::polling_for(SPIN), Time(0));
         let gap = Duration::from_millis(1);
         let polled: Duration = (0..10_000).map(|_| wait(&mut spin, &mut now, gap)).sum();
         assert!(polled < gap * 10_000 / 1000, "{polled:?}");
@@ -141,7 +137,7 @@ mod tests {
 
     #[test]
     fn traffic_that_comes_soon_only_now_and_then_costs_little() {
-        let (mut spin, mut now) = (Spin::with_cores(SPIN, true), Time(0));
+        let (mut spin, mut now) = (Spin::polling_for(SPIN), Time(0));
         let (soon, gap) = (Duration::from_micros(7), Duration::from_micros(200));
         let waits = (0..10_000).map(|n| if n % 4 == 0 { soon } else { gap });
         let polled: Duration = waits.map(|after| wait(&mut spin, &mut now, after)).sum();
@@ -154,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_put_aside_stops_polling() {
-        let mut spin = Spin::with_cores(SPIN, true);
+        let mut spin = Spin::polling_for(SPIN);
         assert!(spin.look_again(Time(0)));
         assert!(!spin.look_again(Time(0) + PUT_ASIDE));
         spin.wake();
@@ -165,8 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_processor_never_polls_and_neither_does_who_was_not_asked_to() {
-        assert!(!Spin::with_cores(SPIN, false).is_on());
-        assert!(!Spin::with_cores(Duration::ZERO, true).is_on());
+    fn who_was_not_asked_to_never_polls() {
+        assert!(Spin::new(Duration::ZERO).is_none());
     }
 }

@@ -81,6 +81,7 @@ impl Waiters {
 
     /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
     /// only sent.
+    #[inline]
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
         let entry = self.entries.get_mut(key as usize)?;

@@ -2,18 +2,21 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
 use super::dispatch::Dispatcher;
 use super::stats::count;
 use crate::clock;
-use crate::driver::ConnectionDriver;
+use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
-use crate::transport::{Incoming, Listener};
+use crate::transport::{BoxFuture, Incoming, Listener};
 
 /// First and longest pause after the operating system refused to accept (too many open files).
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -23,6 +26,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// word.
 const TOLD_MAX: usize = 64;
 
+/// What the connections of one listener share.
+struct Listening {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    config: Arc<Config>,
+}
+
 /// Accepts until it is aborted.
 pub(super) async fn accept(
     shared: Arc<Shared>,
@@ -30,7 +40,15 @@ pub(super) async fn accept(
     mut listener: Box<dyn Listener>,
     has_integrity: bool,
 ) {
-    let endpoint = Arc::new(endpoint);
+    let config = Arc::new(shared.config.session(has_integrity));
+    let listening = Arc::new(Listening {
+        shared,
+        endpoint,
+        config,
+    });
+    let Listening {
+        shared, endpoint, ..
+    } = &*listening;
     let mut pause = PAUSE_MIN;
     let mut is_full = false;
     loop {
@@ -68,15 +86,12 @@ pub(super) async fn accept(
         }
         count(&shared.counters.accepted, 1);
         shared.open.send_modify(|open| *open += 1);
-        let guard = Open(Arc::clone(&shared));
-        let task = serve(
-            guard,
-            Arc::clone(&endpoint),
-            incoming,
-            has_integrity,
-            is_over,
-        );
-        shared.reactors.run(task).await;
+        let opening = Arc::clone(&listening).open(incoming, is_over);
+        let served = Served {
+            stage: Stage::Opening(Box::pin(opening)),
+            counted: Open(Arc::clone(&listening)),
+        };
+        shared.reactors.run(served).await;
     }
 }
 
@@ -96,131 +111,134 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Counts a connection as open while it lives.
-struct Open(Arc<Shared>);
+struct Open(Arc<Listening>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.0.shared.open.send_modify(|open| *open -= 1);
     }
 }
 
-/// What the driving of a connection needs of its beginning.
+/// A connection: opened, then driven to its end. Written by hand, because every open connection
+/// holds one.
 struct Served {
-    guard: Open,
-    endpoint: Arc<Endpoint>,
-    key: u64,
+    stage: Stage,
+    counted: Open,
+}
+
+enum Stage {
+    /// What this takes is given back before the connection is driven.
+    Opening(BoxFuture<'static, Option<ConnectionDriver>>),
+    Driving(ConnectionDriver),
+}
+
+impl Future for Served {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Opening(opening) = &mut self.stage {
+            let Some(driver) = ready!(opening.as_mut().poll(cx)) else {
+                return Poll::Ready(());
+            };
+            self.stage = Stage::Driving(driver);
+        }
+        let Self { stage, counted } = &mut *self;
+        if let Stage::Driving(driver) = stage {
+            let reason = ready!(Pin::new(&mut *driver).poll(cx));
+            counted.0.log_end(driver.connection(), &reason);
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Drop for Served {
     /// A connection is in the server's list while it is driven, also if its driver panics.
     fn drop(&mut self) {
-        self.guard.0.leave(self.key);
+        if let Stage::Driving(driver) = &self.stage {
+            self.counted.0.shared.leave(driver.connection());
+        }
     }
 }
 
-/// Opens a connection; what that takes is given back before it is driven.
-async fn serve(
-    guard: Open,
-    endpoint: Arc<Endpoint>,
-    incoming: Incoming,
-    has_integrity: bool,
-    is_over: bool,
-) {
-    let shared = &guard.0;
-    let Incoming { peer, open } = incoming;
-    let begin = clock::now();
-    let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            shared.counters.closed("handshake", "transport");
-            tracing::warn!(
-                target: "postroad::connection", %endpoint, peer, %error, "handshake failed"
-            );
-            return;
+impl Listening {
+    /// Opens a connection, unless that fails or takes too long.
+    async fn open(self: Arc<Self>, incoming: Incoming, is_over: bool) -> Option<ConnectionDriver> {
+        let Self {
+            shared, endpoint, ..
+        } = &*self;
+        let Incoming { peer, open } = incoming;
+        let begin = clock::now();
+        let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                shared.counters.closed("handshake", "transport");
+                tracing::warn!(
+                    target: "postroad::connection", %endpoint, peer, %error, "handshake failed"
+                );
+                return None;
+            }
+            Err(_) => {
+                shared.counters.closed("handshake", "timeout");
+                tracing::warn!(
+                    target: "postroad::connection", %endpoint, peer, "handshake timed out"
+                );
+                return None;
+            }
+        };
+        // TLS, detection and opening share one time.
+        let mut session = self.session(begin);
+        if is_over {
+            session.turn_away(clock::now());
         }
-        Err(_) => {
-            shared.counters.closed("handshake", "timeout");
-            tracing::warn!(target: "postroad::connection", %endpoint, peer, "handshake timed out");
-            return;
-        }
-    };
-    // TLS, detection and opening share one time.
-    let left = shared
-        .config
-        .handshake
-        .saturating_sub(clock::now().since(begin));
-    let mut session = session(shared, &endpoint, has_integrity, left);
-    if is_over {
-        session.turn_away(clock::now());
-    }
-    let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
-    let preset = shared.config.preset;
-    let driver = ConnectionDriver::server(stream, session, peer, service, preset);
-    let connection = driver.connection();
-    let key = shared.enter(connection);
-    // A shutdown that began meanwhile has not seen this connection.
-    if shared.is_dropped() {
-        connection.close(CloseReason::Local);
-    } else if shared.is_ending() {
-        connection.drain(shared.config.drain);
-    }
-    let served = Served {
-        guard,
-        endpoint,
-        key,
-    };
-    tokio::spawn(drive(driver, served));
-}
-
-/// Drives a connection to its end.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn keeps its arguments twice"
-)]
-fn drive(mut driver: ConnectionDriver, served: Served) -> impl Future<Output = ()> {
-    async move {
-        let reason = (&mut driver).await;
+        let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
+        let preset = shared.config.preset;
+        let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();
+        shared.enter(connection);
+        // A shutdown that began meanwhile has not seen this connection.
+        if shared.is_dropped() {
+            connection.close(CloseReason::Local);
+        } else if shared.is_ending() {
+            connection.drain(shared.config.drain);
+        }
+        Some(driver)
+    }
+
+    /// The session of a connection that began then.
+    fn session(&self, begin: Time) -> Session {
+        let (config, endpoint) = (Arc::clone(&self.config), &self.endpoint);
+        let (dialect, id) = (
+            endpoint.dialect(config.limits.max_dialect_payload),
+            rand::random(),
+        );
+        match (endpoint.protocol(), dialect) {
+            (Protocol::Dialect(_), Some(dialect)) => {
+                Session::dialect_server(config, dialect, begin)
+            }
+            (Protocol::Auto, _) => {
+                Session::detect(config, Arc::clone(endpoint.mapping()), id, begin)
+            }
+            _ => Session::server(config, id, begin),
+        }
+    }
+
+    /// Counts the end of a connection and logs it, loudly only where the peer is to blame.
+    fn log_end(&self, connection: &Connection, reason: &CloseReason) {
+        let (endpoint, peer) = (&self.endpoint, &*connection.peer);
         let protocol = connection.protocol();
-        served.guard.0.counters.closed(protocol, reason.word());
-        log_end(&served.endpoint, &connection.peer, protocol, &reason);
-    }
-}
-
-fn session(
-    shared: &Shared,
-    endpoint: &Endpoint,
-    has_integrity: bool,
-    handshake: Duration,
-) -> Session {
-    let config = Config {
-        handshake,
-        ..shared.config.session(has_integrity)
-    };
-    let now = clock::now();
-    match endpoint.protocol() {
-        Protocol::Native => Session::server(config, now),
-        Protocol::Auto => Session::detect(config, Arc::clone(endpoint.mapping()), now),
-        Protocol::Dialect(_) => match endpoint.dialect(config.limits.max_dialect_payload) {
-            Some(dialect) => Session::dialect_server(config, dialect, now),
-            None => Session::server(config, now),
-        },
-    }
-}
-
-/// Once a connection, and loudly only where the peer is to blame.
-fn log_end(endpoint: &Endpoint, peer: &str, protocol: &str, reason: &CloseReason) {
-    let is_ordinary = matches!(
-        reason,
-        CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
-    );
-    if is_ordinary {
-        tracing::debug!(
-            target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+        self.shared.counters.closed(protocol, reason.word());
+        let is_ordinary = matches!(
+            reason,
+            CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
         );
-    } else {
-        tracing::warn!(
-            target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
-        );
+        if is_ordinary {
+            tracing::debug!(
+                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+            );
+        } else {
+            tracing::warn!(
+                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+            );
+        }
     }
 }

@@ -142,7 +142,6 @@ impl ServerConfig {
             handshake: self.handshake,
             read_stall: self.read_stall,
             write_stall: self.write_stall,
-            session_id: rand::random(),
             ..config
         }
     }

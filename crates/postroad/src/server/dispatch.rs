@@ -103,6 +103,15 @@ struct Lookup {
 }
 
 impl Lookup {
+    fn new(table: Arc<Table>) -> Self {
+        Self {
+            table,
+            known: Vec::new(),
+            by_number: Vec::new(),
+            last: None,
+        }
+    }
+
     /// Forgets what was found in a table that was changed since.
     fn refresh(&mut self, routes: &Routes) {
         let table = routes.load();
@@ -213,36 +222,38 @@ enum Target<'a> {
 /// Finds the handlers of one connection's requests and starts them.
 pub(crate) struct Dispatcher {
     dispatch: Arc<Dispatch>,
-    lookup: Lookup,
+    /// None while no requests come.
+    lookup: Option<Box<Lookup>>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(dispatch: Arc<Dispatch>) -> Self {
-        let lookup = Lookup {
-            table: dispatch.routes.table(),
-            known: Vec::new(),
-            by_number: Vec::new(),
-            last: None,
-        };
+        let lookup = None;
         Self { dispatch, lookup }
+    }
+
+    /// The routes that are known, and what the requests of all connections share.
+    fn lookup(&mut self) -> (&mut Lookup, &Arc<Dispatch>) {
+        let new = || Box::new(Lookup::new(self.dispatch.routes.table()));
+        (self.lookup.get_or_insert_with(new), &self.dispatch)
     }
 
     /// Starts one handler after the other, until the answers are full or one panics.
     fn start_many(&mut self, starting: &mut Starting<'_>) {
         let scope = Scope::enter();
+        let (lookup, dispatch) = self.lookup();
         while !starting.answers.is_full()
             && let Some(asked) = starting.arrived.next()
         {
             let (connection, answers) = (starting.connection, &mut *starting.answers);
-            let refused = match self.lookup.find(connection, &asked.route) {
+            let refused = match lookup.find(connection, &asked.route) {
                 Target::Route(known) => {
                     let is_late = starting.watch.has_passed(asked.deadline);
-                    match self.dispatch.refusal(is_late) {
+                    match dispatch.refusal(is_late) {
                         Some(error) => Some((error, known.request.route())),
                         None => {
                             starting.started += 1;
-                            self.dispatch
-                                .start_one(connection, known, asked, answers, &scope);
+                            dispatch.start_one(connection, known, asked, answers, &scope);
                             None
                         }
                     }
@@ -258,7 +269,7 @@ impl Dispatcher {
                 Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
             };
             if let Some((error, route)) = refused {
-                let error = self.dispatch.refuse(connection, route, error);
+                let error = dispatch.refuse(connection, route, error);
                 if let Some(id) = asked.id {
                     answers.fail(id, error);
                 }
@@ -273,9 +284,10 @@ impl Dispatcher {
         let Some(asked) = starting.arrived.next() else {
             return;
         };
-        let (id, counters) = (asked.id, &self.dispatch.counters);
+        let (lookup, dispatch) = self.lookup();
+        let (id, counters) = (asked.id, &dispatch.counters);
         let told = catch_unwind(AssertUnwindSafe(|| {
-            let Target::Route(known) = self.lookup.find(starting.connection, &asked.route) else {
+            let Target::Route(known) = lookup.find(starting.connection, &asked.route) else {
                 return None;
             };
             let seen = Seen::of(&known.request, begin());
@@ -293,7 +305,7 @@ impl Dispatcher {
         }
         starting.arrived.pass();
         // What has panicked is made anew.
-        self.lookup.forget();
+        lookup.forget();
     }
 }
 
@@ -313,7 +325,8 @@ impl Service for Dispatcher {
         arrived: &mut Arrived,
         answers: &mut Answers,
     ) {
-        self.lookup.refresh(&self.dispatch.routes);
+        let (lookup, dispatch) = self.lookup();
+        lookup.refresh(&dispatch.routes);
         let mut starting = Starting {
             connection,
             arrived,
@@ -326,6 +339,12 @@ impl Service for Dispatcher {
             self.bury(&mut starting, payload.as_ref());
         }
         count(&self.dispatch.counters.started, starting.started);
+    }
+
+    fn rest(&mut self) {
+        if let Some(mut lookup) = self.lookup.take() {
+            lookup.forget();
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod reactors;
 mod stats;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -184,8 +183,8 @@ pub(crate) struct Shared {
     pub(crate) reactors: Reactors,
     routes: Routes,
     state: watch::Sender<ServerState>,
-    connections: Mutex<HashMap<u64, Weak<Connection>>>,
-    next: AtomicU64,
+    /// By their addresses, which nobody else has while there is a reference.
+    connections: Mutex<HashMap<usize, Weak<Connection>>>,
     /// Connections that are open; a change wakes a shutdown that waits for none.
     pub(crate) open: watch::Sender<usize>,
 }
@@ -202,7 +201,6 @@ impl Shared {
             routes,
             state: watch::Sender::new(ServerState::Initializing),
             connections: Mutex::default(),
-            next: AtomicU64::new(0),
             open: watch::Sender::new(0),
         }
     }
@@ -263,23 +261,25 @@ impl Shared {
         connections.values().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn enter(&self, connection: &Arc<Connection>) -> u64 {
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn enter(&self, connection: &Arc<Connection>) {
         let mut connections = self
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.insert(key, Arc::downgrade(connection));
-        key
+        connections.insert(address(connection), Arc::downgrade(connection));
     }
 
-    pub(crate) fn leave(&self, key: u64) {
+    pub(crate) fn leave(&self, connection: &Arc<Connection>) {
         let mut connections = self
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.remove(&key);
+        connections.remove(&address(connection));
     }
+}
+
+fn address(connection: &Arc<Connection>) -> usize {
+    Arc::as_ptr(connection).addr()
 }
 
 /// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.

@@ -36,7 +36,7 @@ struct Pending {
 /// One end of a dialect's connection.
 #[derive(Debug)]
 pub struct DialectSession {
-    config: Config,
+    config: Arc<Config>,
     codec: Codec,
     mapping: Arc<Mapping>,
     closed: bool,
@@ -66,7 +66,7 @@ pub struct DialectSession {
 }
 
 impl DialectSession {
-    pub(super) fn client(config: Config, dialect: DialectConfig, now: Time) -> Self {
+    pub(super) fn client(config: Arc<Config>, dialect: DialectConfig, now: Time) -> Self {
         let mut session = Self::new(config, dialect, Reader::Client, now);
         let max = session
             .config
@@ -77,11 +77,11 @@ impl DialectSession {
         session
     }
 
-    pub(super) fn server(config: Config, dialect: DialectConfig, now: Time) -> Self {
+    pub(super) fn server(config: Arc<Config>, dialect: DialectConfig, now: Time) -> Self {
         Self::new(config, dialect, Reader::Server, now)
     }
 
-    fn new(config: Config, dialect: DialectConfig, reader: Reader, now: Time) -> Self {
+    fn new(config: Arc<Config>, dialect: DialectConfig, reader: Reader, now: Time) -> Self {
         let DialectConfig { mut codec, mapping } = dialect;
         codec.reader = reader;
         let protocol = codec.dialect.name();

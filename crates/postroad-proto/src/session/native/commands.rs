@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CancelReason, Drain, Event, Native, Phase, Role};
+use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
@@ -26,36 +26,43 @@ impl Native {
         call: &Call<'_>,
     ) -> Result<CallId, Failure> {
         self.check_sendable(now, call)?;
-        let Some(id) = self.caller.peek() else {
-            return Err(Failure::TooManyCalls(self.caller.in_flight()));
+        let Some(caller) = &mut self.caller else {
+            return Err(Failure::NotOpen);
+        };
+        let Some(id) = caller.slots.peek() else {
+            return Err(Failure::TooManyCalls(caller.slots.in_flight()));
         };
         let place = self.push_call(now, Kind::Request, id.0, call)?;
-        self.caller.occupy(Outgoing {
-            deadline: call.deadline,
-            place,
-        });
+        if let Some(caller) = &mut self.caller {
+            caller.slots.occupy(Outgoing {
+                deadline: call.deadline,
+                place,
+            });
+        }
         Ok(id)
     }
 
     pub(in crate::session) fn send(&mut self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
         self.check_sendable(now, call)?;
-        let id = self.next_message | MESSAGE_ID;
-        self.next_message = self.next_message.wrapping_add(1) & !MESSAGE_ID;
+        let Some(caller) = &mut self.caller else {
+            return Err(Failure::NotOpen);
+        };
+        let id = caller.next_message | MESSAGE_ID;
+        caller.next_message = caller.next_message.wrapping_add(1) & !MESSAGE_ID;
         self.push_call(now, Kind::OneWay, id, call).map(drop)
     }
 
     #[inline]
     fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
-        if self.phase != Phase::Open || self.role != Role::Client || self.drain != Drain::No {
+        if self.phase != Phase::Open || self.drain != Drain::No {
             return Err(Failure::NotOpen);
         }
         if call.deadline <= now {
             return Err(Failure::Deadline { sent: false });
         }
-        let (len, max) = (call.payload.len(), self.peer.max_message);
+        let (len, max) = (call.payload.len(), self.peer.max_message as usize);
         if len > max {
-            let text = format!("{len} bytes, the server accepts messages of {max}");
-            return Err(Failure::Unsendable(text));
+            return Err(too_large(len, max));
         }
         let (queued, max) = (self.outbox.len() + len, self.config.limits.outbox_max);
         if queued > max {
@@ -91,6 +98,7 @@ impl Native {
     }
 
     /// What a call carries besides its payload.
+    #[inline(never)]
     fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
         let mut parts = Vec::new();
         if route == 0 {
@@ -103,10 +111,7 @@ impl Native {
             put_metadata(&mut parts, key, value)?;
         }
         // Part 4 and the count of the parts have their place too.
-        let room = self
-            .peer
-            .max_frame
-            .saturating_sub(self.outbox.fragment + 16);
+        let room = (self.peer.max_frame as usize).saturating_sub(self.outbox.fragment + 16);
         let room = room.min(CALL_PARTS_MAX);
         if call.metadata.len() > CALL_METADATA_MAX {
             let text = format!(
@@ -125,19 +130,23 @@ impl Native {
     /// The number of a route, defined on the way if there is room for it, else 0 (M-020).
     #[inline]
     fn route_number(&mut self, route: &str) -> Result<u16, Failure> {
+        let Some(caller) = &mut self.caller else {
+            return Err(Failure::NotOpen);
+        };
         // Most calls have the route of the call before.
-        if let Some((name, number)) = &self.last_route
+        if let Some((name, number)) = &caller.last_route
             && **name == *route
         {
             return Ok(*number);
         }
-        if let Some((name, number)) = self.routes_out.get_key_value(route) {
-            self.last_route = Some((Arc::clone(name), *number));
+        if let Some((name, number)) = caller.routes.get_key_value(route) {
+            caller.last_route = Some((Arc::clone(name), *number));
             return Ok(*number);
         }
         self.define_route(route)
     }
 
+    #[cold]
     fn define_route(&mut self, route: &str) -> Result<u16, Failure> {
         if route.is_empty() || route.len() > ROUTE_NAME_MAX {
             let text = format!(
@@ -147,11 +156,14 @@ impl Native {
             return Err(Failure::Unsendable(text));
         }
         let kept = usize::from(self.peer.max_routes).min(self.config.limits.max_routes);
-        if self.routes_out.len() >= kept {
+        let Some(caller) = &mut self.caller else {
+            return Err(Failure::NotOpen);
+        };
+        if caller.routes.len() >= kept {
             return Ok(0);
         }
-        let number = self.routes_out.len() as u16 + 1;
-        self.routes_out.insert(route.into(), number);
+        let number = caller.routes.len() as u16 + 1;
+        caller.routes.insert(route.into(), number);
         // Control goes out before every class, so the number is known before its first use.
         let head = Head {
             id: number.into(),
@@ -162,8 +174,8 @@ impl Native {
     }
 
     pub(in crate::session) fn cancel(&mut self, now: Time, id: CallId) {
-        if self.caller.is_live(id)
-            && let Some(call) = self.caller.finish(id)
+        if self.is_calling(id)
+            && let Some(call) = self.finish_call(id)
         {
             self.take_back(id, call.place, 1);
             self.continue_drain(now);
@@ -171,7 +183,7 @@ impl Native {
     }
 
     pub(super) fn expire_call(&mut self, id: CallId) {
-        let Some(call) = self.caller.finish(id) else {
+        let Some(call) = self.finish_call(id) else {
             return;
         };
         let sent = self.take_back(id, call.place, 2);
@@ -212,10 +224,24 @@ impl Native {
         }
     }
 
+    pub(super) fn is_calling(&self, id: CallId) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_some_and(|caller| caller.slots.is_live(id))
+    }
+
+    /// Ends the call, or counts a late answer.
+    #[inline]
+    pub(super) fn finish_call(&mut self, id: CallId) -> Option<Outgoing> {
+        self.caller.as_mut()?.slots.finish(id)
+    }
+
     /// Frees the slot of a call; whether it was in flight.
     #[inline]
     pub(super) fn end_call(&mut self, id: CallId) -> bool {
-        let was_live = self.caller.finish(id).is_some();
+        let Some(caller) = &mut self.caller else {
+            return false;
+        };
+        let was_live = caller.slots.finish(id).is_some();
         if was_live {
             self.assembly.forget(id.0);
         }
@@ -230,13 +256,21 @@ impl Native {
     }
 
     #[inline]
+    pub(super) fn finish_request(&mut self, id: CallId) -> Option<Incoming> {
+        self.callee.as_mut()?.slots.finish(id)
+    }
+
+    #[inline]
     pub(in crate::session) fn respond(
         &mut self,
         now: Time,
         id: CallId,
         answer: Result<&Reply, &ErrorBody>,
     ) -> bool {
-        let Some(call) = self.callee.finish(id) else {
+        let Some(callee) = &mut self.callee else {
+            return false;
+        };
+        let Some(call) = callee.slots.finish(id) else {
             return false;
         };
         match answer {
@@ -252,15 +286,9 @@ impl Native {
     #[inline]
     fn send_reply(&mut self, now: Time, call: Incoming, reply: &Reply) {
         let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
-        let (len, len_max) = (reply.payload.len(), self.peer.max_message);
-        let refusal = no_room(reply, queued, max).or_else(|| {
-            (len > len_max).then(|| {
-                let text = format!("answer of {len} bytes, the client accepts {len_max}");
-                ErrorBody::new(Code::TOO_LARGE, text)
-            })
-        });
-        if let Some(error) = refusal {
-            return self.send_error(call.id.0, call.priority, &error);
+        let (len, len_max) = (reply.payload.len(), self.peer.max_message as usize);
+        if queued + len > max || len > len_max {
+            return self.refuse_reply(call, reply);
         }
         let head = Head {
             class: call.priority,
@@ -270,6 +298,17 @@ impl Native {
             ..Head::new(Kind::Response)
         };
         self.outbox.push(head, &[], &reply.payload);
+    }
+
+    #[cold]
+    fn refuse_reply(&mut self, call: Incoming, reply: &Reply) {
+        let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
+        let error = no_room(reply, queued, max).unwrap_or_else(|| {
+            let (len, max) = (reply.payload.len(), self.peer.max_message);
+            let text = format!("answer of {len} bytes, the client accepts {max}");
+            ErrorBody::new(Code::TOO_LARGE, text)
+        });
+        self.send_error(call.id.0, call.priority, &error);
     }
 
     pub(super) fn send_error(&mut self, id: u32, priority: u8, error: &ErrorBody) {
@@ -305,11 +344,16 @@ impl Native {
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
         if self.assembly.forget(id.0) {
             self.refuse_late(now, id);
-        } else if self.callee.finish(id).is_some() {
+        } else if self.finish_request(id).is_some() {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Deadline));
         }
     }
+}
+
+#[cold]
+fn too_large(len: usize, max: usize) -> Failure {
+    Failure::Unsendable(format!("{len} bytes, the server accepts messages of {max}"))
 }
 
 /// The encoded error, or only its code if the peer's frames are too small for its chain.

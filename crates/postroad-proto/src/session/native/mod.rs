@@ -62,15 +62,55 @@ enum Drain {
 /// What the other end announced.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
-    max_frame: usize,
-    max_message: usize,
+    max_frame: u32,
+    max_message: u32,
     max_routes: u16,
+}
+
+/// What only the end that calls needs. Apart, because servers have many connections.
+#[derive(Debug)]
+struct Caller {
+    slots: CallerSlots,
+    routes: HashMap<Arc<str>, u16>,
+    /// The route of the last call, and its number.
+    last_route: Option<(Arc<str>, u16)>,
+    next_message: u32,
+}
+
+impl Caller {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            slots: CallerSlots::new(0),
+            routes: HashMap::new(),
+            last_route: None,
+            next_message: 0,
+        })
+    }
+}
+
+/// What the end that is called needs. Apart, because many connections are idle.
+#[derive(Debug)]
+struct Callee {
+    slots: CalleeSlots,
+    routes: Vec<Option<Arc<str>>>,
+}
+
+impl Callee {
+    #[cold]
+    fn new(max_calls: usize) -> Box<Self> {
+        Box::new(Self {
+            slots: CalleeSlots::new(max_calls),
+            routes: Vec::new(),
+        })
+    }
 }
 
 /// One end of a native connection.
 #[derive(Debug)]
 pub struct Native {
-    config: Config,
+    config: Arc<Config>,
+    /// Names the session, if this end is the server.
+    id: [u8; 16],
     role: Role,
     phase: Phase,
     drain: Drain,
@@ -79,18 +119,14 @@ pub struct Native {
     peer: Peer,
     decoder: FrameDecoder,
     outbox: Outbox,
-    caller: CallerSlots,
-    callee: CalleeSlots,
+    /// Of a client.
+    caller: Option<Box<Caller>>,
+    /// Of a server, once it was told a route or called.
+    callee: Option<Box<Callee>>,
     assembly: Assembly,
     heartbeat: Heartbeat,
     stalls: Stalls,
     events: VecDeque<Event>,
-    routes_out: HashMap<Arc<str>, u16>,
-    /// The route of the last call, and its number.
-    last_route: Option<(Arc<str>, u16)>,
-    routes_in: Vec<Option<Arc<str>>>,
-    routes_in_bytes: usize,
-    next_message: u32,
     next_ping: u32,
     drain_ping: Option<u32>,
     /// Bytes of the stream before the frame that is decoded now.
@@ -98,24 +134,23 @@ pub struct Native {
 }
 
 impl Native {
-    pub(super) fn client(config: Config, now: Time) -> Self {
+    pub(super) fn client(config: Arc<Config>, now: Time) -> Self {
         let mut session = Self::new(config, Role::Client, now);
         session.send_hello();
         session
     }
 
-    pub(super) fn server(config: Config, now: Time) -> Self {
-        Self::new(config, Role::Server, now)
+    pub(super) fn server(config: Arc<Config>, id: [u8; 16], now: Time) -> Self {
+        Self {
+            id,
+            ..Self::new(config, Role::Server, now)
+        }
     }
 
-    fn new(config: Config, role: Role, now: Time) -> Self {
+    fn new(config: Arc<Config>, role: Role, now: Time) -> Self {
         let limits = &config.limits;
-        let callee_max = if role == Role::Server {
-            limits.max_calls
-        } else {
-            0
-        };
         Self {
+            id: [0; 16],
             role,
             phase: Phase::Opening(now + config.handshake),
             drain: Drain::No,
@@ -130,17 +165,12 @@ impl Native {
                 checksum: false,
             },
             outbox: Outbox::new(false),
-            caller: CallerSlots::new(0),
-            callee: CalleeSlots::new(callee_max),
+            caller: (role == Role::Client).then(Caller::new),
+            callee: None,
             assembly: Assembly::default(),
             heartbeat: Heartbeat::new(now, config.heartbeat),
             stalls: Stalls::default(),
             events: VecDeque::new(),
-            routes_out: HashMap::new(),
-            last_route: None,
-            routes_in: Vec::new(),
-            routes_in_bytes: 0,
-            next_message: 0,
             next_ping: 0,
             drain_ping: None,
             offset: 0,
@@ -256,25 +286,37 @@ impl Native {
         if let Some(reason) = self.stalls.check(now, &self.config) {
             return self.close(now, reason);
         }
+        if self.heartbeat.due() <= now {
+            self.rest();
+        }
         match self.heartbeat.handle_timeout(now, self.has_room()) {
             Beat::Nothing => {}
-            Beat::Ping => {
-                // Nothing has come for long.
-                self.outbox.give_back();
-                self.send_ping(now);
-            }
+            Beat::Ping => drop(self.send_ping(now)),
             Beat::Dead => {
                 let silence = self.heartbeat.silence(now);
                 return self.close(now, CloseReason::HeartbeatTimeout(silence));
             }
         }
-        for id in self.caller.expire(now) {
+        let caller = self.caller.as_mut();
+        for id in caller.map_or_else(Vec::new, |caller| caller.slots.expire(now)) {
             self.expire_call(id);
         }
-        for id in self.callee.expire(now) {
+        let callee = self.callee.as_mut();
+        for id in callee.map_or_else(Vec::new, |callee| callee.slots.expire(now)) {
             self.expire_request(now, id);
         }
         self.continue_drain(now);
+    }
+
+    /// Gives back what calls have made grow. Once in a heartbeat's interval, so that whoever is
+    /// busy hardly ever has to take it again.
+    fn rest(&mut self) {
+        if self.in_flight() == 0 {
+            self.outbox.rest();
+            if let Some(callee) = &mut self.callee {
+                callee.slots.rest();
+            }
+        }
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
@@ -295,7 +337,7 @@ impl Native {
     }
 
     fn in_flight(&self) -> usize {
-        self.caller.in_flight() + self.callee.in_flight()
+        self.calls_in_flight() + self.requests_in_flight()
     }
 
     /// Ends the session because of what the peer sent, and tells it so (M-023).
@@ -316,8 +358,9 @@ impl Native {
             return;
         }
         self.phase = Phase::Closed;
-        for id in self.caller.ids() {
-            if let Some(call) = self.caller.finish(id) {
+        let caller = self.caller.as_ref();
+        for id in caller.map_or_else(Vec::new, |caller| caller.slots.ids()) {
+            if let Some(call) = self.finish_call(id) {
                 let sent = !self.outbox.withdraw(call.place, id.0);
                 let failure = Failure::Lost {
                     reason: reason.clone(),
@@ -326,8 +369,9 @@ impl Native {
                 self.events.push_back(Event::Finished(id, Err(failure)));
             }
         }
-        for id in self.callee.ids() {
-            self.callee.finish(id);
+        let callee = self.callee.as_ref();
+        for id in callee.map_or_else(Vec::new, |callee| callee.slots.ids()) {
+            self.finish_request(id);
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Lost));
         }
@@ -426,8 +470,12 @@ impl Native {
             Phase::Open => earliest([
                 Some(self.heartbeat.due()),
                 self.stalls.due(&self.config),
-                self.caller.deadline(),
-                self.callee.deadline(),
+                self.caller
+                    .as_ref()
+                    .and_then(|caller| caller.slots.deadline()),
+                self.callee
+                    .as_ref()
+                    .and_then(|callee| callee.slots.deadline()),
                 drain,
             ]),
         }
@@ -453,23 +501,30 @@ impl Native {
     }
 
     pub(super) fn route_name(&self, number: u16) -> Option<&Arc<str>> {
-        self.routes_in.get(usize::from(number))?.as_ref()
+        let callee = self.callee.as_ref()?;
+        callee.routes.get(usize::from(number))?.as_ref()
     }
 
     pub(super) fn calls_in_flight(&self) -> usize {
-        self.caller.in_flight()
+        let caller = self.caller.as_ref();
+        caller.map_or(0, |caller| caller.slots.in_flight())
     }
 
     pub(super) fn requests_in_flight(&self) -> usize {
-        self.callee.in_flight()
+        let callee = self.callee.as_ref();
+        callee.map_or(0, |callee| callee.slots.in_flight())
     }
 
     pub(super) fn late_answers(&self) -> u64 {
-        self.caller.late
+        self.caller.as_ref().map_or(0, |caller| caller.slots.late)
     }
 
     pub(super) fn memory(&self) -> usize {
-        let routes = self.routes_in_bytes + (self.routes_in.len() + self.routes_out.len()) * 64;
+        let caller = self.caller.as_ref();
+        let routes_out = caller.map_or(0, |caller| caller.routes.len());
+        let routes_in = self.callee.iter().flat_map(|callee| &callee.routes);
+        let bytes_of = |name: &Option<Arc<str>>| 64 + name.as_ref().map_or(0, |name| name.len());
+        let routes = routes_in.map(bytes_of).sum::<usize>() + routes_out * 64;
         let events = self.events.len() * size_of::<Event>();
         let calls = self.in_flight() * 160;
         size_of::<Self>() + self.outbox.len() + self.assembly.bytes() + routes + events + calls

@@ -138,14 +138,14 @@ impl Native {
             max_calls: limits.max_calls as u32,
             heartbeat_ms,
             max_routes: limits.max_routes as u16,
-            session_id: self.config.session_id,
+            session_id: self.id,
             epoch: 1,
             parts: agent_part(&self.config),
         });
         self.outbox.control_mut(|out| welcome.encode(out));
         self.peer = super::Peer {
-            max_frame: hello.max_frame as usize,
-            max_message: hello.max_message as usize,
+            max_frame: hello.max_frame,
+            max_message: hello.max_message,
             max_routes: hello.max_routes,
         };
         self.open(now, version, agreed, heartbeat_ms, agent_of(&hello.parts));
@@ -177,11 +177,13 @@ impl Native {
             );
         }
         let max_calls = (welcome.max_calls as usize).min(crate::limits::CALLS_MAX);
-        self.caller
-            .set_max(max_calls.min(self.config.limits.max_calls));
+        if let Some(caller) = &mut self.caller {
+            let max = max_calls.min(self.config.limits.max_calls);
+            caller.slots.set_max(max);
+        }
         self.peer = super::Peer {
-            max_frame: welcome.max_frame as usize,
-            max_message: welcome.max_message as usize,
+            max_frame: welcome.max_frame,
+            max_message: welcome.max_message,
             max_routes: welcome.max_routes,
         };
         let agent = agent_of(&welcome.parts);
@@ -200,8 +202,8 @@ impl Native {
         self.decoder.checksum = checksum;
         self.outbox.checksum = checksum;
         // A frame has room for parts beside its fragment.
-        let room = self.peer.max_frame.saturating_sub(PARTS_ROOM);
-        let room = room.max(self.peer.max_frame / 2);
+        let max_frame = self.peer.max_frame as usize;
+        let room = max_frame.saturating_sub(PARTS_ROOM).max(max_frame / 2);
         self.outbox.set_fragment(self.config.fragment.min(room));
         let beat = std::time::Duration::from_millis(heartbeat_ms.into());
         self.heartbeat = Heartbeat::new(now, beat);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::{CancelReason, Drain, Event, Native, Role};
+use super::{Callee, CancelReason, Drain, Event, Native, Role};
 use crate::Time;
 use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
 use crate::frame::{CRITICAL, Head, HeadWords, Kind, MESSAGE_ID, MORE, PARTS, PartTag, Parts};
@@ -179,6 +179,12 @@ impl Native {
         }
     }
 
+    #[inline]
+    fn callee(&mut self) -> &mut Callee {
+        let Self { callee, config, .. } = self;
+        callee.get_or_insert_with(|| Callee::new(config.limits.max_calls))
+    }
+
     fn receive_route(&mut self, head: &Head, body: &Bytes) -> Result<(), WireError> {
         let number = head.id as usize;
         let bad = |detail: String| Err(WireError::new(WireFault::Id, 8, detail));
@@ -186,15 +192,14 @@ impl Native {
             let max = self.config.limits.max_routes;
             return bad(format!("route number {number}, 1 to {max} are kept"));
         }
-        if number >= self.routes_in.len() {
-            self.routes_in.resize(number + 1, None);
+        let routes = &mut self.callee().routes;
+        if number >= routes.len() {
+            routes.resize(number + 1, None);
         }
-        if self.routes_in[number].is_some() {
+        if routes[number].is_some() {
             return bad(format!("route number {number} is defined already"));
         }
-        let name = route_name(body)?;
-        self.routes_in_bytes += name.len();
-        self.routes_in[number] = Some(name);
+        routes[number] = Some(route_name(body)?);
         Ok(())
     }
 
@@ -304,7 +309,8 @@ impl Native {
         deadline: Time,
         known: Option<&Known>,
     ) -> Result<bool, WireError> {
-        let accepted = self.callee.accept(CallId(id), deadline, priority, now);
+        let slots = &mut self.callee().slots;
+        let accepted = slots.accept(CallId(id), deadline, priority, now);
         if accepted != Accepted::New && !self.accept_again(CallId(id), priority, accepted)? {
             return Ok(false);
         }
@@ -474,8 +480,8 @@ impl Native {
         let id = CallId(head.id);
         refuse_critical(&head, known.as_deref())?;
         if head.has_more() {
-            if !self.caller.is_live(id) {
-                self.caller.late += 1;
+            if !self.is_calling(id) {
+                self.finish_call(id);
                 return Ok(());
             }
             let deadline = Time::NEVER;
@@ -518,7 +524,7 @@ impl Native {
 
     fn receive_cancel(&mut self, now: Time, head: &Head) {
         let id = CallId(head.id);
-        if self.callee.finish(id).is_some() {
+        if self.finish_request(id).is_some() {
             self.assembly.forget(head.id);
             let reason = if head.arg == 2 {
                 CancelReason::Deadline
