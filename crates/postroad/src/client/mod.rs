@@ -6,6 +6,7 @@ mod config;
 mod link;
 mod pipeline;
 mod producer;
+mod prompt;
 
 use std::fmt;
 use std::sync::Arc;

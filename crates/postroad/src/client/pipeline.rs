@@ -1,6 +1,6 @@
 //! Many calls in flight from one task.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::{Call, Failure};
 
 use super::Client;
+use super::prompt::{Prompt, Sending};
 use crate::clock;
 use crate::codec::numbers;
 use crate::context::Context;
@@ -169,16 +170,12 @@ impl Pipeline {
     /// # Errors
     /// If the call cannot be made: then it was not, and no answer follows.
     #[inline]
-    pub async fn call(&mut self, tag: u64, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        let payload = payload.into();
-        if self.since_turn >= BATCH {
-            self.take_turns().await;
-        }
-        match self.make(tag, &payload) {
-            Err(Failure::NotOpen) => self.make_patiently(tag, payload).await,
-            Err(failure) => Err(CallError::from_failure(failure, self.timeout)),
-            Ok(()) => Ok(()),
-        }
+    pub fn call(
+        &mut self,
+        tag: u64,
+        payload: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<(), CallError>> + Send {
+        Sending::new(self, (tag, payload.into()))
     }
 
     /// The same without waiting, for those who must not: without a connection, or if too much is
@@ -244,23 +241,6 @@ impl Pipeline {
         self.links.retain(|link| link.in_flight > 0);
         self.links.push(Link::new(connection));
         true
-    }
-
-    /// Waits for a connection, and for another if that one ends before the call is made.
-    #[cold]
-    async fn make_patiently(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
-        let deadline = (clock::now() + self.timeout).min(self.limit);
-        loop {
-            let connection = self.client.keeper.connected(deadline).await?;
-            match self.make(tag, &payload) {
-                Err(Failure::NotOpen) if clock::now() < deadline => {
-                    self.client.keeper.has_ended(&connection, deadline).await;
-                }
-                Err(Failure::NotOpen) => return Err(self.client.keeper.not_connected()),
-                Err(failure) => return Err(CallError::from_failure(failure, self.timeout)),
-                Ok(()) => return Ok(()),
-            }
-        }
     }
 
     /// Lets the driver write, and waits while too much is unsent.
@@ -343,5 +323,41 @@ impl Pipeline {
         tracing::debug!(
             target: "postroad::call", %endpoint, route = self.route, tag, error, "called"
         );
+    }
+}
+
+impl Prompt for Pipeline {
+    type Item = (u64, Bytes);
+
+    #[inline]
+    fn send_at_once(&mut self, (tag, payload): &(u64, Bytes)) -> Option<Result<(), CallError>> {
+        if self.since_turn >= BATCH {
+            return None;
+        }
+        match self.make(*tag, payload) {
+            Err(Failure::NotOpen) => None,
+            Err(failure) => Some(Err(CallError::from_failure(failure, self.timeout))),
+            Ok(()) => Some(Ok(())),
+        }
+    }
+
+    async fn send_patiently(&mut self, item: (u64, Bytes)) -> Result<(), CallError> {
+        if self.since_turn >= BATCH {
+            self.take_turns().await;
+        }
+        let deadline = (clock::now() + self.timeout).min(self.limit);
+        loop {
+            if let Some(result) = self.send_at_once(&item) {
+                return result;
+            }
+            let connection = self.client.keeper.connected(deadline).await?;
+            if let Some(result) = self.send_at_once(&item) {
+                return result;
+            }
+            if clock::now() >= deadline {
+                return Err(self.client.keeper.not_connected());
+            }
+            self.client.keeper.has_ended(&connection, deadline).await;
+        }
     }
 }

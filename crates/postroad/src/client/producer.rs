@@ -1,5 +1,6 @@
 //! Many one-way messages of one route, as fast as they can be handed over.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use postroad_proto::Time;
 use postroad_proto::session::{Call, Failure};
 
 use super::Client;
+use super::prompt::{Prompt, Sending};
 use crate::clock;
 use crate::codec::numbers;
 use crate::driver::{Connection, Patience};
@@ -125,17 +127,25 @@ impl Producer {
     ///
     /// # Errors
     /// If it cannot be sent. Messages that were queued on a connection that broke may be lost.
-    pub async fn send(&mut self, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        let payload = payload.into();
-        if self.since_turn >= self.batch.min(self.window) {
-            self.take_turns().await;
-        }
-        let len = payload.len() + HEAD_BYTES;
-        let (timeout, limit) = (self.timeout, Time::NEVER);
-        let mut patience = Patience { timeout, limit };
+    #[inline]
+    pub fn send(
+        &mut self,
+        payload: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<(), CallError>> + Send {
+        Sending::new(self, payload.into())
+    }
+
+    /// Queues a message on a connection.
+    #[inline]
+    fn queue(
+        &self,
+        connection: &Connection,
+        payload: &Bytes,
+        patience: Patience,
+    ) -> Result<(), Failure> {
         let mut call = Call {
             route: &self.route,
-            payload: &payload,
+            payload,
             codec: self.codec,
             priority: self.priority,
             deadline: Time::NEVER,
@@ -144,41 +154,15 @@ impl Producer {
             trace: None,
             metadata: &[],
         };
-        let is_hasty = self.linger.is_zero();
-        if let Some(connection) = &self.connection {
-            match connection.queue(&mut call, patience, is_hasty) {
-                Err(Failure::NotOpen) => {}
-                Err(failure) => return Err(CallError::from_failure(failure, timeout)),
-                Ok(()) => {
-                    self.since_turn += len;
-                    self.set_timer();
-                    return Ok(());
-                }
-            }
+        connection.queue(&mut call, patience, self.linger.is_zero())
+    }
+
+    #[inline]
+    fn patience(&self) -> Patience {
+        Patience {
+            timeout: self.timeout,
+            limit: Time::NEVER,
         }
-        let deadline;
-        (patience, deadline) = patience.starting_now();
-        let keeper = &self.client.keeper;
-        let connection = loop {
-            let connection = match keeper.current() {
-                Some(connection) => connection,
-                None => keeper.connected(deadline).await?,
-            };
-            match connection.queue(&mut call, patience, is_hasty) {
-                Err(Failure::NotOpen) if clock::now() < deadline => {
-                    keeper.has_ended(&connection, deadline).await;
-                }
-                Err(Failure::NotOpen) => return Err(keeper.not_connected()),
-                Err(failure) => return Err(CallError::from_failure(failure, timeout)),
-                Ok(()) => break connection,
-            }
-        };
-        self.connection = Some(connection);
-        self.since_turn = len;
-        // A timer that was set for another connection does not serve this one.
-        self.is_timed = Arc::default();
-        self.set_timer();
-        Ok(())
     }
 
     /// Sees that messages which linger leave in time, whether more are sent or not.
@@ -227,5 +211,57 @@ impl Producer {
             self.connection = None;
             Err(self.client.keeper.not_connected())
         }
+    }
+}
+
+impl Prompt for Producer {
+    type Item = Bytes;
+
+    #[inline]
+    fn send_at_once(&mut self, payload: &Bytes) -> Option<Result<(), CallError>> {
+        if self.since_turn >= self.batch.min(self.window) {
+            return None;
+        }
+        let connection = self.connection.as_ref()?;
+        match self.queue(connection, payload, self.patience()) {
+            Err(Failure::NotOpen) => None,
+            Err(failure) => Some(Err(CallError::from_failure(failure, self.timeout))),
+            Ok(()) => {
+                self.since_turn += payload.len() + HEAD_BYTES;
+                self.set_timer();
+                Some(Ok(()))
+            }
+        }
+    }
+
+    async fn send_patiently(&mut self, payload: Bytes) -> Result<(), CallError> {
+        if self.since_turn >= self.batch.min(self.window) {
+            self.take_turns().await;
+            if let Some(result) = self.send_at_once(&payload) {
+                return result;
+            }
+        }
+        let (patience, deadline) = self.patience().starting_now();
+        let keeper = &self.client.keeper;
+        let connection = loop {
+            let connection = match keeper.current() {
+                Some(connection) => connection,
+                None => keeper.connected(deadline).await?,
+            };
+            match self.queue(&connection, &payload, patience) {
+                Err(Failure::NotOpen) if clock::now() < deadline => {
+                    keeper.has_ended(&connection, deadline).await;
+                }
+                Err(Failure::NotOpen) => return Err(keeper.not_connected()),
+                Err(failure) => return Err(CallError::from_failure(failure, self.timeout)),
+                Ok(()) => break connection,
+            }
+        };
+        self.connection = Some(connection);
+        self.since_turn = payload.len() + HEAD_BYTES;
+        // A timer that was set for another connection does not serve this one.
+        self.is_timed = Arc::default();
+        self.set_timer();
+        Ok(())
     }
 }

@@ -1,0 +1,63 @@
+//! Sending that nearly always is done at once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::error::CallError;
+use crate::transport::BoxFuture;
+
+/// Who sends one thing after the other.
+pub(super) trait Prompt: Send {
+    /// What is sent.
+    type Item: Default + Send + Unpin;
+
+    /// Sends without waiting; `None` if it has to wait.
+    fn send_at_once(&mut self, item: &Self::Item) -> Option<Result<(), CallError>>;
+
+    /// Waits for what has to be waited for, and sends.
+    fn send_patiently(
+        &mut self,
+        item: Self::Item,
+    ) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// Sends when it is first polled, if it can. An `async fn` would keep room for all that it may have
+/// to wait for, and that is moved, twice, for every message; here it has its memory elsewhere.
+pub(super) struct Sending<'a, P: Prompt> {
+    sender: Option<&'a mut P>,
+    item: P::Item,
+    patient: Option<BoxFuture<'a, Result<(), CallError>>>,
+}
+
+impl<'a, P: Prompt> Sending<'a, P> {
+    #[inline]
+    pub(super) fn new(sender: &'a mut P, item: P::Item) -> Self {
+        Self {
+            sender: Some(sender),
+            item,
+            patient: None,
+        }
+    }
+}
+
+impl<P: Prompt> Future for Sending<'_, P> {
+    type Output = Result<(), CallError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(sender) = this.sender.take() {
+            if let Some(result) = sender.send_at_once(&this.item) {
+                return Poll::Ready(result);
+            }
+            let item = std::mem::take(&mut this.item);
+            this.patient = Some(Box::pin(sender.send_patiently(item)));
+        }
+        match &mut this.patient {
+            Some(patient) => patient.as_mut().poll(cx),
+            // It was ready before.
+            None => Poll::Pending,
+        }
+    }
+}
