@@ -11,7 +11,7 @@ use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::{Call, Failure};
 
 use super::Client;
-use super::prompt::{Prompt, Sending};
+use super::prompt::{Prompt, Sending, Unsent};
 use crate::clock;
 use crate::codec::numbers;
 use crate::context::Context;
@@ -330,15 +330,12 @@ impl Prompt for Pipeline {
     type Item = (u64, Bytes);
 
     #[inline]
-    fn send_at_once(&mut self, (tag, payload): &(u64, Bytes)) -> Option<Result<(), CallError>> {
+    fn send_at_once(&mut self, (tag, payload): &(u64, Bytes)) -> Result<(), Unsent> {
         if self.since_turn >= BATCH {
-            return None;
+            return Err(Unsent::MustWait);
         }
-        match self.make(*tag, payload) {
-            Err(Failure::NotOpen) => None,
-            Err(failure) => Some(Err(CallError::from_failure(failure, self.timeout))),
-            Ok(()) => Some(Ok(())),
-        }
+        self.make(*tag, payload)
+            .map_err(|failure| Unsent::of(failure, self.timeout))
     }
 
     async fn send_patiently(&mut self, item: (u64, Bytes)) -> Result<(), CallError> {
@@ -346,18 +343,21 @@ impl Prompt for Pipeline {
             self.take_turns().await;
         }
         let deadline = (clock::now() + self.timeout).min(self.limit);
+        let mut connection = None;
         loop {
-            if let Some(result) = self.send_at_once(&item) {
-                return result;
+            match self.send_at_once(&item) {
+                Ok(()) => return Ok(()),
+                Err(Unsent::Failed(error)) => return Err(*error),
+                Err(Unsent::MustWait) => {}
             }
-            let connection = self.client.keeper.connected(deadline).await?;
-            if let Some(result) = self.send_at_once(&item) {
-                return result;
+            let keeper = &self.client.keeper;
+            if let Some(ended) = &connection {
+                if clock::now() >= deadline {
+                    return Err(keeper.not_connected());
+                }
+                keeper.has_ended(ended, deadline).await;
             }
-            if clock::now() >= deadline {
-                return Err(self.client.keeper.not_connected());
-            }
-            self.client.keeper.has_ended(&connection, deadline).await;
+            connection = Some(keeper.connected(deadline).await?);
         }
     }
 }

@@ -10,7 +10,7 @@ use postroad_proto::Time;
 use postroad_proto::session::{Call, Failure};
 
 use super::Client;
-use super::prompt::{Prompt, Sending};
+use super::prompt::{Prompt, Sending, Unsent};
 use crate::clock;
 use crate::codec::numbers;
 use crate::driver::{Connection, Patience};
@@ -218,27 +218,25 @@ impl Prompt for Producer {
     type Item = Bytes;
 
     #[inline]
-    fn send_at_once(&mut self, payload: &Bytes) -> Option<Result<(), CallError>> {
+    fn send_at_once(&mut self, payload: &Bytes) -> Result<(), Unsent> {
         if self.since_turn >= self.batch.min(self.window) {
-            return None;
+            return Err(Unsent::MustWait);
         }
-        let connection = self.connection.as_ref()?;
-        match self.queue(connection, payload, self.patience()) {
-            Err(Failure::NotOpen) => None,
-            Err(failure) => Some(Err(CallError::from_failure(failure, self.timeout))),
-            Ok(()) => {
-                self.since_turn += payload.len() + HEAD_BYTES;
-                self.set_timer();
-                Some(Ok(()))
-            }
-        }
+        let connection = self.connection.as_ref().ok_or(Unsent::MustWait)?;
+        self.queue(connection, payload, self.patience())
+            .map_err(|failure| Unsent::of(failure, self.timeout))?;
+        self.since_turn += payload.len() + HEAD_BYTES;
+        self.set_timer();
+        Ok(())
     }
 
     async fn send_patiently(&mut self, payload: Bytes) -> Result<(), CallError> {
         if self.since_turn >= self.batch.min(self.window) {
             self.take_turns().await;
-            if let Some(result) = self.send_at_once(&payload) {
-                return result;
+            match self.send_at_once(&payload) {
+                Ok(()) => return Ok(()),
+                Err(Unsent::Failed(error)) => return Err(*error),
+                Err(Unsent::MustWait) => {}
             }
         }
         let (patience, deadline) = self.patience().starting_now();

@@ -3,6 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use postroad_proto::session::Failure;
 
 use crate::error::CallError;
 use crate::transport::BoxFuture;
@@ -12,14 +15,31 @@ pub(super) trait Prompt: Send {
     /// What is sent.
     type Item: Default + Send + Unpin;
 
-    /// Sends without waiting; `None` if it has to wait.
-    fn send_at_once(&mut self, item: &Self::Item) -> Option<Result<(), CallError>>;
+    /// Sends without waiting, unless it has to.
+    fn send_at_once(&mut self, item: &Self::Item) -> Result<(), Unsent>;
 
     /// Waits for what has to be waited for, and sends.
     fn send_patiently(
         &mut self,
         item: Self::Item,
     ) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// Why nothing was sent: one that travels in a register.
+pub(super) enum Unsent {
+    /// It has to wait.
+    MustWait,
+    Failed(Box<CallError>),
+}
+
+impl Unsent {
+    #[cold]
+    pub(super) fn of(failure: Failure, timeout: Duration) -> Self {
+        match failure {
+            Failure::NotOpen => Self::MustWait,
+            failure => Self::Failed(Box::new(CallError::from_failure(failure, timeout))),
+        }
+    }
 }
 
 /// Sends when it is first polled, if it can. An `async fn` would keep room for all that it may have
@@ -48,8 +68,10 @@ impl<P: Prompt> Future for Sending<'_, P> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Some(sender) = this.sender.take() {
-            if let Some(result) = sender.send_at_once(&this.item) {
-                return Poll::Ready(result);
+            match sender.send_at_once(&this.item) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(Unsent::Failed(error)) => return Poll::Ready(Err(*error)),
+                Err(Unsent::MustWait) => {}
             }
             let item = std::mem::take(&mut this.item);
             this.patient = Some(Box::pin(sender.send_patiently(item)));
