@@ -585,7 +585,7 @@ fn metadata_and_trace_arrive_and_errors_bring_the_chain_and_the_trace_back() {
     let deadline = pair.now + SECOND;
     let payload = Bytes::new();
     let call = postroad_proto::session::Call {
-        trace: Some(trace),
+        trace: Some(&trace),
         metadata: &metadata,
         ..call("echo", &payload, deadline)
     };

@@ -63,14 +63,14 @@ where
         let slot = self.spare.get_or_insert_with(|| Box::pin(None));
         slot.as_mut().set(Some((self.make)(request)));
         let mut cx = Context::from_waker(Waker::noop());
-        let started = match poll_slot(slot, &mut cx) {
+        let error = match poll_slot(slot, &mut cx) {
             Poll::Ready(Ok(reply)) => {
                 if let Some(id) = id {
                     answers.reply(id, reply);
                 }
-                Started::Done
+                None
             }
-            Poll::Ready(Err(error)) => Started::Failed(error),
+            Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => {
                 let Some(mut slot) = self.spare.take() else {
                     return Started::Done;
@@ -79,7 +79,7 @@ where
             }
         };
         slot.as_mut().set(None);
-        started
+        error.map_or(Started::Done, Started::Failed)
     }
 }
 

@@ -259,7 +259,7 @@ pub struct Call<'a> {
     /// Nobody may send it again.
     pub no_retry: bool,
     /// The trace it belongs to.
-    pub trace: Option<Trace>,
+    pub trace: Option<&'a Trace>,
     /// Keys and values.
     pub metadata: &'a [(String, Bytes)],
 }

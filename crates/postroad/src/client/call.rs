@@ -196,7 +196,8 @@ impl<'a> CallBuilder<'a> {
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
         let context = Context::current();
         let patience = self.patience(context.as_ref());
-        let mut call = self.spec(codec, &payload, context.as_ref());
+        let trace = self.trace_of(context.as_ref());
+        let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
         // Whoever sends without end must not keep the driver from writing.
         tokio::task::coop::consume_budget().await;
         if let Some(connection) = self.client.keeper.current() {
@@ -245,18 +246,30 @@ impl<'a> CallBuilder<'a> {
         Patience { timeout, limit }
     }
 
+    /// The call's span; on its own memory, because few have one.
+    #[inline]
+    fn trace_of(&self, context: Option<&Context>) -> Option<Box<Trace>> {
+        let own = self
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.trace.as_ref());
+        match own.or_else(|| context?.trace.as_ref()) {
+            Some(trace) => Some(Box::new(trace::child_of(*trace))),
+            // A trace costs bytes on the wire: it begins where somebody looks.
+            None => trace::is_watched().then(|| Box::new(trace::new())),
+        }
+    }
+
     /// The call as the session takes it; its deadline is set when it is made.
     #[inline]
-    fn spec<'b>(&'b self, codec: u8, payload: &'b Bytes, context: Option<&Context>) -> Call<'b> {
-        let (mut trace, mut metadata) = (None, [].as_slice());
-        if let Some(extras) = &self.extras {
-            (trace, metadata) = (extras.trace, &extras.metadata);
-        }
-        let trace = trace.or_else(|| context.and_then(|context| context.trace));
-        // A trace costs bytes on the wire: it begins where somebody looks.
-        let trace = trace
-            .map(trace::child_of)
-            .or_else(|| trace::is_watched().then(trace::new));
+    fn spec<'b>(
+        &'b self,
+        codec: u8,
+        payload: &'b Bytes,
+        context: Option<&Context>,
+        trace: Option<&'b Trace>,
+    ) -> Call<'b> {
+        let extras = self.extras.as_ref();
         Call {
             route: self.route,
             payload,
@@ -269,7 +282,7 @@ impl<'a> CallBuilder<'a> {
             attempt: self.attempt,
             no_retry: self.no_retry,
             trace,
-            metadata,
+            metadata: extras.map_or(&[], |extras| &extras.metadata),
         }
     }
 
@@ -287,7 +300,8 @@ impl<'a> CallBuilder<'a> {
     async fn run_patiently(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
         let context = Context::current();
         let (patience, deadline) = self.patience(context.as_ref()).starting_now();
-        let mut call = self.spec(codec, &payload, context.as_ref());
+        let trace = self.trace_of(context.as_ref());
+        let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
         loop {
             let connection = self.client.keeper.connected(deadline).await?;
             let make = |cx: &mut TaskContext<'_>| {
@@ -308,7 +322,7 @@ impl<'a> CallBuilder<'a> {
                 Err(Failure::NotOpen) if clock::now() < deadline => {
                     self.client.keeper.has_ended(&connection, deadline).await;
                 }
-                result => return self.finish(call.trace, result, patience.timeout),
+                result => return self.finish(trace.as_deref(), result, patience.timeout),
             }
         }
     }
@@ -316,7 +330,7 @@ impl<'a> CallBuilder<'a> {
     #[inline]
     fn finish(
         &self,
-        trace: Option<Trace>,
+        trace: Option<&Trace>,
         result: Result<Reply, Failure>,
         timeout: Duration,
     ) -> Result<Reply, CallError> {
@@ -328,7 +342,7 @@ impl<'a> CallBuilder<'a> {
     }
 
     #[cold]
-    fn observe(&self, trace: Option<Trace>, error: Option<&CallError>) {
+    fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
         let trace = trace.map(tracing::field::display);
         let error = error.map(tracing::field::display);
         let endpoint = self.client.endpoint();
@@ -365,20 +379,22 @@ impl Calling<'_> {
     fn begin(&mut self, waker: &Waker) -> Result<(), Option<CallError>> {
         let context = Context::current();
         let patience = self.builder.patience(context.as_ref());
+        let trace = self.builder.trace_of(context.as_ref());
+        let (codec, payload) = (self.codec, &self.payload);
         let mut call = self
             .builder
-            .spec(self.codec, &self.payload, context.as_ref());
+            .spec(codec, payload, context.as_ref(), trace.as_deref());
         let connection = self.builder.client.keeper.current().ok_or(None)?;
         match Answering::begin(connection, &mut call, patience, waker) {
             Ok(answering) => {
-                self.stage = Stage::Sent(answering, patience.timeout, call.trace.map(Box::new));
+                self.stage = Stage::Sent(answering, patience.timeout, trace);
                 Ok(())
             }
             Err(Failure::NotOpen) => Err(None),
             Err(failure) => {
                 let ended = self
                     .builder
-                    .finish(call.trace, Err(failure), patience.timeout);
+                    .finish(trace.as_deref(), Err(failure), patience.timeout);
                 Err(ended.err())
             }
         }
@@ -408,8 +424,7 @@ impl Future for Calling<'_> {
         let result = match &mut this.stage {
             Stage::Sent(answering, timeout, trace) => {
                 let result = ready!(Pin::new(answering).poll(cx));
-                let trace = trace.take().map(|trace| *trace);
-                this.builder.finish(trace, result, *timeout)
+                this.builder.finish(trace.as_deref(), result, *timeout)
             }
             Stage::Patient(patient) => ready!(patient.as_mut().poll(cx)),
             Stage::New | Stage::Over => Err(this.builder.client.keeper.not_connected()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
+use postroad_proto::error::Trace;
 use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::{Call, Failure};
 
@@ -54,7 +55,8 @@ pub struct Pipeline {
     codec: u8,
     timeout: Duration,
     limit: Time,
-    context: Option<Context>,
+    /// The trace of the handler that has made it.
+    parent: Option<Trace>,
     /// The connections that calls are in flight on; the last takes new ones.
     links: Vec<Link>,
     /// Answers that were taken off a connection, and nobody has asked for yet.
@@ -108,9 +110,9 @@ impl Pipeline {
             codec: numbers::RAW,
             timeout: client.keeper.config.timeout,
             limit: context.map_or(Time::NEVER, |context| context.deadline),
-            context,
+            parent: context.and_then(|context| context.trace),
             links: Vec::new(),
-            arrivals: Arrivals::new(),
+            arrivals: Arrivals::default(),
             in_flight: 0,
             since_turn: 0,
             client,
@@ -209,8 +211,10 @@ impl Pipeline {
         if limit != Time::NEVER {
             timeout = timeout.min(limit.since(clock::now()));
         }
-        let parent = self.context.and_then(|context| context.trace);
-        let trace = parent.map(trace::child_of);
+        let trace = match &self.parent {
+            Some(parent) => Some(Box::new(trace::child_of(*parent))),
+            None => trace::is_watched().then(|| Box::new(trace::new())),
+        };
         let mut call = Call {
             route: &self.route,
             payload,
@@ -219,7 +223,7 @@ impl Pipeline {
             deadline: Time::NEVER,
             attempt: 0,
             no_retry: false,
-            trace: trace.or_else(|| trace::is_watched().then(trace::new)),
+            trace: trace.as_deref(),
             metadata: &[],
         };
         link.call(&mut call, Patience { timeout, limit }, tag)?;
@@ -279,12 +283,8 @@ impl Pipeline {
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {
         loop {
-            if let Some((tag, answer)) = self.arrivals.pop_front() {
+            if let Some((tag, answer)) = self.arrivals.take() {
                 self.in_flight -= 1;
-                let answer = match answer {
-                    Ok(reply) => Ok(reply.payload),
-                    Err(error) => Err(*error),
-                };
                 if trace::is_watched() {
                     self.observe(tag, answer.as_ref().err());
                 }

@@ -24,10 +24,14 @@ impl Answers {
         self.list.is_empty()
     }
 
-    /// Takes all of them; there is room again.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = (CallId, Answered)> {
+    /// Looks at all of them where they lie, and forgets them; there is room again.
+    #[inline]
+    pub(super) fn drain(&mut self, mut each: impl FnMut(CallId, Result<&Reply, &Error>)) {
+        for (id, answer) in &self.list {
+            each(*id, answer.as_ref());
+        }
+        self.list.clear();
         self.bytes = 0;
-        self.list.drain(..)
     }
 
     /// Before more are made, it is asked whether they find room.

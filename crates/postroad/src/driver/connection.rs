@@ -511,10 +511,11 @@ impl Connection {
         };
         let mut inner = self.lock();
         (inner.is_woken, inner.is_complete) = (false, false);
-        for (id, answer) in answers.drain() {
-            let answer = answer.as_ref().map_err(Error::body);
-            inner.session.respond_with(now, id, answer);
-        }
+        answers.drain(|id, answer| {
+            inner
+                .session
+                .respond_with(now, id, answer.map_err(Error::body));
+        });
         let mut inner = self.flush(inner, now, Some(cx));
         if self.writer.buffers() && !inner.blocked {
             drop(inner);

@@ -1,17 +1,54 @@
 //! Who waits for which call: reused entries, the waker inside, no channel a call.
 
-use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use postroad_proto::session::{CallId, Failure, Reply};
 
 use crate::error::CallError;
 
 /// The answer to a call, or why there is none.
 pub(crate) type Answer = Result<Reply, Box<Failure>>;
-/// The answers to a pipeline's calls, with their tags, in the order in which they came.
-pub(crate) type Arrivals = VecDeque<(u64, Result<Reply, Box<CallError>>)>;
+
+/// The answers to a pipeline's calls, with their tags, in the order in which they came. They are
+/// taken where they lie: what is moved right after it was stored has to wait.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    list: Vec<(u64, Result<Bytes, Box<CallError>>)>,
+    taken: usize,
+}
+
+impl Arrivals {
+    pub(crate) fn len(&self) -> usize {
+        self.list.len() - self.taken
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
+        let (tag, answer) = self.list.get_mut(self.taken)?;
+        self.taken += 1;
+        let nothing = Ok(Bytes::new());
+        Some(match answer {
+            Ok(payload) => (*tag, Ok(std::mem::take(payload))),
+            Err(_) => (
+                *tag,
+                std::mem::replace(answer, nothing).map_err(|error| *error),
+            ),
+        })
+    }
+
+    /// Exchanges what has come for a list that was taken whole, if any has.
+    fn hand_over(&mut self, into: &mut Self) -> bool {
+        if self.list.is_empty() {
+            return false;
+        }
+        into.list.clear();
+        into.taken = 0;
+        std::mem::swap(self, into);
+        true
+    }
+}
 
 #[derive(Debug)]
 enum Entry {
@@ -102,8 +139,11 @@ impl Waiters {
                 self.free.push(key);
                 let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
                 let failed = |failure: Box<_>| CallError::from_failure(*failure, timeout);
-                let answer = answer.map_err(|failure| Box::new(failed(failure)));
-                pipe.arrivals.push_back((tag, answer));
+                let answer = match answer {
+                    Ok(reply) => Ok(reply.payload),
+                    Err(failure) => Err(Box::new(failed(failure))),
+                };
+                pipe.arrivals.list.push((tag, answer));
                 pipe.waker.take()
             }
             _ => None,
@@ -141,8 +181,7 @@ impl Waiters {
         let Some(Some(pipe)) = self.pipes.get_mut(pipe.0 as usize) else {
             return Poll::Pending;
         };
-        if !pipe.arrivals.is_empty() {
-            std::mem::swap(&mut pipe.arrivals, into);
+        if pipe.arrivals.hand_over(into) {
             return Poll::Ready(());
         }
         match &mut pipe.waker {

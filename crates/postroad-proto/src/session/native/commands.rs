@@ -104,7 +104,7 @@ impl Native {
         if route == 0 {
             put_part(&mut parts, PartTag::RouteName as u8, call.route.as_bytes());
         }
-        if let Some(trace) = &call.trace {
+        if let Some(trace) = call.trace {
             put_trace(&mut parts, trace);
         }
         for (key, value) in call.metadata {
