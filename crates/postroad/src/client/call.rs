@@ -13,11 +13,12 @@ use postroad_proto::session::{Call, Failure, Reply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::prompt::Unsent;
 use super::{Client, DefaultCodec, encode, to_json};
 use crate::clock;
 use crate::codec::{Codec, json, msgpack, numbers};
 use crate::context::Context;
-use crate::driver::{Connection, Patience, WaiterKey};
+use crate::driver::{Answer, Connection, Patience, WaiterKey};
 use crate::error::{CallError, CodecError};
 use crate::trace;
 
@@ -315,11 +316,11 @@ impl<'a> CallBuilder<'a> {
             };
             let result = match poll_fn(make).await {
                 Ok(answering) => answering.await,
-                Err(failure) => Err(failure),
+                Err(failure) => Err(Box::new(failure)),
             };
             match result {
                 // The connection ended between finding it and calling: nothing was sent.
-                Err(Failure::NotOpen) if clock::now() < deadline => {
+                Err(failure) if *failure == Failure::NotOpen && clock::now() < deadline => {
                     self.client.keeper.has_ended(&connection, deadline).await;
                 }
                 result => return self.finish(trace.as_deref(), result, patience.timeout),
@@ -331,14 +332,27 @@ impl<'a> CallBuilder<'a> {
     fn finish(
         &self,
         trace: Option<&Trace>,
-        result: Result<Reply, Failure>,
+        answer: Answer,
         timeout: Duration,
     ) -> Result<Reply, CallError> {
-        let result = result.map_err(|failure| self.failed(failure, timeout));
-        if trace::is_watched() {
-            self.observe(trace, result.as_ref().err());
+        match answer {
+            Ok(reply) => {
+                if trace::is_watched() {
+                    self.observe(trace, None);
+                }
+                Ok(reply)
+            }
+            Err(failure) => Err(self.fail(trace, *failure, timeout)),
         }
-        result
+    }
+
+    #[cold]
+    fn fail(&self, trace: Option<&Trace>, failure: Failure, timeout: Duration) -> CallError {
+        let error = self.failed(failure, timeout);
+        if trace::is_watched() {
+            self.observe(trace, Some(&error));
+        }
+        error
     }
 
     #[cold]
@@ -376,7 +390,7 @@ struct Calling<'a> {
 impl Calling<'_> {
     /// Sends the call where there is a connection, which nearly always there is.
     #[inline]
-    fn begin(&mut self, waker: &Waker) -> Result<(), Option<CallError>> {
+    fn begin(&mut self, waker: &Waker) -> Result<(), Unsent> {
         let context = Context::current();
         let patience = self.builder.patience(context.as_ref());
         let trace = self.builder.trace_of(context.as_ref());
@@ -384,18 +398,18 @@ impl Calling<'_> {
         let mut call = self
             .builder
             .spec(codec, payload, context.as_ref(), trace.as_deref());
-        let connection = self.builder.client.keeper.current().ok_or(None)?;
+        let connection = self.builder.client.keeper.current();
+        let connection = connection.ok_or(Unsent::MustWait)?;
         match Answering::begin(connection, &mut call, patience, waker) {
             Ok(answering) => {
                 self.stage = Stage::Sent(answering, patience.timeout, trace);
                 Ok(())
             }
-            Err(Failure::NotOpen) => Err(None),
+            Err(Failure::NotOpen) => Err(Unsent::MustWait),
             Err(failure) => {
-                let ended = self
-                    .builder
-                    .finish(trace.as_deref(), Err(failure), patience.timeout);
-                Err(ended.err())
+                let builder = &self.builder;
+                let error = builder.fail(trace.as_deref(), failure, patience.timeout);
+                Err(Unsent::Failed(Box::new(error)))
             }
         }
     }
@@ -410,11 +424,11 @@ impl Future for Calling<'_> {
         if let Stage::New = this.stage {
             match this.begin(cx.waker()) {
                 Ok(()) => return Poll::Pending,
-                Err(Some(error)) => {
+                Err(Unsent::Failed(error)) => {
                     this.stage = Stage::Over;
-                    return Poll::Ready(Err(error));
+                    return Poll::Ready(Err(*error));
                 }
-                Err(None) => {
+                Err(Unsent::MustWait) => {
                     let (builder, payload) = (this.builder.clone(), this.payload.clone());
                     let patient = builder.run_patiently(this.codec, payload);
                     this.stage = Stage::Patient(Box::pin(patient));
@@ -475,16 +489,16 @@ impl Answering {
 }
 
 impl Future for Answering {
-    type Output = Result<Reply, Failure>;
+    type Output = Answer;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Answer> {
         let Some(key) = self.key else {
-            return Poll::Ready(Err(Failure::NotOpen));
+            return Poll::Ready(Err(Box::new(Failure::NotOpen)));
         };
         let answer = ready!(self.connection.poll_answer(key, cx.waker()));
         self.key = None;
-        Poll::Ready(answer.map_err(|failure| *failure))
+        Poll::Ready(answer)
     }
 }
 

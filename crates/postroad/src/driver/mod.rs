@@ -35,7 +35,7 @@ use connection::Status;
 pub(crate) use connection::{Answered, Connection, Link, Patience, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
-pub(crate) use waiters::{Arrivals, PipeKey, WaiterKey};
+pub(crate) use waiters::{Answer, Arrivals, PipeKey, WaiterKey};
 
 /// Bytes of a thread's read buffer.
 const READ_BYTES: usize = 64 * 1024;
