@@ -20,7 +20,14 @@ const HEADER: &str = "\
 # scenario  in flight  instructions  allocations  system calls
 ";
 /// What is counted, and with how many in flight.
-const SCENARIOS: [(&str, u32); 4] = [("call", 1), ("call", 64), ("call", 1000), ("send", 1)];
+const SCENARIOS: [(&str, u32); 6] = [
+    ("call", 1),
+    ("call", 64),
+    ("call", 1000),
+    ("pipeline", 64),
+    ("pipeline", 1000),
+    ("send", 1),
+];
 /// Messages of the shorter run; the longer one has twice as many.
 const MESSAGES: u32 = 20_000;
 /// How much more than written is let through: a part of the instructions, and absolute numbers of

@@ -28,26 +28,31 @@ pub(crate) fn now() -> Time {
 /// ahead; for the others the clock itself is asked.
 pub(crate) struct Watch {
     made: Time,
-    coarse: Time,
+    /// The coarse clock when it was asked first.
+    coarse: Option<Time>,
 }
 
 /// Much more than a tick of any kernel, nanoseconds: on a virtual machine ticks may be late.
 const TICK: u64 = 100_000_000;
 
 impl Watch {
-    pub(crate) fn new() -> Self {
-        // The coarse clock first: what passes between the two readings counts.
-        let coarse = coarse();
-        Self {
-            made: now(),
-            coarse,
-        }
+    /// From a reading of the clock that was made just now.
+    pub(crate) fn new(now: Time) -> Self {
+        let (made, coarse) = (now, None);
+        Self { made, coarse }
     }
 
     #[inline]
-    pub(crate) fn has_passed(&self, deadline: Time) -> bool {
-        let elapsed = coarse().0.saturating_sub(self.coarse.0);
-        deadline.0 <= self.made.0 + elapsed + TICK && deadline <= now()
+    pub(crate) fn has_passed(&mut self, deadline: Time) -> bool {
+        let elapsed = match self.coarse {
+            Some(first) => coarse().0.saturating_sub(first.0),
+            // One request is asked about at once.
+            None => {
+                self.coarse = Some(coarse());
+                0
+            }
+        };
+        deadline.0 <= self.made.0.saturating_add(elapsed + TICK) && deadline <= now()
     }
 }
 
@@ -73,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_watch_knows_which_deadlines_have_passed_near_and_far() {
-        let watch = Watch::new();
+        let mut watch = Watch::new(now());
         for near in [0, 1_000_000, TICK] {
             assert!(!watch.has_passed(Time(now().0 + near + TICK)));
             assert!(watch.has_passed(Time(now().0 - near)));

@@ -27,6 +27,8 @@ type Goal = (&'static str, &'static str, Metric, Reference, Asked);
 
 const CT: &str = "postroad ct";
 const MT: &str = "postroad mt";
+/// One task with all calls of a connection.
+const PIPELINE: &str = "postroad pipeline ct";
 /// The preset for those who send much: what it costs stands in docs/performance.md.
 const THROUGHPUT: &str = "postroad throughput";
 const ECHO: Reference = Rows(&["tokio echo mt"]);
@@ -52,7 +54,21 @@ const GOALS: &[Goal] = &[
         Rows(&["redis ping"]),
         AtMost(0.257),
     ),
+    (
+        "T 1x64",
+        PIPELINE,
+        Metric::Cpu,
+        Rows(&["redis pipe"]),
+        AtMost(0.257),
+    ),
     ("T 1x64", MT, Metric::Cpu, Rows(&[CT]), AtMost(1.3)),
+    (
+        "T 1x64",
+        "postroad pipeline mt",
+        Metric::Cpu,
+        Rows(&[PIPELINE]),
+        AtMost(1.3),
+    ),
     (
         "T 1x64",
         CT,
@@ -63,6 +79,13 @@ const GOALS: &[Goal] = &[
     (
         "T 1x1024",
         CT,
+        Metric::Rate,
+        Rows(&["tarpc ct"]),
+        AtLeast(8.0),
+    ),
+    (
+        "T 1x1024",
+        PIPELINE,
         Metric::Rate,
         Rows(&["tarpc ct"]),
         AtLeast(8.0),

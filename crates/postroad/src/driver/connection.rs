@@ -63,8 +63,15 @@ pub(crate) trait Service: Send {
     fn rest(&mut self);
 
     /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
-    /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later.
-    fn start(&mut self, connection: &Arc<Connection>, arrived: &mut Arrived, answers: &mut Answers);
+    /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later. It
+    /// is `now` as far as the driver knows, who has just looked.
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        now: Time,
+        arrived: &mut Arrived,
+        answers: &mut Answers,
+    );
 }
 
 /// Bytes of the largest buffer that a thread keeps to write from.

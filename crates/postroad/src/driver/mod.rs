@@ -210,6 +210,8 @@ impl ConnectionDriver {
             if !self.status.has_room {
                 return Progress::Paused;
             }
+            // Those before them may have taken long.
+            lists.now = clock::now();
             self.start_arrived(lists);
             return Progress::Read;
         }
@@ -292,7 +294,7 @@ impl ConnectionDriver {
         let arrived = &mut lists.batch.arrived;
         match &mut self.service {
             Some(service) if self.status.has_room && !arrived.is_empty() => {
-                service.start(&self.connection, arrived, &mut lists.answers);
+                service.start(&self.connection, lists.now, arrived, &mut lists.answers);
             }
             Some(_) => {}
             None => arrived.clear(),

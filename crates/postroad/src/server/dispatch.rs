@@ -322,6 +322,7 @@ impl Service for Dispatcher {
     fn start(
         &mut self,
         connection: &Arc<Connection>,
+        now: Time,
         arrived: &mut Arrived,
         answers: &mut Answers,
     ) {
@@ -331,7 +332,7 @@ impl Service for Dispatcher {
             connection,
             arrived,
             answers,
-            watch: Watch::new(),
+            watch: Watch::new(now),
             started: 0,
         };
         // One guard serves all of them; after a panic the next begins with the request behind.
