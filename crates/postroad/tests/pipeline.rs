@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use postroad::{Bytes, CallError, Client, Context, Router, RunningServer, Server, ServerConfig};
+use postroad::{
+    Bytes, CallError, Client, ClientConfig, Context, Router, RunningServer, Server, ServerConfig,
+};
 use tokio::sync::{Notify, mpsc};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
@@ -135,13 +137,13 @@ async fn deadlines_are_each_calls_own() -> Tested {
 
 #[tokio::test]
 async fn dropping_a_pipeline_stops_its_handlers_and_no_others() -> Tested {
-    struct Gone(mpsc::UnboundedSender<()>);
+    struct Gone(mpsc::Sender<()>);
     impl Drop for Gone {
         fn drop(&mut self) {
-            let _ = self.0.send(());
+            let _ = self.0.try_send(());
         }
     }
-    let (sender, mut gone) = mpsc::unbounded_channel();
+    let (sender, mut gone) = mpsc::channel(16);
     let (started, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (count, wait) = (Arc::clone(&started), Arc::clone(&go));
     let work = move || {
@@ -242,6 +244,134 @@ async fn too_many_calls_are_refused_and_those_in_flight_go_on() -> Tested {
     }
     pipeline.call(4, "").await?;
     assert_eq!(pipeline.next().await.map(|(tag, _)| tag), Some(4));
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let mut config = ClientConfig::default();
+    config.limits.max_calls = 10;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let client = Client::connect_with(url.parse()?, config).await?;
+    let mut pipeline = client.pipeline("echo");
+    for tag in 0..10 {
+        pipeline.call(tag, "").await?;
+    }
+    // Answered or not: they were not taken.
+    for taken in 0..10 {
+        let refused = pipeline.call(10, "").await;
+        let Err(CallError::Busy(text)) = refused else {
+            return Err(format!("{refused:?}").into());
+        };
+        assert!(text.starts_with("10 calls"), "{text}");
+        assert!(pipeline.next().await.is_some());
+        pipeline.call(20 + taken, "").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_connection_is_charged_to_the_call() -> Tested {
+    let never = async || std::future::pending::<()>().await;
+    let url = "mem://pipeline-late";
+    let config = ClientConfig {
+        max_wait: Duration::from_secs(60),
+        ..ClientConfig::default()
+    };
+    let client = Client::new(url.parse()?, config)?;
+    let late = client.clone();
+    let serving = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(6)).await; // tidy: paused clock
+        let server = serve(url, Router::new().route("never", never)).await;
+        late.try_now();
+        server.map_err(|error| error.to_string())
+    });
+    let begin = tokio::time::Instant::now();
+    let mut pipeline = client.pipeline("never").timeout(Duration::from_secs(10));
+    pipeline.call(0, "").await?;
+    assert!(
+        begin.elapsed() >= Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+    let (_, answer) = pipeline.next().await.ok_or("an answer is missing")?;
+    assert!(
+        matches!(answer, Err(CallError::Deadline { .. })),
+        "{answer:?}"
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        begin.elapsed()
+    );
+    drop(serving.await??);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_became_late_before_it_left_is_not_started() -> Tested {
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&started);
+    let run = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(())
+    };
+    let server = serve("tcp://127.0.0.1:0", Router::new().route("run", run)).await?;
+    let client = connect(&server).await?;
+    client.request("postroad/echo").call_raw("warm").await?;
+    for calls in [1, 30] {
+        let mut pipeline = client.pipeline("run").timeout(Duration::from_millis(20));
+        for tag in 0..calls {
+            pipeline.call(tag, "").await?;
+        }
+        // The thread has something else to do, as it should not have.
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_millis(60) {
+            std::hint::spin_loop();
+        }
+        while let Some((_, answer)) = pipeline.next().await {
+            assert!(
+                matches!(answer, Err(CallError::Deadline { sent: false, .. })),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(started.load(Ordering::Relaxed), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_graceful_restart_fails_no_call() -> Tested {
+    let mut server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let address = server.addresses()[0].clone();
+    let client = connect(&server).await?;
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let calling = tokio::spawn(async move {
+        let mut pipeline = client.pipeline("echo");
+        let mut made = 0_u64;
+        while !*stopped.borrow_and_update() || pipeline.in_flight() > 0 {
+            while !*stopped.borrow() && pipeline.in_flight() < 100 {
+                let made_now = pipeline.call(made, made.to_le_bytes().to_vec()).await;
+                made_now.map_err(|error| format!("call {made}: {error}"))?;
+                made += 1;
+            }
+            if let Some((tag, answer)) = pipeline.next().await {
+                answer.map_err(|error| format!("answer {tag} of {made}: {error}"))?;
+            }
+        }
+        Ok::<_, String>(made)
+    });
+    for _ in 0..10 {
+        let other = Client::connect(&format!("tcp://{address}")).await?;
+        for _ in 0..50 {
+            other.request("echo").call_raw("meanwhile").await?;
+        }
+        server.shutdown().await;
+        server = serve(&format!("tcp://{address}"), echo()).await?;
+    }
+    stop.send_replace(true);
+    assert!(calling.await?? > 0);
     Ok(())
 }
 

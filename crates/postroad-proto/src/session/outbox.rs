@@ -133,10 +133,17 @@ const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
 const SKIPPABLE: u8 = 1 << 7;
 
-type Classes = [Option<Box<Class>>; 8];
+/// What an outbox has once there was something to queue.
+#[derive(Debug, Default)]
+struct Queues {
+    /// By priority; most connections use one or two.
+    classes: [Option<Box<Class>>; 8],
+    /// What leaves when nothing else waits.
+    behind: Vec<u8>,
+}
 
 #[cold]
-fn new_classes() -> Box<Classes> {
+fn new_queues() -> Box<Queues> {
     Box::default()
 }
 
@@ -148,8 +155,7 @@ fn new_class() -> Box<Class> {
 #[derive(Debug)]
 pub(super) struct Outbox {
     control: Vec<u8>,
-    /// By priority, once there was something to queue; most connections use one or two.
-    classes: Option<Box<Classes>>,
+    queues: Option<Box<Queues>>,
     /// Bit p is set if class p may have work; saves looking at eight empty queues.
     busy: u8,
     bytes: usize,
@@ -162,7 +168,7 @@ impl Outbox {
     pub(super) fn new(checksum: bool) -> Self {
         Self {
             control: Vec::new(),
-            classes: None,
+            queues: None,
             busy: 0,
             bytes: 0,
             checksum,
@@ -182,7 +188,7 @@ impl Outbox {
 
     #[inline]
     fn class(&mut self, index: usize) -> Option<&mut Box<Class>> {
-        self.classes.as_mut()?[index].as_mut()
+        self.queues.as_mut()?.classes[index].as_mut()
     }
 
     /// Bytes that wait, fragments not yet cut included.
@@ -193,19 +199,23 @@ impl Outbox {
     /// Whether anything waits.
     #[inline]
     pub(super) fn has_output(&self) -> bool {
-        self.busy != 0 || !self.control.is_empty()
+        self.busy != 0 || !self.control.is_empty() || self.behind_len() > 0
+    }
+
+    fn behind_len(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.behind.len())
     }
 
     /// Keeps no memory while nothing waits. Places of calls in flight mean nothing after that.
     pub(super) fn rest(&mut self) {
-        if self.busy == 0 {
-            self.classes = None;
+        if self.busy == 0 && self.behind_len() == 0 {
+            self.queues = None;
         }
     }
 
     /// Bytes of control that wait: what a peer makes grow by asking.
     pub(super) fn control_len(&self) -> usize {
-        self.control.len()
+        self.control.len() + self.behind_len()
     }
 
     /// A frame that goes before everything else.
@@ -213,6 +223,15 @@ impl Outbox {
         let before = self.control.len();
         put_frame(&mut self.control, head, &[], payload, self.checksum);
         self.bytes += self.control.len() - before;
+    }
+
+    /// A frame that goes behind everything else.
+    #[cold]
+    pub(super) fn push_behind(&mut self, head: Head, payload: &[u8]) {
+        let behind = &mut self.queues.get_or_insert_with(new_queues).behind;
+        let before = behind.len();
+        put_frame(behind, head, &[], payload, self.checksum);
+        self.bytes += behind.len() - before;
     }
 
     /// An opening, which is no frame.
@@ -226,8 +245,8 @@ impl Outbox {
     #[inline]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let (index, chunk) = (head.priority(), self.chunk());
-        let classes = self.classes.get_or_insert_with(new_classes);
-        let class = classes[usize::from(index)].get_or_insert_with(new_class);
+        let queues = self.queues.get_or_insert_with(new_queues);
+        let class = queues.classes[usize::from(index)].get_or_insert_with(new_class);
         self.busy |= 1 << index;
         let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
         let behind = is_message && !class.ordered.is_empty();
@@ -302,7 +321,8 @@ impl Outbox {
 
     /// Forgets the fragments of an answer that nobody waits for any more.
     pub(super) fn forget_answer(&mut self, id: u32) {
-        for class in self.classes.iter_mut().flat_map(|all| &mut **all).flatten() {
+        let queues = self.queues.iter_mut();
+        for class in queues.flat_map(|queues| &mut queues.classes).flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
                 self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
             }
@@ -322,6 +342,13 @@ impl Outbox {
         if self.busy != 0 {
             self.transmit_classes(out, before + self.chunk());
         }
+        if self.busy == 0
+            && let Some(queues) = &mut self.queues
+            && !queues.behind.is_empty()
+        {
+            self.bytes -= queues.behind.len();
+            out.extend_from_slice(&std::mem::take(&mut queues.behind));
+        }
         out.len() > before
     }
 
@@ -329,18 +356,26 @@ impl Outbox {
         let starved = self.starved();
         if let Some(index) = starved {
             self.take(index, out, out.len());
+            // What is urgent waits for this one only.
+            if let Some(most_urgent) = self.busy.checked_ilog2() {
+                self.take(most_urgent as usize, out, out.len());
+            }
         }
+        let mut is_full = false;
         for index in (0..8).rev() {
             if self.busy & 1 << index == 0 {
                 continue;
             }
-            if out.len() >= until {
+            is_full |= out.len() >= until;
+            if is_full {
                 if let Some(class) = self.class(index) {
                     class.passed_over += u32::from(starved != Some(index));
                 }
                 continue;
             }
             while out.len() < until && self.take(index, out, until) {}
+            // What does not fit is not overtaken by what is less urgent.
+            is_full = self.busy & 1 << index != 0;
         }
     }
 
@@ -352,7 +387,6 @@ impl Outbox {
             return false;
         };
         let Some(taken) = class.take(out, until, cut) else {
-            class.passed_over += 1;
             return false;
         };
         class.passed_over = 0;
@@ -371,7 +405,10 @@ impl Outbox {
             return None;
         }
         let passed_over = |index: usize| {
-            let class = self.classes.as_ref().and_then(|all| all[index].as_ref());
+            let class = self
+                .queues
+                .as_ref()
+                .and_then(|all| all.classes[index].as_ref());
             class.map_or(0, |class| class.passed_over)
         };
         (0..8)
@@ -528,6 +565,65 @@ mod tests {
         panic!("class 0 starved");
     }
 
+    /// How many less urgent bytes leave before each of the frames of priority 7, at most.
+    fn worst_wait(outbox: &mut Outbox, urgent: usize) -> usize {
+        let (mut worst, mut since, mut left) = (0, 0, urgent);
+        while left > 0 {
+            for frame in next_frames(outbox) {
+                if frame.head.priority() == 7 {
+                    (worst, since, left) = (worst.max(since), 0, left - 1);
+                } else {
+                    since += frame.body.len() + 16;
+                }
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn a_frame_that_does_not_fit_is_not_overtaken_by_less_urgent_ones_m_026() {
+        let mut outbox = Outbox::new(false);
+        for id in 0..50 {
+            outbox.push(request(7, id), &[], &Bytes::from(vec![0; 12_000]));
+        }
+        for id in 0..10_000 {
+            outbox.push(request(0, 100 + id), &[], &Bytes::from(vec![0; 100]));
+        }
+        assert!(worst_wait(&mut outbox, 50) <= 116, "but for a starved one");
+    }
+
+    #[test]
+    fn an_urgent_frame_waits_for_one_fragment_though_many_classes_starve_m_026() {
+        let mut outbox = Outbox::new(false);
+        for class in 0..7 {
+            for id in 0..40 {
+                outbox.push(
+                    request(class, id),
+                    &[],
+                    &Bytes::from(vec![0; FRAGMENT_BYTES]),
+                );
+            }
+        }
+        for id in 0..200 {
+            outbox.push(request(7, id), &[], &Bytes::from(vec![0; 12_000]));
+        }
+        assert!(worst_wait(&mut outbox, 200) <= FRAGMENT_BYTES + TRANSMIT_EXTRA);
+    }
+
+    #[test]
+    fn what_goes_behind_everything_does() {
+        let mut outbox = Outbox::new(false);
+        outbox.push_behind(Head::new(Kind::Pong), b"");
+        outbox.push(request(0, 1), &[], &Bytes::from(vec![0; 100_000]));
+        outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
+        let mut kinds = Vec::new();
+        while outbox.has_output() {
+            kinds.extend(next_frames(&mut outbox).iter().map(|frame| frame.head.kind));
+        }
+        assert_eq!(kinds.last(), Some(&(Kind::Pong as u8)));
+        assert_eq!((kinds.len(), outbox.len()), (9, 0));
+    }
+
     #[test]
     fn one_way_messages_of_a_priority_keep_their_order_around_a_large_one_m_027() {
         let mut outbox = Outbox::new(false);
@@ -560,7 +656,11 @@ mod tests {
     fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
         let mut outbox = Outbox::new(true);
         let held = |outbox: &Outbox| {
-            let Some(class) = outbox.classes.as_ref().and_then(|all| all[3].as_ref()) else {
+            let Some(class) = outbox
+                .queues
+                .as_ref()
+                .and_then(|all| all.classes[3].as_ref())
+            else {
                 return 0;
             };
             let small = &class.small;
@@ -641,7 +741,7 @@ mod tests {
         outbox.rest();
         assert_eq!(next_frames_of(&mut outbox, true).len(), 1);
         outbox.rest();
-        assert!(outbox.classes.is_none());
+        assert!(outbox.queues.is_none());
     }
 
     #[test]

@@ -20,9 +20,10 @@ use crate::driver::{Arrivals, Connection, Patience, PipeKey};
 use crate::error::CallError;
 use crate::trace;
 
-/// Bytes of calls after which the driver may write before more are made, and unsent bytes over
-/// which [`Pipeline::call`] waits.
+/// Bytes of calls after which the driver may write before more are made.
 const BATCH: usize = 64 * 1024;
+/// Unsent bytes over which [`Pipeline::call`] waits.
+const WINDOW: usize = 256 * 1024;
 
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
@@ -164,13 +165,15 @@ impl Pipeline {
     }
 
     /// Makes a call, whose answer [`Self::next`] gives back with `tag`; tags need not differ. It
-    /// leaves when [`Self::next`] has to wait, or by [`Self::flush`]. Waits if there is no
-    /// connection, or much is unsent.
+    /// leaves when [`Self::next`] has to wait, by [`Self::flush`], or with what others send. Waits
+    /// if there is no connection, or more than 256 KiB are unsent; that is charged to its deadline.
     ///
     /// Cancellation safe: a call whose future was dropped before it was ready was not made.
     ///
     /// # Errors
-    /// If the call cannot be made: then it was not, and no answer follows.
+    /// If the call cannot be made: then it was not, and no answer follows. Also if as many calls are
+    /// in flight as [`Limits::max_calls`](crate::Limits) of the client says, those included whose
+    /// answers were not taken, or of the server.
     #[inline]
     pub fn call(
         &mut self,
@@ -180,37 +183,64 @@ impl Pipeline {
         Sending::new(self, (tag, payload.into()))
     }
 
-    /// The same without waiting, for those who must not: without a connection, or if too much is
-    /// unsent, the call is not made.
+    /// The same without waiting, for those who must not: without a connection, or if more is unsent
+    /// than [`Limits::outbox_max`](crate::Limits) says, the call is not made.
     ///
     /// # Errors
     /// As [`Self::call`].
     #[inline]
     pub fn try_call(&mut self, tag: u64, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        self.make(tag, &payload.into())
-            .map_err(|failure| match failure {
-                Failure::NotOpen => self.client.keeper.not_connected(),
-                failure => CallError::from_failure(failure, self.timeout),
-            })
+        let made = self.make(tag, &payload.into(), self.patience());
+        made.map_err(|unsent| match unsent {
+            Unsent::MustWait => self.client.keeper.not_connected(),
+            Unsent::Failed(error) => *error,
+        })
     }
 
     /// Makes the call on the connection that the last was made on, or on the one that has taken its
     /// place.
     #[inline]
-    fn make(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
-        match self.make_on_last(tag, payload) {
-            Err(Failure::NotOpen) if self.follow() => self.make_on_last(tag, payload),
-            result => result,
+    fn make(&mut self, tag: u64, payload: &Bytes, patience: Patience) -> Result<(), Unsent> {
+        // An answer that nobody takes holds its part of a read buffer.
+        if self.in_flight >= self.client.keeper.config.limits.max_calls {
+            return Err(Unsent::Failed(Box::new(self.full())));
         }
+        let made = match self.make_on_last(tag, payload, patience) {
+            Err(Failure::NotOpen) if self.follow() => self.make_on_last(tag, payload, patience),
+            made => made,
+        };
+        made.map_err(|failure| Unsent::of(failure, patience.timeout))
+    }
+
+    #[cold]
+    fn full(&self) -> CallError {
+        let Self { in_flight, .. } = self;
+        CallError::Busy(format!(
+            "{in_flight} calls are in flight or have answers that were not taken, as many as this \
+             client keeps"
+        ))
+    }
+
+    /// The time that a call has; every wait is charged to it.
+    #[inline]
+    fn patience(&self) -> Patience {
+        let (timeout, limit) = (self.timeout, self.limit);
+        if limit == Time::NEVER {
+            return Patience { timeout, limit };
+        }
+        // A handler's own time may end sooner.
+        let timeout = timeout.min(limit.since(clock::now()));
+        Patience { timeout, limit }
     }
 
     #[inline]
-    fn make_on_last(&mut self, tag: u64, payload: &Bytes) -> Result<(), Failure> {
+    fn make_on_last(
+        &mut self,
+        tag: u64,
+        payload: &Bytes,
+        patience: Patience,
+    ) -> Result<(), Failure> {
         let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
-        let (mut timeout, limit) = (self.timeout, self.limit);
-        if limit != Time::NEVER {
-            timeout = timeout.min(limit.since(clock::now()));
-        }
         let trace = match &self.parent {
             Some(parent) => Some(Box::new(trace::child_of(*parent))),
             None => trace::is_watched().then(|| Box::new(trace::new())),
@@ -226,7 +256,7 @@ impl Pipeline {
             trace: trace.as_deref(),
             metadata: &[],
         };
-        link.call(&mut call, Patience { timeout, limit }, tag)?;
+        link.call(&mut call, patience, tag)?;
         self.in_flight += 1;
         self.since_turn += payload.len() + HEAD_BYTES;
         Ok(())
@@ -252,7 +282,7 @@ impl Pipeline {
         self.flush();
         tokio::task::yield_now().await;
         if let Some(link) = self.links.last() {
-            link.connection.room(BATCH).await;
+            link.connection.room(WINDOW).await;
         }
         // Only now: who gave up waiting has to wait again.
         self.since_turn = 0;
@@ -334,18 +364,22 @@ impl Prompt for Pipeline {
         if self.since_turn >= BATCH {
             return Err(Unsent::MustWait);
         }
-        self.make(*tag, payload)
-            .map_err(|failure| Unsent::of(failure, self.timeout))
+        self.make(*tag, payload, self.patience())
     }
 
-    async fn send_patiently(&mut self, item: (u64, Bytes)) -> Result<(), CallError> {
+    async fn send_patiently(&mut self, (tag, payload): (u64, Bytes)) -> Result<(), CallError> {
+        let (patience, deadline) = self.patience().starting_now();
+        let timeout = patience.timeout;
         if self.since_turn >= BATCH {
-            self.take_turns().await;
+            let turns = tokio::time::timeout_at(clock::instant(deadline), self.take_turns());
+            if turns.await.is_err() {
+                let sent = false;
+                return Err(CallError::Deadline { timeout, sent });
+            }
         }
-        let deadline = (clock::now() + self.timeout).min(self.limit);
         let mut connection = None;
         loop {
-            match self.send_at_once(&item) {
+            match self.make(tag, &payload, patience) {
                 Ok(()) => return Ok(()),
                 Err(Unsent::Failed(error)) => return Err(*error),
                 Err(Unsent::MustWait) => {}

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use postroad_proto::session::Failure;
@@ -76,10 +76,12 @@ impl<P: Prompt> Future for Sending<'_, P> {
             let item = std::mem::take(&mut this.item);
             this.patient = Some(Box::pin(sender.send_patiently(item)));
         }
-        match &mut this.patient {
-            Some(patient) => patient.as_mut().poll(cx),
+        let Some(patient) = &mut this.patient else {
             // It was ready before.
-            None => Poll::Pending,
-        }
+            return Poll::Pending;
+        };
+        let result = ready!(patient.as_mut().poll(cx));
+        this.patient = None;
+        Poll::Ready(result)
     }
 }

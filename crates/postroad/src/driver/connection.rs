@@ -151,10 +151,8 @@ impl Inner {
         self.driver.clone()
     }
 
-    fn is_due_before_armed(&self) -> bool {
-        self.session
-            .poll_timeout()
-            .is_some_and(|due| due < self.armed)
+    fn is_due(&self, now: Time) -> bool {
+        self.session.poll_timeout().is_some_and(|due| due <= now)
     }
 
     /// How things stand; the driver, whose timer rings at `armed`, will arm it for what is due.
@@ -269,7 +267,7 @@ impl Connection {
         let key = inner.waiters().add(id, waker);
         // Those who were answered together will call together.
         let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_crowded;
-        self.push_out(inner, now, is_lone, call.deadline);
+        self.push_out(inner, is_lone, call.deadline);
         Ok(key)
     }
 
@@ -307,9 +305,10 @@ impl Connection {
         let mut inner = self.lock();
         let polled = inner.waiters().poll_pipe(pipe, into, waker);
         if polled.is_pending() && std::mem::take(has_fresh) {
-            let (now, is_lone) = (inner.read_at, inner.session.calls_in_flight() == 1);
+            // What is late by now is for the driver to take back.
+            let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_due(clock::now());
             inner.is_complete = !is_lone;
-            self.push_out(inner, now, is_lone, Time(0));
+            self.push_out(inner, is_lone, Time(0));
         }
         polled
     }
@@ -317,9 +316,10 @@ impl Connection {
     /// Nobody waits for the pipe's answers any more: the server is told.
     pub(crate) fn close_pipe(&self, pipe: PipeKey) {
         let mut inner = self.lock();
-        let calls = inner.waiters().close_pipe(pipe);
+        let (calls, _left) = inner.waiters().close_pipe(pipe);
         if calls.is_empty() {
-            return;
+            // What is left is dropped without the lock: its waker may be the last of a task.
+            return drop(inner);
         }
         let now = clock::now();
         calls
@@ -334,7 +334,7 @@ impl Connection {
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
-        self.push_out(inner, now, false, Time::NEVER);
+        self.push_out(inner, false, Time::NEVER);
         Ok(())
     }
 
@@ -411,13 +411,13 @@ impl Connection {
     /// Sees that what was queued is written: by the caller itself if it is alone, else by the
     /// driver, which also has to know of a deadline before its next wakeup.
     #[inline]
-    fn push_out(&self, mut inner: MutexGuard<'_, Inner>, now: Time, is_lone: bool, deadline: Time) {
+    fn push_out(&self, mut inner: MutexGuard<'_, Inner>, is_lone: bool, deadline: Time) {
         let mut driver = None;
-        if !is_lone || deadline < inner.armed && inner.is_due_before_armed() {
+        if !is_lone || deadline < inner.armed && inner.is_due(inner.armed) {
             driver = inner.wake_driver();
         }
         if is_lone {
-            let mut inner = self.flush(inner, now, None);
+            let mut inner = self.flush(inner, None);
             // What this write kept the driver from, it has to do now.
             let waited =
                 inner.paused || inner.is_awaited || inner.session.is_closed() || inner.wakes;
@@ -436,7 +436,6 @@ impl Connection {
     fn flush<'a>(
         &'a self,
         mut inner: MutexGuard<'a, Inner>,
-        now: Time,
         mut cx: Option<&mut Context<'_>>,
     ) -> MutexGuard<'a, Inner> {
         if inner.writing || inner.write_error.is_some() || inner.blocked && cx.is_none() {
@@ -479,17 +478,12 @@ impl Connection {
                 }
             }
         }
-        // A transport that took something is not stalled, though it is full again. The clock is
-        // read here, because whoever flushes may have read it long ago.
-        let now = match inner.blocked || was_blocked {
-            true => clock::now(),
-            false => now,
-        };
-        if written_any && was_blocked {
-            inner.session.handle_written(now, false);
-        }
         if inner.blocked || was_blocked {
-            let is_blocked = inner.blocked;
+            let (now, is_blocked) = (clock::now(), inner.blocked);
+            // A transport that took something is not stalled, though it is full again.
+            if written_any && was_blocked {
+                inner.session.handle_written(now, false);
+            }
             inner.session.handle_written(now, is_blocked);
         }
         if !out.is_empty() {
@@ -506,24 +500,22 @@ impl Connection {
     pub(super) fn poll_flush(
         &self,
         cx: &mut Context<'_>,
-        now: Time,
         answers: &mut Answers,
         batch: &mut Batch,
         armed: Time,
     ) -> Status {
-        // Answers say how long they took.
-        let now = match answers.is_empty() {
-            true => now,
-            false => clock::now(),
-        };
+        // Answers say how long they took, and what has become late meanwhile is not written.
+        let now = clock::now();
         let mut inner = self.lock();
         (inner.is_woken, inner.is_complete) = (false, false);
         answers.drain(|id, answer| {
-            inner
-                .session
-                .respond_with(now, id, answer.map_err(Error::body));
+            let answer = answer.map_err(Error::body);
+            inner.session.respond_with(now, id, answer);
         });
-        let mut inner = self.flush(inner, now, Some(cx));
+        if inner.is_due(now) {
+            inner.session.handle_timeout(now);
+        }
+        let mut inner = self.flush(inner, Some(cx));
         if self.writer.buffers() && !inner.blocked {
             drop(inner);
             let flushed = self.writer.poll_flush(cx);
@@ -558,7 +550,6 @@ impl Connection {
     pub(super) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(
             cx,
-            clock::now(),
             &mut Answers::default(),
             &mut Batch::default(),
             Time::NEVER,
@@ -762,7 +753,7 @@ impl Connection {
         let must_look = inner.session.is_closed() || inner.paused;
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
         // An answer may have moved the end of a drain: the driver has to know.
-        self.push_out(inner, now, is_lone, Time(0));
+        self.push_out(inner, is_lone, Time(0));
         if must_look {
             self.release(self.lock());
         }

@@ -309,7 +309,7 @@ impl ConnectionDriver {
     fn flush(&mut self, cx: &mut Context<'_>, lists: &mut Lists) {
         let (answers, batch) = (&mut lists.answers, &mut lists.batch);
         let (connection, armed) = (&self.connection, self.armed);
-        self.status = connection.poll_flush(cx, lists.now, answers, batch, armed);
+        self.status = connection.poll_flush(cx, answers, batch, armed);
     }
 
     /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether

@@ -72,7 +72,7 @@ enum Entry {
 pub(crate) struct PipeKey(u32);
 
 #[derive(Debug, Default)]
-struct Pipe {
+pub(super) struct Pipe {
     arrivals: Arrivals,
     waker: Option<Waker>,
 }
@@ -191,9 +191,10 @@ impl Waiters {
         Poll::Pending
     }
 
-    /// Nobody takes answers from the pipe any more; the calls of it that still are in flight.
-    pub(super) fn close_pipe(&mut self, closed: PipeKey) -> Vec<CallId> {
-        self.pipes[closed.0 as usize] = None;
+    /// Nobody takes answers from the pipe any more; the calls of it that still are in flight, and
+    /// what was left in it.
+    pub(super) fn close_pipe(&mut self, closed: PipeKey) -> (Vec<CallId>, Option<Pipe>) {
+        let left = self.pipes[closed.0 as usize].take();
         let mut calls = Vec::new();
         for (key, entry) in self.entries.iter_mut().enumerate() {
             if let Entry::Piped { call, pipe, .. } = *entry
@@ -204,7 +205,7 @@ impl Waiters {
                 calls.push(call);
             }
         }
-        calls
+        (calls, left)
     }
 
     pub(super) fn poll(&mut self, key: WaiterKey, waker: &Waker) -> Poll<Answer> {

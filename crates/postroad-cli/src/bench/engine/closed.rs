@@ -7,8 +7,8 @@ use std::time::Duration;
 use postroad::CallError;
 use tokio::task::JoinSet;
 
-use super::Thread;
 use super::line::Line;
+use super::{KeptJob, Thread};
 
 /// Pause after a call that failed without waiting for anything: without it the loop would only
 /// count its own failures.
@@ -17,28 +17,41 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) async fn run(thread: &Rc<Thread>, callers: u64) {
     let connections = thread.clients.len();
     let mut running = JoinSet::new();
-    for number in 0..connections.min(callers as usize) {
+    for connection in 0..connections.min(callers as usize) {
         let thread = Rc::clone(thread);
-        let callers = (callers as usize - number).div_ceil(connections);
-        running.spawn_local(async move { call_together(&thread, number, callers).await });
+        let callers = (callers as usize - connection).div_ceil(connections);
+        running.spawn_local(async move { call_together(&thread, connection, callers).await });
     }
-    while running.join_next().await.is_some() {}
+    ended(running).await;
+}
+
+/// Waits for all of them; a panic of any is not taken for its end.
+async fn ended(mut running: JoinSet<()>) {
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
 }
 
 /// The callers of one connection, in one task: the moment of an answer is the moment of the next
 /// call.
-async fn call_together(thread: &Rc<Thread>, number: usize, callers: usize) {
-    let mut line = Line::new(thread.client(number), thread);
-    // Whoever meets trouble goes on alone.
+async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
+    let mut line = Line::new(thread.client(connection), thread);
+    // Whoever meets trouble goes on alone, to the end: to come back would be worth it only for who
+    // looks at what the generator costs after that.
     let mut alone = JoinSet::new();
     let mut call = |line: &mut Line, due| {
         if due >= thread.recorder.end() || !thread.takes(due) {
             return;
         }
         thread.recorder.due(due, due);
-        if line.call(&thread.job(), due).is_err() {
-            let thread = Rc::clone(thread);
-            alone.spawn_local(async move { call_alone(&thread, number, due).await });
+        let job = thread.job();
+        if line.call(&job, due).is_err() {
+            let (thread, job) = (Rc::clone(thread), job.kept());
+            alone.spawn_local(async move { call_alone(&thread, connection, due, job).await });
         }
     };
     for _ in 0..callers {
@@ -50,15 +63,15 @@ async fn call_together(thread: &Rc<Thread>, number: usize, callers: usize) {
         recorder.ended(ended.due, ended.at, ended.sent, &ended.result);
         call(&mut line, ended.at);
     }
-    while alone.join_next().await.is_some() {}
+    ended(alone).await;
 }
 
 /// A caller that waits for a connection, and pauses after calls that cannot be made. Its first call
 /// was due then, and is recorded as due already.
-async fn call_alone(thread: &Thread, number: usize, mut due: u64) {
-    let client = thread.client(number);
+async fn call_alone(thread: &Thread, connection: usize, mut due: u64, first: KeptJob) {
+    let client = thread.client(connection);
+    let mut job = first.job();
     loop {
-        let job = thread.job();
         let result = thread.call(client, &job).await;
         let now = thread.now();
         thread.recorder.ended(due, now, job.sent(), &result);
@@ -75,5 +88,6 @@ async fn call_alone(thread: &Thread, number: usize, mut due: u64) {
             return;
         }
         thread.recorder.due(due, due);
+        job = thread.job();
     }
 }

@@ -178,7 +178,32 @@ struct Job<'a> {
     timeout: Duration,
 }
 
+/// The same for a call that has to wait before it can be made.
+struct KeptJob {
+    body: Bytes,
+    priority: u8,
+    timeout: Duration,
+}
+
+impl KeptJob {
+    fn job(&self) -> Job<'_> {
+        Job {
+            body: &self.body,
+            priority: self.priority,
+            timeout: self.timeout,
+        }
+    }
+}
+
 impl Job<'_> {
+    fn kept(&self) -> KeptJob {
+        KeptJob {
+            body: self.body.clone(),
+            priority: self.priority,
+            timeout: self.timeout,
+        }
+    }
+
     fn sent(&self) -> Sent {
         Sent {
             bytes: self.body.len(),
@@ -235,9 +260,8 @@ impl Thread {
         }
     }
 
-    /// The client of a caller, always the same.
-    fn client(&self, caller: usize) -> &Client {
-        &self.clients[caller % self.clients.len()]
+    fn client(&self, connection: usize) -> &Client {
+        &self.clients[connection]
     }
 
     /// Not `async`: a call should not be moved once more before it is made.

@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use postroad::CallError;
 
 use super::line::Line;
-use super::{Thread, nanos};
+use super::{KeptJob, Thread, nanos};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;
@@ -118,6 +118,8 @@ struct Pool {
     lines: Vec<RefCell<Line>>,
     /// Which connection has the next call.
     turn: Cell<usize>,
+    /// Calls that were handed out since the last flush: as many connections before the next.
+    fresh: Cell<usize>,
     in_flight: Cell<usize>,
     in_flight_max: usize,
     /// Who waits until none is.
@@ -131,6 +133,7 @@ impl Pool {
         let pool = Rc::new(Self {
             lines: thread.clients.iter().map(line).collect(),
             turn: Cell::new(0),
+            fresh: Cell::new(0),
             in_flight: Cell::new(0),
             in_flight_max,
             waiting: RefCell::new(None),
@@ -158,11 +161,15 @@ impl Pool {
         self.in_flight.set(self.in_flight.get() + 1);
         let number = self.turn.get();
         self.turn.set((number + 1) % self.lines.len());
+        self.fresh.set(self.fresh.get() + 1);
         let job = thread.job();
         let now = thread.now();
-        match self.lines[number].borrow_mut().call(&job, due) {
+        let made = self.lines[number].borrow_mut().call(&job, due);
+        match made {
             Ok(()) => thread.recorder.late(due, now),
-            Err(CallError::NotConnected { .. }) => self.wait_for_connection(due, number, thread),
+            Err(CallError::NotConnected { .. }) => {
+                self.wait_for_connection(due, number, job.kept(), thread);
+            }
             Err(error) => {
                 thread.recorder.late(due, now);
                 thread.recorder.ended(due, now, job.sent(), &Err(error));
@@ -174,10 +181,16 @@ impl Pool {
 
     /// A call that waits for a connection does not keep others waiting.
     #[cold]
-    fn wait_for_connection(self: &Rc<Self>, due: u64, number: usize, thread: &Rc<Thread>) {
+    fn wait_for_connection(
+        self: &Rc<Self>,
+        due: u64,
+        number: usize,
+        job: KeptJob,
+        thread: &Rc<Thread>,
+    ) {
         let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
         tokio::task::spawn_local(async move {
-            let job = thread.job();
+            let job = job.job();
             thread.recorder.late(due, thread.now());
             let result = thread.call(thread.client(number), &job).await;
             thread
@@ -189,8 +202,10 @@ impl Pool {
 
     /// Has the calls leave that were handed out.
     fn flush(&self) {
-        for line in &self.lines {
-            line.borrow_mut().flush();
+        let lines = self.lines.len();
+        for back in 1..=self.fresh.take().min(lines) {
+            let number = (self.turn.get() + lines - back) % lines;
+            self.lines[number].borrow_mut().flush();
         }
     }
 

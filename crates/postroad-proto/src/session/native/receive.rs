@@ -152,13 +152,15 @@ impl Native {
             }
             (Kind::Route, Role::Server) => self.receive_route(&head, &body),
             (Kind::Ping, _) => {
-                self.outbox.push_control(
-                    Head {
-                        id: head.id,
-                        ..Head::new(Kind::Pong)
-                    },
-                    &body,
-                );
+                let pong = Head {
+                    id: head.id,
+                    ..Head::new(Kind::Pong)
+                };
+                // While the server drains, it says that no call is on its way any more (M-028).
+                match self.drain {
+                    Drain::Told => self.outbox.push_behind(pong, &body),
+                    _ => self.outbox.push_control(pong, &body),
+                }
                 Ok(())
             }
             (Kind::Pong, _) => {
