@@ -171,9 +171,9 @@ impl Pipeline {
     /// Cancellation safe: a call whose future was dropped before it was ready was not made.
     ///
     /// # Errors
-    /// If the call cannot be made: then it was not, and no answer follows. Also if as many calls are
-    /// in flight as [`Limits::max_calls`](crate::Limits) of the client says, those included whose
-    /// answers were not taken, or of the server.
+    /// If the call cannot be made: then it was not, and no answer follows. So it is if as many are
+    /// in flight as the client's [`Limits::max_calls`](crate::Limits) or the server's say, to the
+    /// client's those included whose answers were not taken.
     #[inline]
     pub fn call(
         &mut self,

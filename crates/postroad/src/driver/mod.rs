@@ -119,8 +119,6 @@ pub(crate) struct ConnectionDriver {
     has_waited: bool,
     /// What the session has said last.
     status: Status,
-    /// Bytes of the next buffer: more while reads fill it.
-    read_bytes: usize,
     /// The session took less than what was read.
     has_stopped: bool,
     /// The waker that the connection knows.
@@ -179,7 +177,6 @@ impl ConnectionDriver {
             is_overtaking,
             has_waited: false,
             status,
-            read_bytes: READ_BYTES,
             has_stopped: false,
             waker: None,
             left: None,
@@ -235,11 +232,9 @@ impl ConnectionDriver {
         lists.now = clock::now();
         let error = match result {
             Ok(read) if read > 0 => {
-                // Not now: what was read would be moved.
-                self.read_bytes = match read == room {
-                    true => (2 * room).clamp(READ_BYTES, READ_MAX),
-                    false => READ_BYTES,
-                };
+                if read == room && room < READ_MAX {
+                    self.buf.reserve((2 * room).min(READ_MAX));
+                }
                 self.handle(lists);
                 return Progress::Read;
             }
@@ -262,7 +257,7 @@ impl ConnectionDriver {
             self.buf = buf;
         }
         if self.buf.capacity() - self.buf.len() < READ_MIN {
-            self.buf.reserve(self.read_bytes);
+            self.buf.reserve(READ_BYTES);
         }
         self.buf.capacity() - self.buf.len()
     }
