@@ -17,8 +17,18 @@ pub(crate) fn new() -> Trace {
     }
 }
 
+/// The span of a call within its caller's trace, if there is one. On its own memory, because few
+/// calls have one: it costs bytes on the wire, so without a trace it begins where somebody looks.
+#[inline]
+pub(crate) fn of_call(parent: Option<&Trace>) -> Option<Box<Trace>> {
+    match parent {
+        Some(parent) => Some(Box::new(child_of(*parent))),
+        None => is_watched().then(|| Box::new(new())),
+    }
+}
+
 /// The same trace, as the next hop sees it: under a span of this one.
-pub(crate) fn child_of(trace: Trace) -> Trace {
+fn child_of(trace: Trace) -> Trace {
     Trace {
         span: rand::random(),
         ..trace

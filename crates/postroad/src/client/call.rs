@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 
 use super::prompt::Unsent;
 use super::{Client, DefaultCodec, encode, to_json};
-use crate::clock;
 use crate::codec::{Codec, json, msgpack, numbers};
 use crate::context::Context;
 use crate::driver::{Answer, Connection, Patience, WaiterKey};
@@ -208,12 +207,10 @@ impl<'a> CallBuilder<'a> {
             }
         }
         let (patience, deadline) = patience.starting_now();
+        let mut connections = self.client.keeper.connections(deadline);
         loop {
-            let connection = self.client.keeper.connected(deadline).await?;
-            match connection.send(&mut call, patience) {
-                Err(Failure::NotOpen) if clock::now() < deadline => {
-                    self.client.keeper.has_ended(&connection, deadline).await;
-                }
+            match connections.next().await?.send(&mut call, patience) {
+                Err(Failure::NotOpen) => {}
                 result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
             }
         }
@@ -238,27 +235,19 @@ impl<'a> CallBuilder<'a> {
     #[inline]
     fn patience(&self, context: Option<&Context>) -> Patience {
         let timeout = self.timeout.unwrap_or(self.client.keeper.config.timeout);
-        let limit = context.map_or(Time::NEVER, |context| context.deadline);
-        if limit == Time::NEVER {
-            return Patience { timeout, limit };
-        }
-        // A handler's own time may end sooner.
-        let timeout = timeout.min(limit.since(clock::now()));
-        Patience { timeout, limit }
+        Patience::within(
+            timeout,
+            context.map_or(Time::NEVER, |context| context.deadline),
+        )
     }
 
-    /// The call's span; on its own memory, because few have one.
     #[inline]
     fn trace_of(&self, context: Option<&Context>) -> Option<Box<Trace>> {
         let own = self
             .extras
             .as_ref()
             .and_then(|extras| extras.trace.as_ref());
-        match own.or_else(|| context?.trace.as_ref()) {
-            Some(trace) => Some(Box::new(trace::child_of(*trace))),
-            // A trace costs bytes on the wire: it begins where somebody looks.
-            None => trace::is_watched().then(|| Box::new(trace::new())),
-        }
+        trace::of_call(own.or_else(|| context?.trace.as_ref()))
     }
 
     /// The call as the session takes it; its deadline is set when it is made.
@@ -303,8 +292,12 @@ impl<'a> CallBuilder<'a> {
         let (patience, deadline) = self.patience(context.as_ref()).starting_now();
         let trace = self.trace_of(context.as_ref());
         let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
+        let mut connections = self.client.keeper.connections(deadline);
         loop {
-            let connection = self.client.keeper.connected(deadline).await?;
+            let connection = match connections.next().await {
+                Ok(connection) => connection,
+                Err(error) => return Err(self.observed(trace.as_deref(), error)),
+            };
             let make = |cx: &mut TaskContext<'_>| {
                 let connection = Arc::clone(&connection);
                 Poll::Ready(Answering::begin(
@@ -319,10 +312,7 @@ impl<'a> CallBuilder<'a> {
                 Err(failure) => Err(Box::new(failure)),
             };
             match result {
-                // The connection ended between finding it and calling: nothing was sent.
-                Err(failure) if *failure == Failure::NotOpen && clock::now() < deadline => {
-                    self.client.keeper.has_ended(&connection, deadline).await;
-                }
+                Err(failure) if *failure == Failure::NotOpen => {}
                 result => return self.finish(trace.as_deref(), result, patience.timeout),
             }
         }
@@ -348,7 +338,10 @@ impl<'a> CallBuilder<'a> {
 
     #[cold]
     fn fail(&self, trace: Option<&Trace>, failure: Failure, timeout: Duration) -> CallError {
-        let error = self.failed(failure, timeout);
+        self.observed(trace, self.failed(failure, timeout))
+    }
+
+    fn observed(&self, trace: Option<&Trace>, error: CallError) -> CallError {
         if trace::is_watched() {
             self.observe(trace, Some(&error));
         }

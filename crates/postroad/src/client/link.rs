@@ -132,7 +132,7 @@ impl LinkKeeper {
     }
 
     /// Waits for a connection, bounded in time and in the number of those who wait.
-    pub(super) async fn connected(&self, deadline: Time) -> Result<Arc<Connection>, CallError> {
+    async fn connected(&self, deadline: Time) -> Result<Arc<Connection>, CallError> {
         let before = self.pending.fetch_add(1, Ordering::Relaxed);
         let _pending = Pending(&self.pending);
         if before >= self.config.max_pending {
@@ -171,9 +171,18 @@ impl LinkKeeper {
         }
     }
 
+    /// Connections, one after the other, for whoever has to send something until then.
+    pub(super) fn connections(&self, deadline: Time) -> Connections<'_> {
+        Connections {
+            keeper: self,
+            deadline,
+            last: None,
+        }
+    }
+
     /// Ready when the keeper has noticed that this connection takes no calls any more, or at the
     /// deadline. Another may have taken its place by then: the state alone would not tell.
-    pub(super) async fn has_ended(&self, connection: &Arc<Connection>, deadline: Time) {
+    async fn has_ended(&self, connection: &Arc<Connection>, deadline: Time) {
         let mut state = self.state.subscribe();
         let is_it = |current: Arc<Connection>| Arc::ptr_eq(&current, connection);
         let ended = async {
@@ -237,6 +246,32 @@ impl LinkKeeper {
         };
         let (peer, preset) = (self.endpoint.to_string(), self.config.preset);
         Ok(ConnectionDriver::client(stream, session, peer, preset))
+    }
+}
+
+/// See [`LinkKeeper::connections`].
+pub(super) struct Connections<'a> {
+    keeper: &'a LinkKeeper,
+    deadline: Time,
+    last: Option<Arc<Connection>>,
+}
+
+impl Connections<'_> {
+    /// The connection, as soon as there is one; another than before, which has ended between being
+    /// found and being used, so that nothing was sent on it.
+    pub(super) async fn next(&mut self) -> Result<Arc<Connection>, CallError> {
+        if let Some(ended) = self.last.take() {
+            if clock::now() >= self.deadline {
+                return Err(self.keeper.not_connected());
+            }
+            self.keeper.has_ended(&ended, self.deadline).await;
+        }
+        let connection = match self.keeper.current() {
+            Some(connection) => connection,
+            None => self.keeper.connected(self.deadline).await?,
+        };
+        self.last = Some(Arc::clone(&connection));
+        Ok(connection)
     }
 }
 

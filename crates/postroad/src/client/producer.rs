@@ -7,21 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::session::{Call, Failure};
+use postroad_proto::limits::HEAD_BYTES;
+use postroad_proto::session::Failure;
 
 use super::Client;
-use super::prompt::{Prompt, Sending, Unsent};
-use crate::clock;
-use crate::codec::numbers;
+use super::prompt::{BATCH, Common, Prompt, Sending, Unsent, WINDOW};
 use crate::driver::{Connection, Patience};
 use crate::error::CallError;
-
-use postroad_proto::limits::HEAD_BYTES;
-
-/// Default of [`Producer::batch`], bytes.
-const BATCH: usize = 64 * 1024;
-/// Default of [`Producer::window`], bytes: few enough to stay in a processor's cache.
-const WINDOW: usize = 256 * 1024;
 
 /// Sends one-way messages of one route, in order.
 ///
@@ -42,10 +34,7 @@ const WINDOW: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Producer {
     client: Client,
-    route: String,
-    priority: u8,
-    codec: u8,
-    timeout: Duration,
+    common: Common,
     linger: Duration,
     batch: usize,
     window: usize,
@@ -60,10 +49,7 @@ pub struct Producer {
 impl Producer {
     pub(super) fn new(client: Client, route: &str) -> Self {
         Self {
-            route: route.to_owned(),
-            priority: super::call::PRIORITY,
-            codec: numbers::RAW,
-            timeout: client.keeper.config.timeout,
+            common: Common::new(&client, route),
             linger: Duration::ZERO,
             batch: BATCH,
             window: WINDOW,
@@ -77,14 +63,14 @@ impl Producer {
     /// 0 to 7, 7 most urgent; more is taken for 7. Default 3.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
-        self.priority = priority.min(7);
+        self.common.priority = priority.min(7);
         self
     }
 
     /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
     #[must_use]
     pub fn codec(mut self, number: u8) -> Self {
-        self.codec = number;
+        self.common.codec = number;
         self
     }
 
@@ -92,7 +78,7 @@ impl Producer {
     /// Default [`ClientConfig::timeout`](super::ClientConfig::timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.common.timeout = timeout;
         self
     }
 
@@ -143,26 +129,13 @@ impl Producer {
         payload: &Bytes,
         patience: Patience,
     ) -> Result<(), Failure> {
-        let mut call = Call {
-            route: &self.route,
-            payload,
-            codec: self.codec,
-            priority: self.priority,
-            deadline: Time::NEVER,
-            attempt: 0,
-            no_retry: false,
-            trace: None,
-            metadata: &[],
-        };
+        let mut call = self.common.call(payload, None);
         connection.queue(&mut call, patience, self.linger.is_zero())
     }
 
     #[inline]
     fn patience(&self) -> Patience {
-        Patience {
-            timeout: self.timeout,
-            limit: Time::NEVER,
-        }
+        Patience::within(self.common.timeout, Time::NEVER)
     }
 
     /// Sees that messages which linger leave in time, whether more are sent or not.
@@ -224,7 +197,7 @@ impl Prompt for Producer {
         }
         let connection = self.connection.as_ref().ok_or(Unsent::MustWait)?;
         self.queue(connection, payload, self.patience())
-            .map_err(|failure| Unsent::of(failure, self.timeout))?;
+            .map_err(|failure| Unsent::of(failure, self.common.timeout))?;
         self.since_turn += payload.len() + HEAD_BYTES;
         self.set_timer();
         Ok(())
@@ -240,18 +213,12 @@ impl Prompt for Producer {
             }
         }
         let (patience, deadline) = self.patience().starting_now();
-        let keeper = &self.client.keeper;
+        let mut connections = self.client.keeper.connections(deadline);
         let connection = loop {
-            let connection = match keeper.current() {
-                Some(connection) => connection,
-                None => keeper.connected(deadline).await?,
-            };
+            let connection = connections.next().await?;
             match self.queue(&connection, &payload, patience) {
-                Err(Failure::NotOpen) if clock::now() < deadline => {
-                    keeper.has_ended(&connection, deadline).await;
-                }
-                Err(Failure::NotOpen) => return Err(keeper.not_connected()),
-                Err(failure) => return Err(CallError::from_failure(failure, self.timeout)),
+                Err(Failure::NotOpen) => {}
+                Err(failure) => return Err(CallError::from_failure(failure, patience.timeout)),
                 Ok(()) => break connection,
             }
         };

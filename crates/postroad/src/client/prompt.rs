@@ -5,10 +5,57 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use postroad_proto::session::Failure;
+use bytes::Bytes;
+use postroad_proto::Time;
+use postroad_proto::error::Trace;
+use postroad_proto::session::{Call, Failure};
 
+use super::Client;
+use super::call::PRIORITY;
+use crate::codec::numbers;
 use crate::error::CallError;
 use crate::transport::BoxFuture;
+
+/// Bytes after which the driver may write before more are made.
+pub(super) const BATCH: usize = 64 * 1024;
+/// Unsent bytes over which a sender waits: few enough to stay in a processor's cache.
+pub(super) const WINDOW: usize = 256 * 1024;
+
+/// What all that one sender sends has in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) route: String,
+    pub(super) priority: u8,
+    pub(super) codec: u8,
+    pub(super) timeout: Duration,
+}
+
+impl Common {
+    pub(super) fn new(client: &Client, route: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            priority: PRIORITY,
+            codec: numbers::RAW,
+            timeout: client.keeper.config.timeout,
+        }
+    }
+
+    /// One of its messages or calls; its deadline is set when it is made.
+    #[inline]
+    pub(super) fn call<'a>(&'a self, payload: &'a Bytes, trace: Option<&'a Trace>) -> Call<'a> {
+        Call {
+            route: &self.route,
+            payload,
+            codec: self.codec,
+            priority: self.priority,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace,
+            metadata: &[],
+        }
+    }
+}
 
 /// Who sends one thing after the other.
 pub(super) trait Prompt: Send {

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::batch::{Answers, Arrived, Arriving, Batch};
+use super::patience::Patience;
 use super::waiters::{Answer, Arrivals, PipeKey, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
@@ -32,26 +33,6 @@ pub(crate) enum Link {
     Draining,
     /// Over.
     Closed(CloseReason),
-}
-
-/// The time that a call has: so long, but not beyond a limit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    pub(crate) timeout: Duration,
-    pub(crate) limit: Time,
-}
-
-impl Patience {
-    #[inline]
-    fn deadline(self, now: Time) -> Time {
-        (now + self.timeout).min(self.limit)
-    }
-
-    /// The same from now on, and when it ends: what is waited for before the call is charged to it.
-    pub(crate) fn starting_now(self) -> (Self, Time) {
-        let limit = self.deadline(clock::now());
-        (Self { limit, ..self }, limit)
-    }
 }
 
 /// An answer to a request.

@@ -7,6 +7,7 @@
 
 mod batch;
 mod connection;
+mod patience;
 mod spin;
 mod waiters;
 
@@ -32,7 +33,8 @@ use crate::transport::{Reader, Stream};
 use batch::Batch;
 pub(crate) use batch::{Answers, Arrived};
 use connection::Status;
-pub(crate) use connection::{Answered, Connection, Link, Patience, Service};
+pub(crate) use connection::{Answered, Connection, Link, Service};
+pub(crate) use patience::Patience;
 pub(crate) use spin::SPIN;
 use spin::Spin;
 pub(crate) use waiters::{Answer, Arrivals, PipeKey, WaiterKey};

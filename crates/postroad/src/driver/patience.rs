@@ -1,0 +1,37 @@
+//! How long a caller waits.
+
+use std::time::Duration;
+
+use postroad_proto::Time;
+
+use crate::clock;
+
+/// The time that a call has: so long, but not beyond a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) timeout: Duration,
+    pub(super) limit: Time,
+}
+
+impl Patience {
+    /// A timeout within a limit that may end sooner: a handler's own time.
+    #[inline]
+    pub(crate) fn within(timeout: Duration, limit: Time) -> Self {
+        let timeout = match limit {
+            Time::NEVER => timeout,
+            limit => timeout.min(limit.since(clock::now())),
+        };
+        Self { timeout, limit }
+    }
+
+    #[inline]
+    pub(super) fn deadline(self, now: Time) -> Time {
+        (now + self.timeout).min(self.limit)
+    }
+
+    /// The same from now on, and when it ends: what is waited for before the call is charged to it.
+    pub(crate) fn starting_now(self) -> (Self, Time) {
+        let limit = self.deadline(clock::now());
+        (Self { limit, ..self }, limit)
+    }
+}
