@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use postroad::{Bytes, Client, ClientConfig, Endpoint, Preset, Router, Server, ServerConfig};
+use postroad::{
+    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Preset, Router, Server, ServerConfig,
+};
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 
@@ -19,7 +21,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
-    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline or send";
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, blocking, pipeline or send";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -59,12 +61,35 @@ fn preset() -> Outcome<Preset> {
     Ok(name.parse()?)
 }
 
-async fn connect(url: &str) -> Outcome<Client> {
-    let config = ClientConfig {
+fn config() -> Outcome<ClientConfig> {
+    Ok(ClientConfig {
         preset: preset()?,
         ..ClientConfig::default()
+    })
+}
+
+async fn connect(url: &str) -> Outcome<Client> {
+    Ok(Client::connect_with(url.parse::<Endpoint>()?, config()?).await?)
+}
+
+/// A thread that waits for each of its answers, beside whatever else runs.
+async fn blocking(url: &str, count: u64) -> Outcome<()> {
+    let (endpoint, config) = (url.parse::<Endpoint>()?, config()?);
+    let calling = move |client: BlockingClient| {
+        for _ in 0..count {
+            client.with("counts/call", |call| {
+                let call = call.timeout(Duration::from_secs(60));
+                call.call_raw(Bytes::from_static(&PAYLOAD))
+            })?;
+        }
+        Ok::<_, postroad::CallError>(())
     };
-    Ok(Client::connect_with(url.parse::<Endpoint>()?, config).await?)
+    let (done, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let client = BlockingClient::connect_with(endpoint, config);
+        done.send(client.map(calling))
+    });
+    Ok(end.await???)
 }
 
 /// Callers that wait for their answers.
@@ -122,10 +147,12 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let sink = Arc::new(Sink::default());
     sink.awaited.store(count, Ordering::Relaxed);
     let server = serve("tcp://127.0.0.1:0", &sink).await?;
-    let client = connect(&format!("tcp://{}", server.addresses()[0])).await?;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let client = connect(&url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
+        "blocking" => blocking(&url, count).await?,
         "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => {
             send(&client, count).await?;
@@ -143,6 +170,7 @@ async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
+        "blocking" => blocking(url, count).await?,
         "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => send(&client, count).await?,
         _ => return Err(USAGE.into()),

@@ -1,21 +1,34 @@
 //! The client for code that is not async.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder as Thread, JoinHandle};
 use std::time::Duration;
 
+use postroad_proto::Time;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 
 use super::{CallBuilder, Client, ClientConfig, ConnectError};
+use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, TransportError};
 
 /// How long dropping a client may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// A [`Client`] with a runtime of its own, on one thread of its own. Must not be used on a
-/// runtime's thread.
+/// How closely calls have to follow each other for the client's thread to leave them alone.
+const CLOSE: Duration = Duration::from_millis(10);
+
+/// A [`Client`] for threads. Must not be used on a runtime's thread.
+///
+/// A thread that waits for its answer drives the connection itself, so that no other thread has to
+/// be woken for it; of several, one drives for all. Between calls a thread of the client's own
+/// keeps the connection up: it sleeps while there is nothing to do, and stands aside while calls
+/// follow each other closely.
 ///
 /// ```no_run
 /// let client = postroad::BlockingClient::connect("tcp://127.0.0.1:7400")?;
@@ -25,7 +38,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct BlockingClient {
     client: Client,
-    runtime: Runtime,
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl BlockingClient {
@@ -42,18 +56,26 @@ impl BlockingClient {
     /// # Errors
     /// If settings or endpoint are wrong, the thread cannot be started, or the first attempt fails.
     pub fn connect_with(endpoint: Endpoint, config: ClientConfig) -> Result<Self, ConnectError> {
-        let build = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build();
+        let url = endpoint.to_string();
         let fail = |source: io::Error| TransportError::Io {
             action: "start a thread for",
-            endpoint: endpoint.to_string(),
+            endpoint: url.clone(),
             source,
         };
-        let runtime = build.map_err(fail)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(fail)?;
         let client = runtime.block_on(Client::connect_with(endpoint, config))?;
-        Ok(Self { client, runtime })
+        let shared = Arc::new(Shared::new(runtime));
+        let keeper = {
+            let (shared, thread) = (Arc::clone(&shared), Thread::new());
+            let thread = thread.name("postroad-client".to_owned());
+            thread.spawn(move || shared.keep()).map_err(fail)?
+        };
+        Ok(Self {
+            client,
+            shared,
+            keeper: Some(keeper),
+        })
     }
 
     /// Calls a route with a value and waits for its answer.
@@ -65,7 +87,7 @@ impl BlockingClient {
         Q: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.runtime.block_on(self.client.call(route, request))
+        self.shared.run(self.client.call(route, request))
     }
 
     /// Sends a value that nobody answers.
@@ -73,7 +95,13 @@ impl BlockingClient {
     /// # Errors
     /// If it cannot be sent.
     pub fn send<Q: Serialize + ?Sized>(&self, route: &str, message: &Q) -> Result<(), CallError> {
-        self.runtime.block_on(self.client.send(route, message))
+        let sent = self
+            .shared
+            .runtime
+            .block_on(self.client.send(route, message));
+        // What was queued leaves without this thread.
+        self.shared.call_back();
+        sent
     }
 
     /// Runs a call with settings of its own: `client.with("route", |call|
@@ -82,13 +110,14 @@ impl BlockingClient {
     where
         F: Future<Output = T>,
     {
-        self.runtime.block_on(run(self.client.request(route)))
+        self.shared.run(run(self.client.request(route)))
     }
 
     /// Ends the connection after what was sent has left; dropping the client does the same.
     pub fn close(self) {}
 
-    /// The client within, for what blocking code does not need: its state, `try_now`.
+    /// The client within, for what blocking code does not need: its state, `try_now`. What is
+    /// called by it, on another runtime, may wait 10 ms more while threads call.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -99,6 +128,104 @@ impl Drop for BlockingClient {
     /// Messages that were sent without waiting for an answer are still on their way.
     fn drop(&mut self) {
         let close = async { tokio::time::timeout(CLOSE_MAX, self.client.close()).await };
-        let _ = self.runtime.block_on(close);
+        let _ = self.shared.runtime.block_on(close);
+        self.shared.end();
+        if let Some(keeper) = self.keeper.take() {
+            // It runs nothing that panics and is not caught.
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// The runtime, which is driven by whoever waits on it first; when that thread has what it waited
+/// for, another goes on.
+#[derive(Debug)]
+struct Shared {
+    runtime: Runtime,
+    /// The client's thread should leave the runtime to callers.
+    sent_away: Notify,
+    /// It has, and does not drive until it is called back or no call has come for a while.
+    is_aside: AtomicBool,
+    calls: AtomicU64,
+    /// When a call began while the thread was not aside.
+    last_call: AtomicU64,
+    called_back: Mutex<bool>,
+    changed: Condvar,
+    has_ended: AtomicBool,
+}
+
+impl Shared {
+    fn new(runtime: Runtime) -> Self {
+        Self {
+            runtime,
+            sent_away: Notify::new(),
+            is_aside: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            last_call: AtomicU64::new(0),
+            called_back: Mutex::new(false),
+            changed: Condvar::new(),
+            has_ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits for a future, and drives the runtime unless another thread does.
+    fn run<F: Future>(&self, future: F) -> F::Output {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if !self.is_aside.load(Ordering::Relaxed) {
+            let now = clock::now();
+            let last = Time(self.last_call.swap(now.0, Ordering::Relaxed));
+            if now.since(last) < CLOSE {
+                self.sent_away.notify_one();
+            }
+        }
+        self.runtime.block_on(future)
+    }
+
+    /// Something was left to do that nobody waits for.
+    fn call_back(&self) {
+        if self.is_aside.load(Ordering::SeqCst) {
+            *self.lock() = true;
+            self.changed.notify_all();
+        }
+    }
+
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.sent_away.notify_one();
+        *self.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        let guard = self.called_back.lock();
+        guard.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As the client's thread: drives, or stands aside.
+    fn keep(&self) {
+        while !self.has_ended.load(Ordering::SeqCst) {
+            self.runtime.block_on(async {
+                self.sent_away.notified().await;
+                self.is_aside.store(true, Ordering::SeqCst);
+                // Whoever has left something before did not know that.
+                tokio::task::yield_now().await;
+            });
+            self.stand_aside();
+        }
+    }
+
+    fn stand_aside(&self) {
+        let mut called_back = self.lock();
+        while !*called_back {
+            let calls = self.calls.load(Ordering::Relaxed);
+            let waited = self.changed.wait_timeout(called_back, CLOSE);
+            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            called_back = guard;
+            if timeout.timed_out() && self.calls.load(Ordering::Relaxed) == calls {
+                break;
+            }
+        }
+        *called_back = false;
+        self.is_aside.store(false, Ordering::SeqCst);
     }
 }
