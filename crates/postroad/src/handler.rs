@@ -58,7 +58,7 @@ impl<F> Handling<F> {
 impl<F: Future<Output: IntoReply>> Future for Handling<F> {
     type Output = Result<Reply, Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         Poll::Ready(match this.future.as_pin_mut() {

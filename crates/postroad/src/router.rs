@@ -83,6 +83,9 @@ where
     }
 }
 
+/// Always inline, as the futures that it polls: an answer that is ready goes on without a detour
+/// through memory.
+#[inline(always)]
 fn poll_slot<F: Future>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     match slot.as_mut().as_pin_mut() {
         Some(future) => future.poll(cx),

@@ -1,7 +1,7 @@
 //! What is recorded of each call, and which interval it belongs to. Reads no clock: every moment is
 //! an argument, in nanoseconds since the load began.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -238,35 +238,60 @@ impl Recorder {
 
     /// It has ended.
     pub(super) fn ended(&self, due: u64, now: u64, sent: Sent, result: &Result<Bytes, CallError>) {
+        match result {
+            Ok(answer) => self.answered(due, now, sent, answer.len()),
+            Err(error) => self.failed(due, now, sent, error),
+        }
+    }
+
+    /// A call that was due then has an answer of so many bytes now.
+    #[inline]
+    pub(super) fn answered(&self, due: u64, now: u64, sent: Sent, received: usize) {
         if !self.counts(due) {
             return;
         }
-        let mut current = self.current.borrow_mut();
-        current.roll(now, self.interval);
-        current.last = now - self.start;
+        let mut current = self.current_at(now);
         let chunk = &mut current.chunk;
         let latency = now.saturating_sub(due);
-        match result {
-            Ok(answer) => {
-                chunk.latency.saturating_record(latency);
-                chunk.sent_bytes += sent.bytes as u64;
-                chunk.received_bytes += answer.len() as u64;
-            }
-            // It never left, so it says nothing about the server.
-            Err(CallError::Busy(_)) => {
-                chunk.not_sent += 1;
-                chunk.refused += 1;
-            }
-            Err(error) => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
-        }
+        chunk.latency.saturating_record(latency);
+        chunk.sent_bytes += sent.bytes as u64;
+        chunk.received_bytes += received as u64;
         if self.by_priority {
             let share = chunk.priorities.entry(sent.priority);
             let share = share.or_insert_with(Share::new);
-            match result {
-                Ok(_) => share.latency.saturating_record(latency),
-                Err(_) => share.failed += 1,
-            }
+            share.latency.saturating_record(latency);
         }
+    }
+
+    /// A call that was due then has failed now.
+    #[cold]
+    pub(super) fn failed(&self, due: u64, now: u64, sent: Sent, error: &CallError) {
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.current_at(now);
+        let chunk = &mut current.chunk;
+        match error {
+            // It never left, so it says nothing about the server.
+            CallError::Busy(_) => {
+                chunk.not_sent += 1;
+                chunk.refused += 1;
+            }
+            error => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
+        }
+        if self.by_priority {
+            let share = chunk.priorities.entry(sent.priority);
+            share.or_insert_with(Share::new).failed += 1;
+        }
+    }
+
+    /// What is counted now, when a call has ended.
+    #[inline]
+    fn current_at(&self, now: u64) -> RefMut<'_, Current> {
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval);
+        current.last = now - self.start;
+        current
     }
 
     /// The next interval that is over, in order and without holes.

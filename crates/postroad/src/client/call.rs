@@ -395,7 +395,10 @@ impl Calling<'_> {
         let connection = connection.ok_or(Unsent::MustWait)?;
         match Answering::begin(connection, &mut call, patience, waker) {
             Ok(answering) => {
-                self.stage = Stage::Sent(answering, patience.timeout, trace);
+                // It is; to know that saves a drop.
+                if let Stage::New = self.stage {
+                    self.stage = Stage::Sent(answering, patience.timeout, trace);
+                }
                 Ok(())
             }
             Err(Failure::NotOpen) => Err(Unsent::MustWait),
@@ -408,12 +411,29 @@ impl Calling<'_> {
     }
 }
 
+impl Calling<'_> {
+    #[cold]
+    fn poll_patiently(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Reply, CallError>> {
+        let Stage::Patient(patient) = &mut self.stage else {
+            return Poll::Ready(Err(self.builder.client.keeper.not_connected()));
+        };
+        let result = ready!(patient.as_mut().poll(cx));
+        self.stage = Stage::Over;
+        Poll::Ready(result)
+    }
+}
+
 impl Future for Calling<'_> {
     type Output = Result<Reply, CallError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Stage::Sent(answering, timeout, trace) = &mut this.stage {
+            // Handed on as it is: a result is large, and moves from stage to stage cost time.
+            let answer = ready!(Pin::new(answering).poll(cx));
+            return Poll::Ready(this.builder.finish(trace.as_deref(), answer, *timeout));
+        }
         if let Stage::New = this.stage {
             match this.begin(cx.waker()) {
                 Ok(()) => return Poll::Pending,
@@ -428,16 +448,7 @@ impl Future for Calling<'_> {
                 }
             }
         }
-        let result = match &mut this.stage {
-            Stage::Sent(answering, timeout, trace) => {
-                let result = ready!(Pin::new(answering).poll(cx));
-                this.builder.finish(trace.as_deref(), result, *timeout)
-            }
-            Stage::Patient(patient) => ready!(patient.as_mut().poll(cx)),
-            Stage::New | Stage::Over => Err(this.builder.client.keeper.not_connected()),
-        };
-        this.stage = Stage::Over;
-        Poll::Ready(result)
+        this.poll_patiently(cx)
     }
 }
 

@@ -177,17 +177,19 @@ impl Pipeline {
     }
 
     /// The same without waiting, for those who must not: without a connection, or if more is unsent
-    /// than [`Limits::outbox_max`](crate::Limits) says, the call is not made.
+    /// than [`Limits::outbox_max`](crate::Limits) says, the call is not made. The payload stays the
+    /// caller's, and is shared only if it is larger than a fragment.
     ///
     /// # Errors
     /// As [`Self::call`].
     #[inline]
-    pub fn try_call(&mut self, tag: u64, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        let made = self.make(tag, &payload.into(), self.patience());
-        made.map_err(|unsent| match unsent {
-            Unsent::MustWait => self.client.keeper.not_connected(),
-            Unsent::Failed(error) => *error,
-        })
+    pub fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), CallError> {
+        // Not `map_err`: that all is well should not have to travel through memory.
+        match self.make(tag, payload, self.patience()) {
+            Ok(()) => Ok(()),
+            Err(Unsent::MustWait) => Err(self.client.keeper.not_connected()),
+            Err(Unsent::Failed(error)) => Err(*error),
+        }
     }
 
     /// Makes the call on the connection that the last was made on, or on the one that has taken its
@@ -198,9 +200,25 @@ impl Pipeline {
         if self.in_flight >= self.client.keeper.config.limits.max_calls {
             return Err(Unsent::Failed(Box::new(self.full())));
         }
-        let made = match self.make_on_last(tag, payload, patience) {
-            Err(Failure::NotOpen) if self.follow() => self.make_on_last(tag, payload, patience),
-            made => made,
+        // Whether all is well is decided at once: a failure is large, and to hand it on costs more.
+        match self.make_on_last(tag, payload, patience) {
+            Ok(()) => Ok(()),
+            Err(failure) => self.make_on_next(failure, tag, payload, patience),
+        }
+    }
+
+    /// Makes the call on the connection that has taken the last one's place, if it has ended.
+    #[cold]
+    fn make_on_next(
+        &mut self,
+        failure: Failure,
+        tag: u64,
+        payload: &Bytes,
+        patience: Patience,
+    ) -> Result<(), Unsent> {
+        let made = match failure {
+            Failure::NotOpen if self.follow() => self.make_on_last(tag, payload, patience),
+            failure => Err(failure),
         };
         made.map_err(|failure| Unsent::of(failure, patience.timeout))
     }

@@ -12,6 +12,13 @@ use super::waiters::Waiters;
 use super::{ANSWERS_AT_ONCE, BATCH_MAX};
 use crate::error::Error;
 
+/// Puts a value together where it will lie. `Vec::push` takes one that lies elsewhere, and copies
+/// it before what was stored last can be loaded again.
+#[inline]
+pub(super) fn push_made<T>(list: &mut Vec<T>, make: impl FnOnce() -> T) {
+    list.extend(std::iter::once_with(make));
+}
+
 /// Answers that were made at once, to be encoded together.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
@@ -42,7 +49,7 @@ impl Answers {
     #[inline]
     pub(crate) fn reply(&mut self, id: CallId, reply: Reply) {
         self.bytes += reply.payload.len();
-        self.list.push((id, Ok(reply)));
+        push_made(&mut self.list, || (id, Ok(reply)));
     }
 
     pub(crate) fn fail(&mut self, id: CallId, error: Error) {

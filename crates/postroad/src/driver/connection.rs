@@ -241,7 +241,7 @@ impl Connection {
         patience: Patience,
         waker: &Waker,
     ) -> Result<WaiterKey, Failure> {
-        let now = clock::now();
+        let now = patience.now();
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
@@ -267,7 +267,7 @@ impl Connection {
         pipe: PipeKey,
         tag: u64,
     ) -> Result<(), Failure> {
-        let now = clock::now();
+        let now = patience.now();
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         let id = inner.session.call(now, call)?;
@@ -311,7 +311,7 @@ impl Connection {
 
     /// Sends a message that nobody answers.
     pub(crate) fn send(&self, call: &mut Call<'_>, patience: Patience) -> Result<(), Failure> {
-        let now = clock::now();
+        let now = patience.now();
         let mut inner = self.lock();
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;

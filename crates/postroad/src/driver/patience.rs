@@ -13,7 +13,19 @@ pub(crate) struct Patience {
     pub(super) limit: Time,
 }
 
+/// Timeouts from here on are kept within a hundredth, and their calls read a cheaper clock.
+const LONG: Duration = Duration::from_secs(1);
+
 impl Patience {
+    /// When a call is made, as exactly as its timeout asks for.
+    #[inline]
+    pub(super) fn now(self) -> Time {
+        match (self.timeout < LONG, self.limit) {
+            (false, Time::NEVER) => clock::lately(),
+            _ => clock::now(),
+        }
+    }
+
     /// A timeout within a limit that may end sooner: a handler's own time.
     #[inline]
     pub(crate) fn within(timeout: Duration, limit: Time) -> Self {

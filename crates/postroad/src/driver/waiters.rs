@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::session::{CallId, Failure, Reply};
 
+use super::batch::push_made;
 use crate::error::CallError;
 
 /// The answer to a call, or why there is none.
@@ -55,7 +56,8 @@ enum Entry {
     Free,
     Waiting {
         call: CallId,
-        waker: Waker,
+        /// Taken when the answer is there.
+        waker: Option<Waker>,
     },
     /// A pipeline's call: nobody has to come for the answer.
     Piped {
@@ -65,6 +67,16 @@ enum Entry {
         timeout: Duration,
     },
     Done(Answer),
+}
+
+impl Entry {
+    /// Takes a free place, which holds nothing to be dropped.
+    #[inline]
+    fn fill(&mut self, entry: Self) {
+        if let Self::Free = self {
+            *self = entry;
+        }
+    }
 }
 
 /// A pipeline on this connection.
@@ -92,28 +104,27 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    #[inline]
     pub(super) fn add(&mut self, call: CallId, waker: &Waker) -> WaiterKey {
-        let waker = waker.clone();
-        WaiterKey(self.enter(call, Entry::Waiting { call, waker }))
+        let (key, entry) = self.place(call);
+        let waker = Some(waker.clone());
+        entry.fill(Entry::Waiting { call, waker });
+        WaiterKey(key)
     }
 
-    fn enter(&mut self, call: CallId, entry: Entry) -> u32 {
-        let key = match self.free.pop() {
-            Some(key) => {
-                self.entries[key as usize] = entry;
-                key
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
-        };
+    /// A free entry for a call, to be filled where it lies.
+    #[inline]
+    fn place(&mut self, call: CallId) -> (u32, &mut Entry) {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry::Free);
+            self.entries.len() as u32 - 1
+        });
         let slot = usize::from(call.index());
         if slot >= self.by_slot.len() {
             self.by_slot.resize(slot + 1, 0);
         }
         self.by_slot[slot] = key;
-        key
+        (key, &mut self.entries[key as usize])
     }
 
     /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
@@ -122,32 +133,46 @@ impl Waiters {
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
         let entry = self.entries.get_mut(key as usize)?;
-        match *entry {
-            Entry::Waiting { call: waiting, .. } if waiting == call => {
-                match std::mem::replace(entry, Entry::Done(answer)) {
-                    Entry::Waiting { waker, .. } => Some(waker),
-                    _ => None,
-                }
+        if let Entry::Waiting {
+            call: waiting,
+            waker,
+        } = entry
+        {
+            if *waiting != call {
+                return None;
             }
-            Entry::Piped {
-                call: waiting,
-                pipe,
-                tag,
-                timeout,
-            } if waiting == call => {
-                *entry = Entry::Free;
-                self.free.push(key);
-                let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
-                let failed = |failure: Box<_>| CallError::from_failure(*failure, timeout);
-                let answer = match answer {
-                    Ok(reply) => Ok(reply.payload),
-                    Err(failure) => Err(Box::new(failed(failure))),
-                };
-                pipe.arrivals.list.push((tag, answer));
-                pipe.waker.take()
-            }
-            _ => None,
+            let waker = waker.take();
+            *entry = Entry::Done(answer);
+            return waker;
         }
+        self.finish_piped(key, call, answer)
+    }
+
+    fn finish_piped(&mut self, key: u32, call: CallId, answer: Answer) -> Option<Waker> {
+        let entry = &mut self.entries[key as usize];
+        let Entry::Piped {
+            call: waiting,
+            pipe,
+            tag,
+            timeout,
+        } = *entry
+        else {
+            return None;
+        };
+        if waiting != call {
+            return None;
+        }
+        *entry = Entry::Free;
+        self.free.push(key);
+        let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
+        match answer {
+            Ok(reply) => push_made(&mut pipe.arrivals.list, || (tag, Ok(reply.payload))),
+            Err(failure) => {
+                let error = CallError::from_failure(*failure, timeout);
+                pipe.arrivals.list.push((tag, Err(Box::new(error))));
+            }
+        }
+        pipe.waker.take()
     }
 
     pub(super) fn open_pipe(&mut self) -> PipeKey {
@@ -161,14 +186,15 @@ impl Waiters {
     }
 
     /// A call whose answer goes into the pipe.
+    #[inline]
     pub(super) fn add_piped(&mut self, call: CallId, pipe: PipeKey, tag: u64, timeout: Duration) {
-        let entry = Entry::Piped {
+        let (_, entry) = self.place(call);
+        entry.fill(Entry::Piped {
             call,
             pipe,
             tag,
             timeout,
-        };
-        self.enter(call, entry);
+        });
     }
 
     /// Takes what has come, by exchanging it for the empty list; or will wake.
@@ -214,7 +240,10 @@ impl Waiters {
             waker: registered, ..
         } = entry
         {
-            registered.clone_from(waker);
+            match registered {
+                Some(registered) => registered.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
             return Poll::Pending;
         }
         self.free.push(key.0);

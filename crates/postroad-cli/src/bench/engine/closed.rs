@@ -8,7 +8,7 @@ use postroad::CallError;
 use tokio::task::JoinSet;
 
 use super::line::Line;
-use super::{KeptJob, Thread};
+use super::{KeptJob, Thread, pass_panic_on};
 
 /// Pause after a call that failed without waiting for anything: without it the loop would only
 /// count its own failures.
@@ -25,14 +25,10 @@ pub(super) async fn run(thread: &Rc<Thread>, callers: u64) {
     ended(running).await;
 }
 
-/// Waits for all of them; a panic of any is not taken for its end.
+/// Waits for all of them.
 async fn ended(mut running: JoinSet<()>) {
     while let Some(ended) = running.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        pass_panic_on(ended);
     }
 }
 
@@ -58,10 +54,8 @@ async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
         call(&mut line, thread.now());
     }
     while line.in_flight() > 0 {
-        let ended = poll_fn(|context| line.poll_ended(thread, context)).await;
-        let recorder = &thread.recorder;
-        recorder.ended(ended.due, ended.at, ended.sent, &ended.result);
-        call(&mut line, ended.at);
+        let at = poll_fn(|context| line.poll_ended(thread, context)).await;
+        call(&mut line, at);
     }
     ended(alone).await;
 }

@@ -2,26 +2,16 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
-use postroad::{Bytes, CallError, Client, Pipeline};
+use postroad::{CallError, Client, Pipeline};
 
 use super::{Job, Thread};
 use crate::bench::recorder::Sent;
-
-/// A call that has ended.
-pub(super) struct Ended {
-    pub(super) due: u64,
-    /// When its answer was taken off the connection: one look at the clock for all that came
-    /// together.
-    pub(super) at: u64,
-    pub(super) sent: Sent,
-    pub(super) result: Result<Bytes, CallError>,
-}
 
 /// Makes calls without waiting for their answers, which come by [`Self::poll_ended`].
 pub(super) struct Line {
     pipeline: Pipeline,
     calls: Calls,
-    /// When the last answers came.
+    /// When the last answers came: one look at the clock for all that came together.
     at: u64,
     /// Who waits for answers while there is no call in flight.
     idle: Option<Waker>,
@@ -62,7 +52,7 @@ impl Line {
     /// Makes a call, if there is a connection that takes it now. It leaves when answers are waited
     /// for, or by [`Self::flush`].
     #[inline]
-    pub(super) fn call(&mut self, job: &Job<'_>, due: u64) -> Result<(), CallError> {
+    pub(super) fn call(&mut self, job: &Job<'_>, due: u64) -> Result<(), Box<CallError>> {
         let tag = match &mut self.calls {
             Calls::Same(_) => due,
             Calls::Mixed { made, free } => {
@@ -76,15 +66,20 @@ impl Line {
                 tag
             }
         };
-        let result = self.pipeline.try_call(tag, job.body.clone());
-        if result.is_ok() {
-            if let Some(idle) = self.idle.take() {
-                idle.wake();
+        match self.pipeline.try_call(tag, job.body) {
+            Ok(()) => {
+                if let Some(idle) = self.idle.take() {
+                    idle.wake();
+                }
+                Ok(())
             }
-        } else if let Calls::Mixed { free, .. } = &mut self.calls {
-            free.push(tag);
+            Err(error) => {
+                if let Calls::Mixed { free, .. } = &mut self.calls {
+                    free.push(tag);
+                }
+                Err(Box::new(error))
+            }
         }
-        result
     }
 
     pub(super) fn flush(&mut self) {
@@ -95,9 +90,9 @@ impl Line {
         self.pipeline.in_flight()
     }
 
-    /// The next call that has ended. Pending while none is in flight.
+    /// Records the next call that ends, and says when that was. Pending while none is in flight.
     #[inline]
-    pub(super) fn poll_ended(&mut self, thread: &Thread, context: &mut Context<'_>) -> Poll<Ended> {
+    pub(super) fn poll_ended(&mut self, thread: &Thread, context: &mut Context<'_>) -> Poll<u64> {
         let is_first = self.pipeline.ready() == 0;
         let Some((tag, result)) = ready!(self.pipeline.poll_next(context)) else {
             self.idle = Some(context.waker().clone());
@@ -113,12 +108,11 @@ impl Line {
                 made[tag as usize]
             }
         };
-        let at = self.at;
-        Poll::Ready(Ended {
-            due,
-            at,
-            sent,
-            result,
-        })
+        // At once: a result is large, and what is moved right after it was stored has to wait.
+        match result {
+            Ok(answer) => thread.recorder.answered(due, self.at, sent, answer.len()),
+            Err(error) => thread.recorder.failed(due, self.at, sent, &error),
+        }
+        Poll::Ready(self.at)
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
 
 use super::gather::Gather;
 use super::mix::Dice;
@@ -24,8 +25,8 @@ use crate::exit::Failed;
 /// Intervals of all threads that wait for being gathered.
 const CHUNKS_WAITING: usize = 64;
 
-/// Callers that have their turn before sockets are looked at again, if so many can go on. The
-/// runtime's own 61 would cut what the usual 64 callers send into two writes.
+/// Tasks that have their turn before sockets are looked at again, if so many can go on: as many
+/// connections may have answers to take.
 const TURNS: u32 = 256;
 
 /// Why no load can be made.
@@ -279,6 +280,15 @@ impl Thread {
     fn connections_lost(&self) -> usize {
         let is_lost = |client: &&Client| *client.state().borrow() != ConnectionState::Connected;
         self.clients.iter().filter(is_lost).count()
+    }
+}
+
+/// A task's panic is not taken for its end.
+fn pass_panic_on(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

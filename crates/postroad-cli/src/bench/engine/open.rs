@@ -14,17 +14,18 @@ use rustix::time::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
 
 use postroad::CallError;
 
 use super::line::Line;
-use super::{KeptJob, Thread, nanos};
+use super::{KeptJob, Thread, nanos, pass_panic_on};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;
 /// Shortest wait: calls that are due within it leave together, at most this much late, and a high
 /// rate does not cost a wake-up for each.
-const WAIT_MIN: u64 = 50_000;
+const WAIT_MIN: u64 = 20_000;
 
 pub(super) async fn run(
     thread: &Rc<Thread>,
@@ -124,6 +125,8 @@ struct Pool {
     in_flight_max: usize,
     /// Who waits until none is.
     waiting: RefCell<Option<Waker>>,
+    /// Those that take answers, and those that wait for a connection.
+    tasks: RefCell<JoinSet<()>>,
 }
 
 impl Pool {
@@ -137,15 +140,15 @@ impl Pool {
             in_flight: Cell::new(0),
             in_flight_max,
             waiting: RefCell::new(None),
+            tasks: RefCell::default(),
         });
         for number in 0..pool.lines.len() {
-            let (pool, thread) = (Rc::clone(&pool), Rc::clone(thread));
-            tokio::task::spawn_local(async move {
+            let (mine, thread) = (Rc::clone(&pool), Rc::clone(thread));
+            pool.tasks.borrow_mut().spawn_local(async move {
+                let pool = mine;
                 let line = &pool.lines[number];
                 loop {
-                    let ended = poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
-                    let recorder = &thread.recorder;
-                    recorder.ended(ended.due, ended.at, ended.sent, &ended.result);
+                    poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
                     pool.has_ended();
                 }
             });
@@ -167,12 +170,12 @@ impl Pool {
         let made = self.lines[number].borrow_mut().call(&job, due);
         match made {
             Ok(()) => thread.recorder.late(due, now),
-            Err(CallError::NotConnected { .. }) => {
+            Err(error) if matches!(*error, CallError::NotConnected { .. }) => {
                 self.wait_for_connection(due, number, job.kept(), thread);
             }
             Err(error) => {
                 thread.recorder.late(due, now);
-                thread.recorder.ended(due, now, job.sent(), &Err(error));
+                thread.recorder.ended(due, now, job.sent(), &Err(*error));
                 self.has_ended();
             }
         }
@@ -189,7 +192,12 @@ impl Pool {
         thread: &Rc<Thread>,
     ) {
         let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
-        tokio::task::spawn_local(async move {
+        let mut tasks = self.tasks.borrow_mut();
+        // Those that have ended are not kept.
+        while let Some(ended) = tasks.try_join_next() {
+            pass_panic_on(ended);
+        }
+        tasks.spawn_local(async move {
             let job = job.job();
             thread.recorder.late(due, thread.now());
             let result = thread.call(thread.client(number), &job).await;
@@ -223,6 +231,9 @@ impl Pool {
     async fn drained(&self) {
         self.flush();
         poll_fn(|context| {
+            while let Poll::Ready(Some(ended)) = self.tasks.borrow_mut().poll_join_next(context) {
+                pass_panic_on(ended);
+            }
             if self.in_flight.get() == 0 {
                 return Poll::Ready(());
             }
