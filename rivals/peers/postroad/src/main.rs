@@ -12,6 +12,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
 /// The mode in which one task makes all calls of a connection.
 const PIPELINE: &str = "pipeline";
+/// The mode in which the server has a reactor a processor, as `postroad serve` has.
+const REACTORS: &str = "reactors";
 
 fn main() -> ExitCode {
     harness::main(|role| match role {
@@ -46,9 +48,13 @@ fn endpoint(at: &str) -> Result<Endpoint> {
 /// What the mode asks for beyond the defaults.
 fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
     let (mut server, mut client) = (ServerConfig::default(), ClientConfig::default());
-    if !mode.is_empty() && mode != PIPELINE {
-        let preset = mode.parse()?;
-        (server.preset, client.preset) = (preset, preset);
+    match mode {
+        "" | PIPELINE => {}
+        REACTORS => server.workers = Some(std::thread::available_parallelism()?.get()),
+        preset => {
+            let preset = preset.parse()?;
+            (server.preset, client.preset) = (preset, preset);
+        }
     }
     // As many calls as a row has in flight; the default is 1,000.
     server.limits.max_calls = 65_536;
