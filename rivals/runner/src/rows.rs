@@ -371,12 +371,20 @@ pub(crate) const ROWS: &[Row] = &[
         server: Server::Unix,
         ..postroad("postroad unix", "", "ct", &["S", "A"])
     },
+    postroad("postroad blocking", "blocking", "ct", &["S", "A"]),
     postroad(
         "postroad low-latency",
         "low-latency",
         "ct",
         &["A", "B 1x64", "B 8x128"],
     ),
+    postroad(
+        "postroad blocking low-latency",
+        "blocking-low-latency",
+        "ct",
+        &["A"],
+    ),
+    postroad("postroad reactors", "reactors", "mt", &["B 8x128", "D"]),
     postroad(
         "postroad throughput",
         "throughput",

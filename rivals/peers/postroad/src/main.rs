@@ -2,11 +2,12 @@
 //! priority on every call.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Arguments, Caller, Pipelined, Received, Result, Role, Sender};
-use postroad::{Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server, ServerConfig};
+use harness::{Arguments, Caller, Pipelined, Received, Recorder, Result, Role, Sender};
+use postroad::{BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server, ServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
@@ -14,6 +15,8 @@ const PRIORITY: u8 = 4;
 const PIPELINE: &str = "pipeline";
 /// The mode in which the server has a reactor a processor, as `postroad serve` has.
 const REACTORS: &str = "reactors";
+/// How modes begin in which a thread calls, without a runtime of its own; a preset may follow.
+const BLOCKING: &str = "blocking";
 
 fn main() -> ExitCode {
     harness::main(|role| match role {
@@ -27,6 +30,9 @@ fn main() -> ExitCode {
                 let pipeline = client.pipeline("echo").timeout(DEADLINE).priority(PRIORITY);
                 Ok(Piped { pipeline, payload })
             })
+        }
+        Role::Client(arguments) if arguments.mode.starts_with(BLOCKING) => {
+            arguments.call_blocking(|recorder| call_from_a_thread(&arguments, &recorder))
         }
         Role::Client(arguments) => arguments.call(dial),
         Role::Receiver(arguments) => arguments.receive(|arguments, received: Received| {
@@ -48,7 +54,8 @@ fn endpoint(at: &str) -> Result<Endpoint> {
 /// What the mode asks for beyond the defaults.
 fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
     let (mut server, mut client) = (ServerConfig::default(), ClientConfig::default());
-    match mode {
+    let mode = mode.strip_prefix(BLOCKING).unwrap_or(mode);
+    match mode.trim_start_matches('-') {
         "" | PIPELINE => {}
         REACTORS => server.workers = Some(std::thread::available_parallelism()?.get()),
         preset => {
@@ -90,6 +97,24 @@ async fn dial(arguments: Arguments) -> Result<Connection> {
         client: Client::connect_with(endpoint(&arguments.at)?, config).await?,
         payload: arguments.payload(),
     })
+}
+
+fn call_from_a_thread(arguments: &Arguments, recorder: &Arc<Recorder>) -> Result<()> {
+    let config = configured(&arguments.mode)?.1;
+    let client = BlockingClient::connect_with(endpoint(&arguments.at)?, config)?;
+    let (mut lap, payload) = (recorder.lap(), arguments.payload());
+    loop {
+        let answer = client.with("echo", |call| {
+            let call = call.timeout(DEADLINE).priority(PRIORITY);
+            call.call_raw(payload.clone())
+        })?;
+        if answer.len() != payload.len() {
+            return Err("the answer is not what was sent".into());
+        }
+        if !lap.tick() {
+            return Ok(());
+        }
+    }
 }
 
 impl Caller for Connection {
