@@ -20,8 +20,9 @@ const HEADER: &str = "\
 # scenario  in flight  instructions  allocations  system calls
 ";
 /// What is counted, and with how many in flight.
-const SCENARIOS: [(&str, u32); 6] = [
+const SCENARIOS: [(&str, u32); 7] = [
     ("call", 1),
+    ("blocking", 1),
     ("call", 64),
     ("call", 1000),
     ("pipeline", 64),

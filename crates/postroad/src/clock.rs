@@ -1,5 +1,6 @@
 //! The one place where a clock is read.
 
+#[cfg(target_os = "linux")]
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,13 +23,16 @@ pub(crate) fn now() -> Time {
     Time((since.as_secs() + 1) * 1_000_000_000 + u64::from(since.subsec_nanos()))
 }
 
+#[cfg(target_os = "linux")]
 thread_local! {
     /// The coarse clock and the clock, when the thread last asked both.
     static LATELY: Cell<(Time, Time)> = const { Cell::new((Time(0), Time(0))) };
 }
 
-/// Now, or up to a tick of the coarse clock before (4 or 10 ms), for what need not be exact: a
-/// quarter of the cost. Where the runtime's clock is paused it is exact.
+/// Now, or up to a tick of the coarse clock before (1 to 10 ms), for what need not be exact: a
+/// quarter of the cost. Where the runtime's clock is paused it is exact, from the tick on that
+/// follows the pausing.
+#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn lately() -> Time {
     let (asked, then) = LATELY.get();
@@ -36,6 +40,10 @@ pub(crate) fn lately() -> Time {
     if tick == asked { then } else { ask(tick) }
 }
 
+#[cfg(not(target_os = "linux"))]
+pub(crate) use now as lately;
+
+#[cfg(target_os = "linux")]
 #[cold]
 fn ask(tick: Time) -> Time {
     let before = std::time::Instant::now();

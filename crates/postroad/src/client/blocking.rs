@@ -20,15 +20,15 @@ use crate::error::{CallError, TransportError};
 /// How long dropping a client may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// How closely calls have to follow each other for the client's thread to leave them alone.
-const CLOSE: Duration = Duration::from_millis(10);
+/// The longest pause between calls in which the client's thread does not drive.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// A [`Client`] for threads. Must not be used on a runtime's thread.
 ///
-/// A thread that waits for its answer drives the connection itself, so that no other thread has to
-/// be woken for it; of several, one drives for all. Between calls a thread of the client's own
-/// keeps the connection up: it sleeps while there is nothing to do, and stands aside while calls
-/// follow each other closely.
+/// While calls follow each other within 10 ms, a thread that waits for its answer drives the
+/// connection itself, so that no other has to be woken for it; of several, one drives for all. For
+/// the rest of the time there is a thread of the client's own, which sleeps while nothing is to be
+/// done.
 ///
 /// ```no_run
 /// let client = postroad::BlockingClient::connect("tcp://127.0.0.1:7400")?;
@@ -95,17 +95,12 @@ impl BlockingClient {
     /// # Errors
     /// If it cannot be sent.
     pub fn send<Q: Serialize + ?Sized>(&self, route: &str, message: &Q) -> Result<(), CallError> {
-        let sent = self
-            .shared
-            .runtime
-            .block_on(self.client.send(route, message));
-        // What was queued leaves without this thread.
-        self.shared.call_back();
-        sent
+        self.shared.run(self.client.send(route, message))
     }
 
     /// Runs a call with settings of its own: `client.with("route", |call|
-    /// call.priority(7).call(&1))`.
+    /// call.priority(7).call(&1))`. The future must not block: other callers and their deadlines may
+    /// depend on this thread while it runs.
     pub fn with<'a, F, T>(&'a self, route: &'a str, run: impl FnOnce(CallBuilder<'a>) -> F) -> T
     where
         F: Future<Output = T>,
@@ -116,8 +111,8 @@ impl BlockingClient {
     /// Ends the connection after what was sent has left; dropping the client does the same.
     pub fn close(self) {}
 
-    /// The client within, for what blocking code does not need: its state, `try_now`. What is
-    /// called by it, on another runtime, may wait 10 ms more while threads call.
+    /// The client within, for what blocking code does not need: its state, `try_now`. What it is
+    /// used for on another runtime may take 20 ms more while threads call.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -127,9 +122,10 @@ impl BlockingClient {
 impl Drop for BlockingClient {
     /// Messages that were sent without waiting for an answer are still on their way.
     fn drop(&mut self) {
+        // From here this thread drives.
+        self.shared.end();
         let close = async { tokio::time::timeout(CLOSE_MAX, self.client.close()).await };
         let _ = self.shared.runtime.block_on(close);
-        self.shared.end();
         if let Some(keeper) = self.keeper.take() {
             // It runs nothing that panics and is not caught.
             let _ = keeper.join();
@@ -146,9 +142,10 @@ struct Shared {
     sent_away: Notify,
     /// It has, and does not drive until it is called back or no call has come for a while.
     is_aside: AtomicBool,
+    /// Calls that somebody has waited for.
     calls: AtomicU64,
-    /// When a call began while the thread was not aside.
-    last_call: AtomicU64,
+    /// When the last of them ended while the thread was not aside.
+    last_end: AtomicU64,
     called_back: Mutex<bool>,
     changed: Condvar,
     has_ended: AtomicBool,
@@ -161,7 +158,7 @@ impl Shared {
             sent_away: Notify::new(),
             is_aside: AtomicBool::new(false),
             calls: AtomicU64::new(0),
-            last_call: AtomicU64::new(0),
+            last_end: AtomicU64::new(0),
             called_back: Mutex::new(false),
             changed: Condvar::new(),
             has_ended: AtomicBool::new(false),
@@ -170,15 +167,33 @@ impl Shared {
 
     /// Waits for a future, and drives the runtime unless another thread does.
     fn run<F: Future>(&self, future: F) -> F::Output {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if !self.is_aside.load(Ordering::Relaxed) {
-            let now = clock::now();
-            let last = Time(self.last_call.swap(now.0, Ordering::Relaxed));
-            if now.since(last) < CLOSE {
-                self.sent_away.notify_one();
+        let mut future = std::pin::pin!(future);
+        let mut has_waited = false;
+        let output = self.runtime.block_on(std::future::poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            if polled.is_pending() && !has_waited {
+                has_waited = true;
+                self.send_away();
             }
+            polled
+        }));
+        match has_waited {
+            true if self.is_aside.load(Ordering::Relaxed) => {}
+            true => self.last_end.store(clock::now().0, Ordering::Relaxed),
+            // What was ready at once has run nothing of what it has left to be done.
+            false => self.call_back(),
         }
-        self.runtime.block_on(future)
+        output
+    }
+
+    /// Somebody waits, and so drives: the client's thread need not, if that happens often.
+    fn send_away(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let last = Time(self.last_end.load(Ordering::Relaxed));
+        if !self.is_aside.load(Ordering::Relaxed) && clock::now().since(last) < PAUSE_MAX {
+            // Not for later: whoever calls then will say so.
+            self.sent_away.notify_waiters();
+        }
     }
 
     /// Something was left to do that nobody waits for.
@@ -218,7 +233,7 @@ impl Shared {
         let mut called_back = self.lock();
         while !*called_back {
             let calls = self.calls.load(Ordering::Relaxed);
-            let waited = self.changed.wait_timeout(called_back, CLOSE);
+            let waited = self.changed.wait_timeout(called_back, PAUSE_MAX);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             called_back = guard;
             if timeout.timed_out() && self.calls.load(Ordering::Relaxed) == calls {

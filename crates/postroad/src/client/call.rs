@@ -396,6 +396,7 @@ impl Calling<'_> {
         match Answering::begin(connection, &mut call, patience, waker) {
             Ok(answering) => {
                 // It is; to know that saves a drop.
+                debug_assert!(matches!(self.stage, Stage::New), "it begins once");
                 if let Stage::New = self.stage {
                     self.stage = Stage::Sent(answering, patience.timeout, trace);
                 }
@@ -409,9 +410,7 @@ impl Calling<'_> {
             }
         }
     }
-}
 
-impl Calling<'_> {
     #[cold]
     fn poll_patiently(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Reply, CallError>> {
         let Stage::Patient(patient) = &mut self.stage else {

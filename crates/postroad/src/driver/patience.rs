@@ -13,7 +13,7 @@ pub(crate) struct Patience {
     pub(super) limit: Time,
 }
 
-/// Timeouts from here on are kept within a hundredth, and their calls read a cheaper clock.
+/// Timeouts from here on are kept within a tick of the coarse clock, which is cheaper to read.
 const LONG: Duration = Duration::from_secs(1);
 
 impl Patience {

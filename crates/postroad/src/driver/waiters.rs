@@ -73,6 +73,7 @@ impl Entry {
     /// Takes a free place, which holds nothing to be dropped.
     #[inline]
     fn fill(&mut self, entry: Self) {
+        debug_assert!(matches!(self, Self::Free), "the place is taken");
         if let Self::Free = self {
             *self = entry;
         }
@@ -240,9 +241,8 @@ impl Waiters {
             waker: registered, ..
         } = entry
         {
-            match registered {
-                Some(registered) => registered.clone_from(waker),
-                none => *none = Some(waker.clone()),
+            if let Some(registered) = registered {
+                registered.clone_from(waker);
             }
             return Poll::Pending;
         }

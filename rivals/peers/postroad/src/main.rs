@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Arguments, Caller, Pipelined, Received, Recorder, Result, Role, Sender};
-use postroad::{BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server, ServerConfig};
+use postroad::{
+    BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server,
+    ServerConfig,
+};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const PRIORITY: u8 = 4;
