@@ -115,7 +115,7 @@ fn the_connection_is_kept_up_when_calls_have_ended() -> Tested {
     for _ in 0..10 {
         echo(&client, "x");
     }
-    // A client that nobody drives would not hang up, and the server would wait for it, 5 s at least.
+    // A client that nobody drives would not hang up, and the server would wait 5 s for it.
     let ended = async { tokio::time::timeout(Duration::from_secs(4), server.shutdown()).await };
     runtime.block_on(ended)?;
     let error = client.with("postroad/echo", |call| {

@@ -360,6 +360,58 @@ async fn dropping_a_call_stops_its_handler_at_the_server() -> Tested {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_call_that_is_dropped_in_any_stage_leaves_its_place_to_the_next() -> Tested {
+    let router = Router::new().route("forever", async || std::future::pending::<()>().await);
+    let url = "mem://stages";
+    let mut config = ClientConfig::default();
+    // Whoever left its place taken would keep the next one from calling.
+    config.limits.max_calls = 1;
+    let client = Client::new(url.parse()?, config)?;
+    let echo = || client.request("postroad/echo").call_raw("x");
+    let waker = std::task::Waker::noop();
+    let mut cx = TaskContext::from_waker(waker);
+
+    // It waits for a connection.
+    let mut waiting = Box::pin(echo());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    drop(waiting);
+    let _server = serve(router, url).await;
+    client.try_now();
+    assert_eq!(echo().await?, "x");
+
+    for _ in 0..3 {
+        // It was not made.
+        drop(echo());
+        // It was sent, and its handler waits.
+        let mut sent = Box::pin(client.request("forever").call_raw(""));
+        assert!(sent.as_mut().poll(&mut cx).is_pending());
+        let error = echo().await.expect_err("there is one place");
+        assert!(matches!(error, CallError::Busy(_)), "{error:?}");
+        drop(sent);
+        assert_eq!(echo().await?, "x");
+        // Its answer is there, and nobody has looked.
+        let (woken, mut answered) = (Arc::new(Woken::default()), Box::pin(echo()));
+        let waker = Arc::clone(&woken).into();
+        let mut cx = TaskContext::from_waker(&waker);
+        assert!(answered.as_mut().poll(&mut cx).is_pending());
+        woken.0.notified().await;
+        drop(answered);
+        assert_eq!(echo().await?, "x");
+    }
+    Ok(())
+}
+
+/// A waker that tells.
+#[derive(Default)]
+struct Woken(Notify);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_call_and_says_whether_it_may_have_run() -> Tested {
     let router = Router::new().route("forever", async || std::future::pending::<()>().await);

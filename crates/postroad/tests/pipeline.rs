@@ -275,10 +275,12 @@ async fn answers_that_nobody_takes_are_bounded() -> Tested {
 async fn the_wait_for_a_connection_is_charged_to_the_call() -> Tested {
     let never = async || std::future::pending::<()>().await;
     let url = "mem://pipeline-late";
-    let config = ClientConfig {
+    let mut config = ClientConfig {
         max_wait: Duration::from_secs(60),
         ..ClientConfig::default()
     };
+    // Five attempts with jitter may all be made within these seconds.
+    config.backoff.attempts = None;
     let client = Client::new(url.parse()?, config)?;
     let late = client.clone();
     let serving = tokio::spawn(async move {

@@ -99,8 +99,8 @@ impl BlockingClient {
     }
 
     /// Runs a call with settings of its own: `client.with("route", |call|
-    /// call.priority(7).call(&1))`. The future must not block: other callers and their deadlines may
-    /// depend on this thread while it runs.
+    /// call.priority(7).call(&1))`. The future must not block: other callers and their deadlines
+    /// may depend on this thread while it runs.
     pub fn with<'a, F, T>(&'a self, route: &'a str, run: impl FnOnce(CallBuilder<'a>) -> F) -> T
     where
         F: Future<Output = T>,
