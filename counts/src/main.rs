@@ -21,7 +21,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
-    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, blocking, pipeline or send";
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, send, or blocking with 1";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -152,7 +152,7 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
-        "blocking" => blocking(&url, count).await?,
+        "blocking" if in_flight == 1 => blocking(&url, count).await?,
         "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => {
             send(&client, count).await?;
@@ -170,7 +170,7 @@ async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<
     let (begin, cpu) = (Instant::now(), cpu_time());
     match scenario {
         "call" => call(&client, count, in_flight).await?,
-        "blocking" => blocking(url, count).await?,
+        "blocking" if in_flight == 1 => blocking(url, count).await?,
         "pipeline" => pipeline(&client, count, in_flight).await?,
         "send" => send(&client, count).await?,
         _ => return Err(USAGE.into()),
