@@ -3,7 +3,7 @@
 //! `counts SCENARIO COUNT IN_FLIGHT` runs both ends on one thread, so that the same work is done in
 //! the same order every time; `counts serve ENDPOINT` and `counts load URL SCENARIO COUNT
 //! IN_FLIGHT` are the two ends as processes. `cargo xtask counts` runs them under callgrind, DHAT
-//! and strace, and compares with `counts/counts.toml`.
+//! and strace, and compares with `counts/counts.txt`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -143,6 +143,23 @@ async fn send(client: &Client, count: u64) -> Outcome<()> {
     Ok(producer.flush().await?)
 }
 
+/// All messages of a scenario, on this connection or on one of its own.
+async fn make(
+    client: &Client,
+    url: &str,
+    scenario: &str,
+    count: u64,
+    in_flight: u64,
+) -> Outcome<()> {
+    match scenario {
+        "call" => call(client, count, in_flight).await,
+        "blocking" if in_flight == 1 => blocking(url, count).await,
+        "pipeline" => pipeline(client, count, in_flight).await,
+        "send" => send(client, count).await,
+        _ => Err(USAGE.into()),
+    }
+}
+
 async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {
     let sink = Arc::new(Sink::default());
     sink.awaited.store(count, Ordering::Relaxed);
@@ -150,15 +167,9 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let url = format!("tcp://{}", server.addresses()[0]);
     let client = connect(&url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
-    match scenario {
-        "call" => call(&client, count, in_flight).await?,
-        "blocking" if in_flight == 1 => blocking(&url, count).await?,
-        "pipeline" => pipeline(&client, count, in_flight).await?,
-        "send" => {
-            send(&client, count).await?;
-            sink.all.notified().await;
-        }
-        _ => return Err(USAGE.into()),
+    make(&client, &url, scenario, count, in_flight).await?;
+    if scenario == "send" {
+        sink.all.notified().await;
     }
     tell(count, begin.elapsed(), cpu_time() - cpu);
     server.shutdown().await;
@@ -168,13 +179,7 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
 async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {
     let client = connect(url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
-    match scenario {
-        "call" => call(&client, count, in_flight).await?,
-        "blocking" if in_flight == 1 => blocking(url, count).await?,
-        "pipeline" => pipeline(&client, count, in_flight).await?,
-        "send" => send(&client, count).await?,
-        _ => return Err(USAGE.into()),
-    }
+    make(&client, url, scenario, count, in_flight).await?;
     tell(count, begin.elapsed(), cpu_time() - cpu);
     client.close().await;
     Ok(())

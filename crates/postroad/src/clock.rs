@@ -18,8 +18,14 @@ fn start() -> Instant {
 /// Now, by the runtime's clock, which tests may pause.
 #[inline]
 pub(crate) fn now() -> Time {
+    time(Instant::now())
+}
+
+/// The moment of an instant of the runtime's.
+#[inline]
+fn time(instant: Instant) -> Time {
     // A second is added so that moments a little before the first call still have a number.
-    let since = Instant::now().saturating_duration_since(start());
+    let since = instant.saturating_duration_since(start());
     Time((since.as_secs() + 1) * 1_000_000_000 + u64::from(since.subsec_nanos()))
 }
 
@@ -47,9 +53,10 @@ pub(crate) use now as lately;
 #[cold]
 fn ask(tick: Time) -> Time {
     let before = std::time::Instant::now();
-    let (then, instant) = (now(), Instant::now().into_std());
+    let instant = Instant::now();
+    let (then, real) = (time(instant), instant.into_std());
     // A clock that is paused, or was, is not the real one; what it says is not kept.
-    if before <= instant && instant <= std::time::Instant::now() {
+    if before <= real && real <= std::time::Instant::now() {
         LATELY.set((tick, then));
     }
     then

@@ -142,9 +142,7 @@ struct Shared {
     sent_away: Notify,
     /// It has, and does not drive until it is called back or no call has come for a while.
     is_aside: AtomicBool,
-    /// Calls that somebody has waited for.
-    calls: AtomicU64,
-    /// When the last of them ended while the thread was not aside.
+    /// When the last call ended that somebody has waited for.
     last_end: AtomicU64,
     called_back: Mutex<bool>,
     changed: Condvar,
@@ -157,7 +155,6 @@ impl Shared {
             runtime,
             sent_away: Notify::new(),
             is_aside: AtomicBool::new(false),
-            calls: AtomicU64::new(0),
             last_end: AtomicU64::new(0),
             called_back: Mutex::new(false),
             changed: Condvar::new(),
@@ -178,7 +175,6 @@ impl Shared {
             polled
         }));
         match has_waited {
-            true if self.is_aside.load(Ordering::Relaxed) => {}
             true => self.last_end.store(clock::now().0, Ordering::Relaxed),
             // What was ready at once has run nothing of what it has left to be done.
             false => self.call_back(),
@@ -188,12 +184,16 @@ impl Shared {
 
     /// Somebody waits, and so drives: the client's thread need not, if that happens often.
     fn send_away(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let last = Time(self.last_end.load(Ordering::Relaxed));
-        if !self.is_aside.load(Ordering::Relaxed) && clock::now().since(last) < PAUSE_MAX {
+        if !self.is_aside.load(Ordering::Relaxed) && self.is_busy() {
             // Not for later: whoever calls then will say so.
             self.sent_away.notify_waiters();
         }
+    }
+
+    /// Whether a call has just ended.
+    fn is_busy(&self) -> bool {
+        let last = Time(self.last_end.load(Ordering::Relaxed));
+        clock::now().since(last) < PAUSE_MAX
     }
 
     /// Something was left to do that nobody waits for.
@@ -232,11 +232,10 @@ impl Shared {
     fn stand_aside(&self) {
         let mut called_back = self.lock();
         while !*called_back {
-            let calls = self.calls.load(Ordering::Relaxed);
             let waited = self.changed.wait_timeout(called_back, PAUSE_MAX);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             called_back = guard;
-            if timeout.timed_out() && self.calls.load(Ordering::Relaxed) == calls {
+            if timeout.timed_out() && !self.is_busy() {
                 break;
             }
         }

@@ -102,6 +102,13 @@ async fn dial(arguments: Arguments) -> Result<Connection> {
     })
 }
 
+fn check(answer: &Bytes, sent: &Bytes) -> Result<()> {
+    match answer.len() == sent.len() {
+        true => Ok(()),
+        false => Err("the answer is not what was sent".into()),
+    }
+}
+
 fn call_from_a_thread(arguments: &Arguments, recorder: &Arc<Recorder>) -> Result<()> {
     let config = configured(&arguments.mode)?.1;
     let client = BlockingClient::connect_with(endpoint(&arguments.at)?, config)?;
@@ -111,9 +118,7 @@ fn call_from_a_thread(arguments: &Arguments, recorder: &Arc<Recorder>) -> Result
             let call = call.timeout(DEADLINE).priority(PRIORITY);
             call.call_raw(payload.clone())
         })?;
-        if answer.len() != payload.len() {
-            return Err("the answer is not what was sent".into());
-        }
+        check(&answer, &payload)?;
         if !lap.tick() {
             return Ok(());
         }
@@ -128,10 +133,7 @@ impl Caller for Connection {
             .timeout(DEADLINE)
             .priority(PRIORITY);
         let answer = request.call_raw(self.payload.clone()).await?;
-        if answer.len() != self.payload.len() {
-            return Err("the answer is not what was sent".into());
-        }
-        Ok(())
+        check(&answer, &self.payload)
     }
 }
 
@@ -142,9 +144,7 @@ impl Pipelined for Piped {
 
     async fn next(&mut self) -> Result<u64> {
         let (tag, answer) = self.pipeline.next().await.ok_or("no call is in flight")?;
-        if answer?.len() != self.payload.len() {
-            return Err("the answer is not what was sent".into());
-        }
+        check(&answer?, &self.payload)?;
         Ok(tag)
     }
 }

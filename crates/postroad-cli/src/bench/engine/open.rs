@@ -143,13 +143,11 @@ impl Pool {
             tasks: RefCell::default(),
         });
         for number in 0..pool.lines.len() {
-            let (mine, thread) = (Rc::clone(&pool), Rc::clone(thread));
+            let (of, thread) = (Rc::clone(&pool), Rc::clone(thread));
             pool.tasks.borrow_mut().spawn_local(async move {
-                let pool = mine;
-                let line = &pool.lines[number];
                 loop {
-                    poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
-                    pool.has_ended();
+                    poll_fn(|cx| of.lines[number].borrow_mut().poll_ended(&thread, cx)).await;
+                    of.has_ended();
                 }
             });
         }
@@ -175,7 +173,7 @@ impl Pool {
             }
             Err(error) => {
                 thread.recorder.late(due, now);
-                thread.recorder.ended(due, now, job.sent(), &Err(*error));
+                thread.recorder.failed(due, now, job.sent(), &error);
                 self.has_ended();
             }
         }
