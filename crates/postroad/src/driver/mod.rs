@@ -50,6 +50,8 @@ const READ_MAX: usize = 256 * 1024;
 const ANSWERS_AT_ONCE: usize = 256 * 1024;
 /// Requests that are taken over at a time: few enough to stay in the nearest cache.
 const BATCH_MAX: usize = 128;
+/// Looks at a socket before the runtime looks at all of them.
+const LOOKS: usize = 8;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
 /// How long a closed connection may take none of its last bytes.
@@ -224,19 +226,25 @@ impl ConnectionDriver {
             return Progress::Read;
         }
         let room = self.make_room();
-        let result = match self.reader.poll_read(cx, &mut self.buf) {
+        match self.reader.poll_read(cx, &mut self.buf) {
             Poll::Pending => {
                 self.rest();
-                return Progress::Idle;
+                Progress::Idle
             }
-            Poll::Ready(result) => result,
-        };
-        lists.now = clock::now();
-        let error = match result {
-            Ok(read) if read > 0 => {
-                if read == room && room < READ_MAX {
+            Poll::Ready(result) => {
+                if result.as_ref().is_ok_and(|read| *read == room) && room < READ_MAX {
                     self.buf.reserve((2 * room).min(READ_MAX));
                 }
+                self.take(result, lists)
+            }
+        }
+    }
+
+    /// Lets the session take what a read has brought.
+    fn take(&mut self, read: io::Result<usize>, lists: &mut Lists) -> Progress {
+        lists.now = clock::now();
+        let error = match read {
+            Ok(read) if read > 0 => {
                 self.handle(lists);
                 return Progress::Read;
             }
@@ -333,18 +341,38 @@ impl ConnectionDriver {
         true
     }
 
-    /// Comes back at once if what this end waits for is probably close: a client for the answers to
-    /// its calls, a server for the next request.
-    fn look_again(&mut self, cx: &mut Context<'_>) {
+    /// Looks at once for what this end waits for, if that is probably close: a client for the
+    /// answers to its calls, a server for the next request. Whether it was there; if it was not,
+    /// this task comes back after all others that can run.
+    fn look_again(&mut self, cx: &mut Context<'_>, lists: &mut Lists, is_first: bool) -> bool {
         let is_client = self.service.is_none();
-        let Some(spin) = &mut self.spin else { return };
+        let Some(spin) = &mut self.spin else {
+            return false;
+        };
         if is_client && !self.status.is_calling {
-            return spin.wake();
+            spin.wake();
+            return false;
         }
-        if spin.look_again(clock::now()) {
-            // The runtime polls its sockets before it runs this task again.
-            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        let now = clock::now();
+        if !spin.look_again(now) {
+            return false;
         }
+        if is_first && spin::is_alone(Arc::as_ptr(&self.connection).addr(), now) {
+            self.make_room();
+            let read = self.reader.look(&mut self.buf, LOOKS);
+            if !read
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            {
+                self.take(read, lists);
+                self.spin.as_mut().into_iter().for_each(|spin| spin.wake());
+                return true;
+            }
+            self.rest();
+        }
+        // The runtime polls its sockets before it runs this task again.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        false
     }
 
     /// Whether callers that can run should run first, so that their calls leave together: a runtime
@@ -415,10 +443,12 @@ impl ConnectionDriver {
                 Progress::Paused => self.status.has_room,
             };
             if !goes_on {
-                if progress == Progress::Idle {
-                    self.look_again(cx);
+                if progress != Progress::Idle || !self.look_again(cx, lists, round == 0) {
+                    return Poll::Pending;
                 }
-                return Poll::Pending;
+                if self.must_flush(lists) {
+                    self.flush(cx, lists);
+                }
             }
         }
         // Time passes also while bytes keep coming.

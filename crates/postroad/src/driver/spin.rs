@@ -6,6 +6,7 @@
 //! time, because traffic is thin, or where the thread is put aside meanwhile, because there is
 //! more runnable work than processors, it tries after twice as many waits each time.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use postroad_proto::Time;
@@ -16,6 +17,18 @@ pub(crate) const SPIN: Duration = Duration::from_micros(50);
 const PUT_ASIDE: Duration = Duration::from_micros(200);
 /// Waits without polling after one that found nothing are doubled so many times at most.
 const DOUBLINGS_MAX: u32 = 10;
+
+thread_local! {
+    /// Which connection has polled on this thread last, and when.
+    static LAST: Cell<(usize, Time)> = const { Cell::new((0, Time(0))) };
+}
+
+/// Whether no other connection polls on this thread: one may look at its socket itself, while for
+/// several the runtime looks at all of them at once.
+pub(super) fn is_alone(connection: usize, now: Time) -> bool {
+    let (last, at) = LAST.replace((connection, now));
+    last == connection || now.since(at) > SPIN
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -158,6 +171,17 @@ mod tests {
             !spin.look_again(Time(1_000_000)),
             "one wait is slept through"
         );
+    }
+
+    #[test]
+    fn one_connection_of_a_thread_looks_itself_and_several_do_not() {
+        assert!(is_alone(1, Time(1_000_000)));
+        assert!(is_alone(1, Time(1_001_000)));
+        assert!(!is_alone(2, Time(1_002_000)));
+        assert!(!is_alone(1, Time(1_003_000)));
+        assert!(is_alone(1, Time(1_004_000)), "the other is gone");
+        let later = Time(1_004_001) + SPIN;
+        assert!(is_alone(2, later), "the other is gone for long");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl QuietSocket {
         })
     }
 
-    fn socket(&self) -> &UnixStream {
+    pub(super) fn socket(&self) -> &UnixStream {
         self.readable.get_ref()
     }
 

@@ -2,7 +2,7 @@
 //! reads.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::pin::Pin;
 #[cfg(unix)]
@@ -18,6 +18,9 @@ use tokio::net::tcp;
 
 #[cfg(unix)]
 use super::quiet::QuietSocket;
+
+/// Bytes of the largest read by a look.
+const LOOK_BYTES: usize = 1024;
 
 /// What any other stream has to be.
 pub trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -114,6 +117,34 @@ impl Reader {
             Self::Other(reader) => poll(reader, cx, buf),
         }
     }
+
+    /// Reads at once whatever there is, without asking the runtime whether there is something:
+    /// looks `times` times, and gives up with `WouldBlock`. A stream that is no socket has to be
+    /// polled.
+    pub(crate) fn look(&self, buf: &mut BytesMut, times: usize) -> io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(reader) => SockRef::from(reader.as_ref()),
+            #[cfg(unix)]
+            Self::Unix(socket) => SockRef::from(socket.socket()),
+            Self::Other(_) => return Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let before = buf.len();
+        buf.resize(before + LOOK_BYTES, 0);
+        let mut look = || (&*socket).read(&mut buf[before..]);
+        let would_block = |read: &io::Result<usize>| {
+            let error = read.as_ref().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        let mut read = look();
+        for _ in 1..times {
+            if !would_block(&read) {
+                break;
+            }
+            read = look();
+        }
+        buf.truncate(before + *read.as_ref().unwrap_or(&0));
+        read
+    }
 }
 
 /// The half that whoever finds the line free writes to.
@@ -200,5 +231,65 @@ fn write_ready(
             },
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+
+    use super::*;
+
+    /// Looks and polls in turn, and writes to the other end meanwhile.
+    async fn look_and_poll(stream: Stream, peer: impl Write) {
+        let (mut reader, _writer) = stream.split();
+        let (mut buf, mut peer) = (BytesMut::from("before "), peer);
+        for round in 0..100 {
+            let nothing = reader.look(&mut buf, 2).expect_err("nothing was written");
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            peer.write_all(b"looked at").expect("the reader is there");
+            // The runtime has had no chance to see that.
+            assert_eq!(reader.look(&mut buf, 1_000).expect("it was written"), 9);
+            peer.write_all(b", polled").expect("the reader is there");
+            buf.reserve(100);
+            let polled = poll_fn(|cx| reader.poll_read(cx, &mut buf)).await;
+            assert_eq!(polled.expect("it was written"), 8);
+            assert_eq!(buf, "before looked at, polled", "round {round}");
+            buf.truncate(7);
+        }
+        peer.write_all(&[7; LOOK_BYTES + 1]).expect("there is room");
+        assert_eq!(reader.look(&mut buf, 1_000).expect("much was written"), LOOK_BYTES);
+        assert_eq!(reader.look(&mut buf, 1_000).expect("more was written"), 1);
+        drop(peer);
+        assert_eq!(reader.look(&mut buf, 1_000).expect("the end"), 0);
+        assert_eq!(buf.len(), 7 + LOOK_BYTES + 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_runtime_has_not_seen_yet_is_looked_at_over_tcp() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let (peer, _) = listener.accept().expect("it was connected");
+        peer.set_nodelay(true).expect("it is open");
+        look_and_poll(stream.into(), peer).await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_the_runtime_has_not_seen_yet_is_looked_at_over_a_unix_socket() {
+        let (socket, peer) = std::os::unix::net::UnixStream::pair().expect("two sockets");
+        socket.set_nonblocking(true).expect("it is open");
+        let socket = QuietSocket::new(socket).expect("there is a runtime");
+        look_and_poll(socket.into(), peer).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_has_to_be_polled() {
+        let (stream, _peer) = tokio::io::duplex(100);
+        let (reader, _writer) = Stream::new(stream).split();
+        let nothing = reader.look(&mut BytesMut::new(), 3);
+        assert!(nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
     }
 }
