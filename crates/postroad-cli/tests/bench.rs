@@ -468,7 +468,7 @@ fn workers_make_one_load_together() {
 }
 
 /// A server that says when it has been called often enough.
-async fn counting_server(calls: &Arc<Semaphore>) -> postroad::RunningServer {
+async fn counting_server(at: &str, calls: &Arc<Semaphore>) -> postroad::RunningServer {
     let calls = Arc::clone(calls);
     let router = Router::new().route("count", move || {
         let calls = Arc::clone(&calls);
@@ -477,15 +477,66 @@ async fn counting_server(calls: &Arc<Semaphore>) -> postroad::RunningServer {
             Bytes::new()
         }
     });
-    let server = Server::new(router).listen("tcp://127.0.0.1:0".parse().expect("a URL"));
-    server.start().await.expect("it listens")
+    let endpoint = format!("tcp://{at}").parse().expect("a URL");
+    let server = Server::new(router).listen(endpoint).start();
+    server.await.expect("the address is free")
+}
+
+#[test]
+fn what_was_due_while_the_server_was_gone_is_late_and_not_the_generators_fault() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let calls = Arc::new(Semaphore::new(0));
+    let server = runtime.block_on(counting_server("127.0.0.1:0", &calls));
+    let at = server.addresses()[0].clone();
+    let mut command = postroad();
+    command.args(["bench", &format!("tcp://{at}"), "--route", "count"]);
+    command.args(["--rate", "10000", "--warmup", "0s", "--duration", "3s"]);
+    command.args(["--timeout", "30s", "--max-lateness", "10s"]);
+    command.args(["--output", "json"]);
+    let load = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let load = load.spawn().expect("it was built");
+    let called = |many| runtime.block_on(calls.acquire_many(many));
+    called(2_000).expect("it is not closed").forget();
+    let gone_since = std::time::Instant::now();
+    drop(server);
+    // More than its connection may carry have become due when the generator has tried so often.
+    let gone = loop {
+        match std::net::TcpListener::bind(&at) {
+            Ok(listener) => break listener,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    for _ in 0..4 {
+        drop(gone.accept().expect("the generator dials again"));
+    }
+    drop(gone);
+    let gone_for = gone_since.elapsed();
+    let _server = runtime.block_on(counting_server(&at, &calls));
+    let report = report(&load.wait_with_output().expect("it ends"), 0);
+    assert_eq!(report["validity"]["valid"], true, "{}", report["validity"]);
+    let lost = report["errors"].as_object().expect("by code");
+    assert!(lost.keys().all(|code| code == "NET-E-502"), "{lost:?}");
+    assert_eq!(number(&report, "/not_sent"), 0.0);
+    assert_eq!(
+        number(&report, "/answered") + number(&report, "/failed"),
+        30_000.0
+    );
+    assert!(
+        number(&report, "/failed") < 2_000.0,
+        "only what was in flight"
+    );
+    let longest = number(&report, "/latency_ns/max") / 1e9;
+    assert!(
+        longest > 0.9 * gone_for.as_secs_f64(),
+        "{longest} of {gone_for:?}"
+    );
 }
 
 #[test]
 fn a_lost_worker_is_named_and_the_run_is_incomplete() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let calls = Arc::new(Semaphore::new(0));
-    let server = runtime.block_on(counting_server(&calls));
+    let server = runtime.block_on(counting_server("127.0.0.1:0", &calls));
     let url = format!("tcp://{}", server.addresses()[0]);
     let (mut lost, kept) = (Worker::start(), Worker::start());
     let both = format!("{},{}", lost.address, kept.address);
@@ -530,7 +581,7 @@ fn a_lost_worker_is_named_and_the_run_is_incomplete() {
 fn ctrl_c_prints_what_was_measured_so_far() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let calls = Arc::new(Semaphore::new(0));
-    let server = runtime.block_on(counting_server(&calls));
+    let server = runtime.block_on(counting_server("127.0.0.1:0", &calls));
     let url = format!("tcp://{}", server.addresses()[0]);
     for workers in [&[][..], &["--workers"]] {
         let worker = Worker::start();

@@ -42,14 +42,19 @@ pub(crate) struct Mix<T> {
 }
 
 impl<T> Mix<T> {
+    /// Always the same.
+    pub(super) fn one(value: T) -> Self {
+        let shares = vec![(value, 100.0)];
+        Self { shares }
+    }
+
     /// Reads `VALUE` or `VALUE:SHARE%,VALUE:SHARE%,...`.
     pub(super) fn parse(
         text: &str,
         value: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Self, String> {
         if !text.contains([',', '%']) {
-            let shares = vec![(value(text.trim())?, 100.0)];
-            return Ok(Self { shares });
+            return value(text.trim()).map(Self::one);
         }
         let share = |part: &str| {
             let wrong = || format!("{part:?} is not VALUE:SHARE%; write 64:90%,4KiB:10%");

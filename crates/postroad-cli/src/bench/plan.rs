@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use postroad::{Bytes, ClientConfig, Endpoint, Preset, Protocol};
+use postroad::{Backoff, Bytes, ClientConfig, Endpoint, Preset, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::args::{Run, SIZE_MAX, Spacing};
@@ -16,6 +16,9 @@ use crate::exit::Failed;
 
 /// Calls that an open loop has in flight at most; what is due beyond them counts as not sent.
 pub(super) const IN_FLIGHT_MAX: usize = 50_000;
+/// Bounds of the first and of each wait before a lost connection is dialled again.
+const REDIAL_FIRST: Duration = Duration::from_millis(100);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Route that is called when none is named: what every node echoes.
 const ROUTE: &str = "postroad/echo";
 /// The same where a route is a code.
@@ -243,6 +246,12 @@ impl Plan {
         // As many as are asked for: the server says what it takes.
         config.limits.max_calls = 65_536;
         config.max_pending = IN_FLIGHT_MAX;
+        // How long a server was gone is to be seen, not how patient clients are by default.
+        config.backoff = Backoff {
+            first: REDIAL_FIRST,
+            max: REDIAL_MAX,
+            attempts: None,
+        };
         config
     }
 

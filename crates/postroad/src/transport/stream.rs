@@ -259,7 +259,10 @@ mod tests {
             buf.truncate(7);
         }
         peer.write_all(&[7; LOOK_BYTES + 1]).expect("there is room");
-        assert_eq!(reader.look(&mut buf, 1_000).expect("much was written"), LOOK_BYTES);
+        assert_eq!(
+            reader.look(&mut buf, 1_000).expect("much was written"),
+            LOOK_BYTES
+        );
         assert_eq!(reader.look(&mut buf, 1_000).expect("more was written"), 1);
         drop(peer);
         assert_eq!(reader.look(&mut buf, 1_000).expect("the end"), 0);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad::CallError;
@@ -22,11 +23,6 @@ pub(super) async fn run(thread: &Rc<Thread>, callers: u64) {
         let callers = (callers as usize - connection).div_ceil(connections);
         running.spawn_local(async move { call_together(&thread, connection, callers).await });
     }
-    ended(running).await;
-}
-
-/// Waits for all of them.
-async fn ended(mut running: JoinSet<()>) {
     while let Some(ended) = running.join_next().await {
         pass_panic_on(ended);
     }
@@ -34,54 +30,173 @@ async fn ended(mut running: JoinSet<()>) {
 
 /// The callers of one connection, in one task: the moment of an answer is the moment of the next
 /// call.
+struct Callers {
+    thread: Rc<Thread>,
+    connection: usize,
+    line: Line,
+    /// Those whose connection takes no calls now; each ends with the moment when it did.
+    alone: JoinSet<Option<u64>>,
+}
+
 async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
-    let mut line = Line::new(thread.client(connection), thread);
-    // Whoever meets trouble goes on alone, to the end: to come back would be worth it only for who
-    // looks at what the generator costs after that.
-    let mut alone = JoinSet::new();
-    let mut call = |line: &mut Line, due| {
+    let mut all = Callers {
+        thread: Rc::clone(thread),
+        connection,
+        line: Line::new(thread.client(connection), thread),
+        alone: JoinSet::new(),
+    };
+    for _ in 0..callers {
+        all.call(thread.now());
+    }
+    while let Some(at) = poll_fn(|context| all.poll_free(context)).await {
+        all.call(at);
+    }
+}
+
+impl Callers {
+    /// Makes the next call of a caller that is free since then, while the load lasts.
+    #[inline]
+    fn call(&mut self, due: u64) {
+        let thread = &self.thread;
         if due >= thread.recorder.end() || !thread.takes(due) {
             return;
         }
         thread.recorder.due(due, due);
         let job = thread.job();
-        if line.call(&job, due).is_err() {
-            let (thread, job) = (Rc::clone(thread), job.kept());
-            alone.spawn_local(async move { call_alone(&thread, connection, due, job).await });
+        if self.line.call(&job, due).is_err() {
+            let (thread, connection, job) = (Rc::clone(thread), self.connection, job.kept());
+            self.alone
+                .spawn_local(async move { call_alone(&thread, connection, due, job).await });
         }
-    };
-    for _ in 0..callers {
-        call(&mut line, thread.now());
     }
-    while line.in_flight() > 0 {
-        let at = poll_fn(|context| line.poll_ended(thread, context)).await;
-        call(&mut line, at);
+
+    /// Since when the next caller is free; none when all have made their last call.
+    #[inline]
+    fn poll_free(&mut self, context: &mut Context<'_>) -> Poll<Option<u64>> {
+        if !self.alone.is_empty() {
+            while let Poll::Ready(Some(ended)) = self.alone.poll_join_next(context) {
+                if let Some(at) = pass_panic_on(ended).flatten() {
+                    return Poll::Ready(Some(at));
+                }
+            }
+        }
+        if self.line.in_flight() == 0 && self.alone.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.line.poll_ended(&self.thread, context).map(Some)
     }
-    ended(alone).await;
 }
 
-/// A caller that waits for a connection, and pauses after calls that cannot be made. Its first call
-/// was due then, and is recorded as due already.
-async fn call_alone(thread: &Thread, connection: usize, mut due: u64, first: KeptJob) {
+/// A caller that waits for its connection, and pauses after calls that cannot be made, until it has
+/// made one. Its first call was due then, and is recorded as due already. When the call that was
+/// made has ended; none when the load has.
+async fn call_alone(
+    thread: &Thread,
+    connection: usize,
+    mut due: u64,
+    first: KeptJob,
+) -> Option<u64> {
     let client = thread.client(connection);
     let mut job = first.job();
     loop {
         let result = thread.call(client, &job).await;
         let now = thread.now();
         thread.recorder.ended(due, now, job.sent(), &result);
-        due = now;
         let is_at_once = matches!(
             result,
             Err(CallError::NotConnected { .. } | CallError::Busy(_) | CallError::Unsendable(_))
         );
-        if is_at_once {
-            tokio::time::sleep(PAUSE).await;
-            due = thread.now();
+        if !is_at_once {
+            return Some(now);
         }
+        tokio::time::sleep(PAUSE).await;
+        due = thread.now();
         if due >= thread.recorder.end() || !thread.takes(due) {
-            return;
+            return None;
         }
         thread.recorder.due(due, due);
         job = thread.job();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use postroad::{Client, Router, RunningServer, Server};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::bench::mix::Mix;
+    use crate::bench::plan::{Payload, Plan, Shape};
+
+    const URL: &str = "mem://callers-come-back";
+
+    async fn serve() -> RunningServer {
+        let endpoint = URL.parse().expect("the test's own URL");
+        let server = Server::new(Router::new()).listen(endpoint).start();
+        server.await.expect("the name is free")
+    }
+
+    async fn callers(callers: u32) -> Callers {
+        let hour = Duration::from_secs(3600);
+        let plan = Arc::new(Plan {
+            url: URL.to_owned(),
+            route: "postroad/echo".to_owned(),
+            shape: Shape::Closed { callers },
+            connections: 1,
+            preset: "default".to_owned(),
+            threads: 1,
+            payload: Payload::Sizes(Mix::one(64)),
+            priority: Mix::one(3),
+            timeout: Mix::one(Duration::from_secs(20)),
+            warmup: Duration::ZERO,
+            duration: hour,
+            interval: hour,
+            calls: None,
+            seed: 1,
+            worker: (0, 1),
+        });
+        let endpoint = URL.parse().expect("the test's own URL");
+        let client = Client::connect_with(endpoint, plan.client_config()).await;
+        let clients = vec![client.expect("the server is there")];
+        let thread = Rc::new(Thread::new(Instant::now(), clients, &plan, plan.part(0)));
+        Callers {
+            line: Line::new(thread.client(0), &thread),
+            thread,
+            connection: 0,
+            alone: JoinSet::new(),
+        }
+    }
+
+    async fn turn(all: &mut Callers) {
+        let at = poll_fn(|context| all.poll_free(context)).await;
+        all.call(at.expect("the load lasts for an hour"));
+    }
+
+    #[tokio::test]
+    async fn who_met_trouble_comes_back_when_it_is_over() {
+        let run = async {
+            let server = serve().await;
+            let mut all = callers(8).await;
+            for _ in 0..8 {
+                all.call(all.thread.now());
+            }
+            for _ in 0..100 {
+                turn(&mut all).await;
+            }
+            assert_eq!((all.line.in_flight(), all.alone.len()), (8, 0));
+            drop(server);
+            while all.alone.len() < 8 {
+                turn(&mut all).await;
+            }
+            let _server = serve().await;
+            while all.line.in_flight() < 8 {
+                turn(&mut all).await;
+            }
+            assert!(all.alone.is_empty(), "nobody was doubled");
+        };
+        LocalSet::new().run_until(run).await;
     }
 }

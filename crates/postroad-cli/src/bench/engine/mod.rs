@@ -214,6 +214,26 @@ impl Job<'_> {
 }
 
 impl Thread {
+    fn new(begin: Instant, clients: Vec<Client>, plan: &Arc<Plan>, part: Part) -> Self {
+        let bodies = plan.payload.bodies();
+        Self {
+            begin,
+            clients,
+            plan: Arc::clone(plan),
+            always: always(plan, &bodies),
+            bodies,
+            line: Cell::new(0),
+            dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
+            calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
+            recorder: Recorder::new(
+                plan.warmup,
+                plan.duration,
+                plan.interval,
+                !plan.priority.is_single(),
+            ),
+        }
+    }
+
     /// Nanoseconds since the load began.
     #[inline]
     fn now(&self) -> u64 {
@@ -283,13 +303,16 @@ impl Thread {
     }
 }
 
-/// A task's panic is not taken for its end.
-fn pass_panic_on(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && let Ok(panic) = error.try_into_panic()
-    {
+/// What a task has ended with, if it was not aborted. Its panic is not taken for its end.
+fn pass_panic_on<T>(ended: Result<T, JoinError>) -> Option<T> {
+    let error = match ended {
+        Ok(value) => return Some(value),
+        Err(error) => error,
+    };
+    if let Ok(panic) = error.try_into_panic() {
         std::panic::resume_unwind(panic);
     }
+    None
 }
 
 /// A thread's life.
@@ -345,23 +368,7 @@ async fn load(
         _ => return 0,
     };
     drop(started);
-    let bodies = plan.payload.bodies();
-    let thread = Rc::new(Thread {
-        begin,
-        clients,
-        plan: Arc::clone(plan),
-        always: always(plan, &bodies),
-        bodies,
-        line: Cell::new(0),
-        dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
-        calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
-        recorder: Recorder::new(
-            plan.warmup,
-            plan.duration,
-            plan.interval,
-            !plan.priority.is_single(),
-        ),
-    });
+    let thread = Rc::new(Thread::new(begin, clients, plan, part));
     // A task of its own is polled when it has something to do, not when the others have.
     let working = tokio::task::spawn_local({
         let thread = Rc::clone(&thread);

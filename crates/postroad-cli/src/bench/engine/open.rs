@@ -2,6 +2,7 @@
 //! it was due.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -26,6 +27,8 @@ const BATCH: usize = 64;
 /// Shortest wait: calls that are due within it leave together, at most this much late, and a high
 /// rate does not cost a wake-up for each.
 const WAIT_MIN: u64 = 20_000;
+/// How often a connection is tried that takes no calls.
+const RETRY: Duration = Duration::from_millis(1);
 
 pub(super) async fn run(
     thread: &Rc<Thread>,
@@ -114,27 +117,38 @@ impl Timer {
     }
 }
 
+/// One connection.
+struct Lane {
+    line: RefCell<Line>,
+    /// Calls that were due while it took none, in their order, and when they were.
+    held: RefCell<VecDeque<(u64, KeptJob)>>,
+}
+
 /// The calls in flight of all connections, in turn.
 struct Pool {
-    lines: Vec<RefCell<Line>>,
+    lanes: Vec<Lane>,
     /// Which connection has the next call.
     turn: Cell<usize>,
     /// Calls that were handed out since the last flush: as many connections before the next.
     fresh: Cell<usize>,
+    /// Held ones included.
     in_flight: Cell<usize>,
     in_flight_max: usize,
     /// Who waits until none is.
     waiting: RefCell<Option<Waker>>,
-    /// Those that take answers, and those that wait for a connection.
+    /// Those that take answers, and those that try a connection again.
     tasks: RefCell<JoinSet<()>>,
 }
 
 impl Pool {
     /// With a task for each connection, that takes its answers.
     fn start(thread: &Rc<Thread>, in_flight_max: usize) -> Rc<Self> {
-        let line = |client| RefCell::new(Line::new(client, thread));
+        let lane = |client| Lane {
+            line: RefCell::new(Line::new(client, thread)),
+            held: RefCell::default(),
+        };
         let pool = Rc::new(Self {
-            lines: thread.clients.iter().map(line).collect(),
+            lanes: thread.clients.iter().map(lane).collect(),
             turn: Cell::new(0),
             fresh: Cell::new(0),
             in_flight: Cell::new(0),
@@ -142,11 +156,12 @@ impl Pool {
             waiting: RefCell::new(None),
             tasks: RefCell::default(),
         });
-        for number in 0..pool.lines.len() {
+        for number in 0..pool.lanes.len() {
             let (of, thread) = (Rc::clone(&pool), Rc::clone(thread));
             pool.tasks.borrow_mut().spawn_local(async move {
+                let line = &of.lanes[number].line;
                 loop {
-                    poll_fn(|cx| of.lines[number].borrow_mut().poll_ended(&thread, cx)).await;
+                    poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
                     of.has_ended();
                 }
             });
@@ -161,18 +176,23 @@ impl Pool {
         }
         self.in_flight.set(self.in_flight.get() + 1);
         let number = self.turn.get();
-        self.turn.set((number + 1) % self.lines.len());
+        self.turn.set((number + 1) % self.lanes.len());
         self.fresh.set(self.fresh.get() + 1);
-        let job = thread.job();
-        let now = thread.now();
-        let made = self.lines[number].borrow_mut().call(&job, due);
+        let (job, now) = (thread.job(), thread.now());
+        thread.recorder.late(due, now);
+        let Lane { line, held } = &self.lanes[number];
+        if !held.borrow().is_empty() {
+            held.borrow_mut().push_back((due, job.kept()));
+            return true;
+        }
+        let made = line.borrow_mut().call(&job, due);
         match made {
-            Ok(()) => thread.recorder.late(due, now),
+            Ok(()) => {}
             Err(error) if matches!(*error, CallError::NotConnected { .. }) => {
-                self.wait_for_connection(due, number, job.kept(), thread);
+                held.borrow_mut().push_back((due, job.kept()));
+                self.hold(number, thread);
             }
             Err(error) => {
-                thread.recorder.late(due, now);
                 thread.recorder.failed(due, now, job.sent(), &error);
                 self.has_ended();
             }
@@ -180,15 +200,10 @@ impl Pool {
         true
     }
 
-    /// A call that waits for a connection does not keep others waiting.
+    /// Tries a connection until it has taken the calls that wait for it, or they are over. It does
+    /// not keep the others waiting.
     #[cold]
-    fn wait_for_connection(
-        self: &Rc<Self>,
-        due: u64,
-        number: usize,
-        job: KeptJob,
-        thread: &Rc<Thread>,
-    ) {
+    fn hold(self: &Rc<Self>, number: usize, thread: &Rc<Thread>) {
         let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
         let mut tasks = self.tasks.borrow_mut();
         // Those that have ended are not kept.
@@ -196,22 +211,47 @@ impl Pool {
             pass_panic_on(ended);
         }
         tasks.spawn_local(async move {
-            let job = job.job();
-            thread.recorder.late(due, thread.now());
-            let result = thread.call(thread.client(number), &job).await;
-            thread
-                .recorder
-                .ended(due, thread.now(), job.sent(), &result);
-            pool.has_ended();
+            while !pool.release(number, &thread) {
+                tokio::time::sleep(RETRY).await;
+            }
         });
+    }
+
+    /// Makes the calls that are held as far as their connection takes them; whether none is left.
+    /// A call that was due while there was no connection is answered late, which is the server's
+    /// doing and not the generator's; it fails if its time is over before it can be made.
+    fn release(&self, number: usize, thread: &Thread) -> bool {
+        let Lane { line, held } = &self.lanes[number];
+        let (mut line, mut held) = (line.borrow_mut(), held.borrow_mut());
+        let now = thread.now();
+        while let Some((due, job)) = held.front() {
+            let (due, job) = (*due, job.job());
+            if let Err(error) = line.call(&job, due) {
+                let is_over = now >= due + nanos(job.timeout);
+                let error = match *error {
+                    CallError::NotConnected { .. } | CallError::Busy(_) if !is_over => break,
+                    // It was never asked whether the server can do it.
+                    CallError::Busy(_) => CallError::Deadline {
+                        timeout: job.timeout,
+                        sent: false,
+                    },
+                    error => error,
+                };
+                thread.recorder.failed(due, now, job.sent(), &error);
+                self.has_ended();
+            }
+            held.pop_front();
+        }
+        line.flush();
+        held.is_empty()
     }
 
     /// Has the calls leave that were handed out.
     fn flush(&self) {
-        let lines = self.lines.len();
-        for back in 1..=self.fresh.take().min(lines) {
-            let number = (self.turn.get() + lines - back) % lines;
-            self.lines[number].borrow_mut().flush();
+        let lanes = self.lanes.len();
+        for back in 1..=self.fresh.take().min(lanes) {
+            let number = (self.turn.get() + lanes - back) % lanes;
+            self.lanes[number].line.borrow_mut().flush();
         }
     }
 
