@@ -7,7 +7,7 @@ use std::time::Duration;
 use postroad::{
     Bytes, CallError, Client, ClientConfig, Context, Router, RunningServer, Server, ServerConfig,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
 
@@ -87,6 +87,64 @@ async fn large_calls_wait_for_room_instead_of_failing() -> Tested {
         sum += tag;
     }
     assert_eq!(sum, 127 * 128 / 2);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let url = format!("unix://{}/node.sock", folder.path().display());
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+    let released = Arc::new(std::sync::Mutex::new(released));
+    let block = move || {
+        // Blocks its thread, as no handler should: then nothing is read.
+        let _ = released.lock().map(|released| released.recv());
+        std::future::ready(())
+    };
+    let router = echo().route("block", block).route("take", async || {});
+    // On a thread of its own, which is to be blocked.
+    let endpoint = url.parse()?;
+    let (listens, is_listening) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime
+            .enable_all()
+            .build()
+            .expect("a runtime for one thread");
+        runtime.block_on(async {
+            let server = Server::new(router).listen(endpoint).start().await;
+            let server = server.expect("the path is free");
+            let mut state = server.state();
+            listens.send(()).expect("the test waits for it");
+            let _ = state.wait_for(|_| false).await;
+        });
+    });
+    is_listening.await?;
+    let client = Client::connect(&url).await?;
+    let mut urgent = client.pipeline("echo").priority(7);
+    let mut blocked = client.pipeline("block").timeout(Duration::from_secs(20));
+    blocked.call(0, "").await?;
+    blocked.flush();
+    let mut producer = client.producer("take").priority(1);
+    let is_blocked = async |producer: &mut postroad::Producer| {
+        let sent = producer.send(vec![0; 8 * 1024]);
+        tokio::time::timeout(Duration::from_millis(200), sent)
+            .await
+            .is_err()
+    };
+    while !is_blocked(&mut producer).await {}
+    for tag in 0..20 {
+        let call = urgent.call(tag, vec![tag as u8; 10_000]);
+        call.await.map_err(|error| format!("call {tag}: {error}"))?;
+    }
+    release.send(())?;
+    let mut answers = 0;
+    while let Some((tag, answer)) = urgent.next().await {
+        assert_eq!(answer?, vec![tag as u8; 10_000]);
+        answers += 1;
+    }
+    assert_eq!(answers, 20);
     Ok(())
 }
 

@@ -671,11 +671,12 @@ impl Session {
         each!(self, session => session.poll_transmit(out))
     }
 
-    /// Bytes that wait to be taken by [`Self::poll_transmit`], about.
+    /// Bytes that wait to be taken by [`Self::poll_transmit`] before a message of this priority
+    /// that is queued now, about. A dialect's leave in their order.
     #[must_use]
-    pub fn unsent(&self) -> usize {
+    pub fn unsent_before(&self, priority: u8) -> usize {
         match self {
-            Self::Native(session) => session.unsent(),
+            Self::Native(session) => session.unsent_before(priority),
             Self::Dialect(session) => session.unsent(),
             Self::Detect(_) => 0,
         }

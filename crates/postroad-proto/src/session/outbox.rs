@@ -121,6 +121,8 @@ struct Class {
     ordered: VecDeque<Bulk>,
     enqueued: u64,
     taken: u64,
+    /// Bytes that wait, large messages included.
+    bytes: usize,
     /// Transmits that gave this class nothing although it had something.
     passed_over: u32,
 }
@@ -196,6 +198,13 @@ impl Outbox {
         self.bytes
     }
 
+    /// Bytes that leave before a message of this priority which is queued now.
+    pub(super) fn len_before(&self, priority: u8) -> usize {
+        let classes = self.queues.iter().flat_map(|queues| &queues.classes);
+        let before = classes.skip(priority.min(7).into()).flatten();
+        self.control.len() + before.map(|class| class.bytes).sum::<usize>()
+    }
+
     /// Whether anything waits.
     #[inline]
     pub(super) fn has_output(&self) -> bool {
@@ -257,6 +266,7 @@ impl Outbox {
             put_frame(small, head, parts, payload, self.checksum);
             let len = small.len() - before;
             class.enqueued += len as u64;
+            class.bytes += len;
             self.bytes += len;
             return Place {
                 class: index,
@@ -264,6 +274,7 @@ impl Outbox {
                 at,
             };
         }
+        class.bytes += parts.len() + payload.len();
         self.bytes += parts.len() + payload.len();
         let bulk = Bulk {
             head,
@@ -300,6 +311,7 @@ impl Outbox {
             let Some(bulk) = class.bulk.remove(at) else {
                 return false;
             };
+            class.bytes -= bulk.len();
             self.bytes -= bulk.len();
             return !bulk.started;
         }
@@ -324,7 +336,9 @@ impl Outbox {
         let queues = self.queues.iter_mut();
         for class in queues.flat_map(|queues| &mut queues.classes).flatten() {
             if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
-                self.bytes -= class.bulk.remove(at).map_or(0, |bulk| bulk.len());
+                let forgotten = class.bulk.remove(at).map_or(0, |bulk| bulk.len());
+                class.bytes -= forgotten;
+                self.bytes -= forgotten;
             }
         }
     }
@@ -390,6 +404,7 @@ impl Outbox {
             return false;
         };
         class.passed_over = 0;
+        class.bytes -= taken;
         let is_empty = class.is_empty();
         self.bytes -= taken;
         if is_empty {
@@ -543,6 +558,28 @@ mod tests {
         assert_eq!(next_frames(&mut outbox).len(), 2);
         outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
         assert_eq!(next_frames(&mut outbox)[0].head.id, 2);
+    }
+
+    #[test]
+    fn what_is_less_urgent_is_not_waited_for() {
+        let mut outbox = Outbox::new(true);
+        let (small, large) = (Bytes::from_static(b"small"), Bytes::from(vec![0; 100_000]));
+        for (priority, payload) in [(2, &large), (2, &small), (5, &small), (5, &large)] {
+            outbox.push(request(priority, u32::from(priority)), &[], payload);
+        }
+        let all = outbox.len();
+        assert_eq!((outbox.len_before(6), outbox.len_before(0)), (0, all));
+        let urgent = outbox.len_before(3);
+        assert!(
+            (100_000..all - 100_000).contains(&urgent),
+            "{urgent} of {all}"
+        );
+        outbox.forget_answer(5);
+        assert_eq!(outbox.len_before(3), urgent - 100_000);
+        outbox.push_control(Head::new(Kind::Ping), b"");
+        assert!(outbox.len_before(7) > 0, "control goes before everything");
+        while outbox.transmit(&mut Vec::new()) {}
+        assert_eq!((outbox.len_before(0), outbox.len()), (0, 0));
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Producer {
         if let Some(connection) = &self.connection {
             connection.hasten();
             tokio::task::yield_now().await;
-            connection.room(self.window).await;
+            let priority = self.common.priority;
+            connection.room(self.window, priority).await;
         }
         // Only now: who gave up waiting has to wait again.
         self.since_turn = 0;
@@ -178,7 +179,7 @@ impl Producer {
         };
         connection.hasten();
         self.since_turn = 0;
-        if connection.room(0).await {
+        if connection.room(0, self.common.priority).await {
             Ok(())
         } else {
             self.connection = None;

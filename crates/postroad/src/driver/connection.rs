@@ -349,9 +349,9 @@ impl Connection {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until no more than so many bytes are unsent; false if the connection ended before.
-    /// Cancellation safe.
-    pub(crate) async fn room(&self, window: usize) -> bool {
+    /// Waits until no more than so many bytes are unsent that go before a message of this priority;
+    /// false if the connection ended before. Cancellation safe.
+    pub(crate) async fn room(&self, window: usize, priority: u8) -> bool {
         let Some(watched) = &self.watched else {
             return false;
         };
@@ -362,7 +362,8 @@ impl Connection {
                 if inner.write_error.is_some() {
                     return false;
                 }
-                let unsent = inner.out.len() - inner.out_at + inner.session.unsent();
+                let before = inner.session.unsent_before(priority);
+                let unsent = inner.out.len() - inner.out_at + before;
                 if unsent <= window && (window > 0 || !inner.writing) {
                     return true;
                 }

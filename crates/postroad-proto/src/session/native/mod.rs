@@ -449,8 +449,8 @@ impl Native {
         self.outbox.transmit(out)
     }
 
-    pub(super) fn unsent(&self) -> usize {
-        self.outbox.len()
+    pub(super) fn unsent_before(&self, priority: u8) -> usize {
+        self.outbox.len_before(priority)
     }
 
     #[inline]
