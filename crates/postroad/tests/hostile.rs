@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use postroad::{Client, Router, RunningServer, Server, ServerConfig};
+use bytes::BytesMut;
+use postroad::{Bytes, Client, Router, RunningServer, Server, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -250,6 +251,46 @@ async fn a_peer_that_never_reads_is_dropped_and_others_do_not_notice() -> Tested
         greedy.request("postroad/echo").call_raw("fine").await?,
         "fine"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dialects_peer_that_reads_slowly_gets_all_of_many_large_answers() -> Tested {
+    use postroad::proto::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader};
+    let server = serve("tcp+sequence://127.0.0.1:0?route=big").await?;
+    let mut raw = TcpStream::connect(&server.addresses()[0]).await?;
+    let mut codec = Codec::new(Dialect::Sequence, Reader::Client);
+    codec.max_payload = 2 << 20;
+    let mut requests = BytesMut::new();
+    for id in 1..=64 {
+        let mut request = DialectFrame::new(FrameKind::Request, Bytes::new());
+        request.id = id;
+        codec.encode(&request, &mut requests)?;
+    }
+    raw.write_all(&requests).await?;
+    // 64 MiB in small pieces: the server takes longer for them than it waits for who takes nothing.
+    let (mut left, mut got) = (64, BytesMut::new());
+    let begin = std::time::Instant::now();
+    while left > 0 {
+        let mut piece = [0; 32 * 1024];
+        let read = raw.read(&mut piece).await?;
+        assert!(read > 0, "{left} answers are missing");
+        got.extend_from_slice(&piece[..read]);
+        while let Some(answer) = codec.decode(&mut got)? {
+            assert_eq!((answer.kind, answer.id), (FrameKind::Response, 65 - left));
+            assert_eq!(answer.payload.len(), 1 << 20);
+            left -= 1;
+            let pace = Duration::from_millis(15) * (64 - left);
+            while begin.elapsed() < pace {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    assert_eq!(server.stats().open, 1);
+    let url = format!("tcp+sequence://{}", server.addresses()[0]);
+    let client = Client::connect(&url).await?;
+    let answer = client.request("command/1").call_raw("").await?;
+    assert_eq!(answer.len(), 1 << 20);
     Ok(())
 }
 

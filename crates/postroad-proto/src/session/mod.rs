@@ -15,6 +15,7 @@
 mod assembly;
 mod detect;
 mod dialect;
+mod frames;
 mod heartbeat;
 mod native;
 mod outbox;

@@ -159,8 +159,8 @@ impl Pipeline {
 
     /// Makes a call, whose answer [`Self::next`] gives back with `tag`; tags need not differ. It
     /// leaves when [`Self::next`] has to wait, by [`Self::flush`], or with what others send. Waits
-    /// if there is no connection, or more than 256 KiB are unsent that go before it; that is charged
-    /// to its deadline.
+    /// if there is no connection, or more than 256 KiB are unsent that go before it; that is
+    /// charged to its deadline.
     ///
     /// Cancellation safe: a call whose future was dropped before it was ready was not made.
     ///

@@ -60,6 +60,8 @@ pub struct DialectSession {
     /// Server: the next request's id.
     next: u32,
     held: usize,
+    /// When memory that frames have made grow is given back, if no call is in flight then.
+    rest_at: Time,
     /// A fault that was found behind requests that were not handed out yet; the next wakeup, which
     /// is now, ends it.
     failing: Option<WireError>,
@@ -107,6 +109,7 @@ impl DialectSession {
             pending: VecDeque::new(),
             next: 0,
             held: 0,
+            rest_at: Time::NEVER,
             failing: None,
             config,
         }
@@ -150,6 +153,9 @@ impl DialectSession {
         }
         if self.closed {
             buf.clear();
+        }
+        if made_progress && self.rest_at == Time::NEVER {
+            self.rest_at = now + self.config.heartbeat;
         }
         let is_partial = !buf.is_empty() && self.wants_read();
         self.stalls.handle_rest(now, is_partial, made_progress);
@@ -241,6 +247,9 @@ impl DialectSession {
         if self.closed {
             return;
         }
+        if self.rest_at <= now {
+            self.rest(now);
+        }
         if self.is_client() && self.config.has_heartbeat {
             // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
             let hears = self.has_room() && self.caller.in_flight() == 0;
@@ -256,6 +265,22 @@ impl DialectSession {
                 }
             }
         }
+    }
+
+    /// Gives back what frames have made grow. Once in a heartbeat's interval, so that whoever is
+    /// busy hardly ever has to take it again.
+    fn rest(&mut self, now: Time) {
+        let is_busy = self.caller.in_flight() > 0 || !self.pending.is_empty();
+        if is_busy || self.has_output() {
+            self.rest_at = now + self.config.heartbeat;
+            return;
+        }
+        self.rest_at = Time::NEVER;
+        self.out = BytesMut::new();
+        self.pending = VecDeque::new();
+        self.turns.shrink_to_fit();
+        self.given_up.shrink_to_fit();
+        self.events.shrink_to_fit();
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
@@ -350,6 +375,7 @@ impl DialectSession {
             self.stalls.due(&self.config),
             self.caller.deadline(),
             self.draining,
+            Some(self.rest_at).filter(|at| *at != Time::NEVER),
         ])
     }
 
@@ -387,5 +413,77 @@ impl DialectSession {
         let events = self.events.len() * size_of::<Event>();
         let pending = self.pending.len() * size_of::<Pending>();
         size_of::<Self>() + self.out.len() + self.held + events + pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Call, Reply};
+
+    #[test]
+    fn what_a_burst_has_made_grow_is_given_back_when_it_is_over() {
+        let config = Arc::new(Config {
+            has_heartbeat: false,
+            ..Config::default()
+        });
+        let dialect = DialectConfig {
+            codec: Codec::new(Dialect::Sequence, Reader::Server),
+            mapping: Arc::default(),
+        };
+        let begin = Time(1_000);
+        let mut client = DialectSession::client(Arc::clone(&config), dialect.clone(), begin);
+        let mut server = DialectSession::server(Arc::clone(&config), dialect, begin);
+        let payload = Bytes::from(vec![0; 1000]);
+        let call = Call {
+            route: "command/1",
+            payload: &payload,
+            codec: 0,
+            priority: 3,
+            deadline: begin + config.heartbeat * 9,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        for _ in 0..500 {
+            client.call(begin, &call).expect("there is room");
+        }
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        client.poll_transmit(&mut asked);
+        server.handle_bytes(begin, &mut BytesMut::from(&asked[..]));
+        let mut requests = Vec::new();
+        while let Some(event) = server.poll_event() {
+            if let Event::Request(request) = event {
+                requests.extend(request.id);
+            }
+        }
+        assert_eq!(requests.len(), 500);
+        let rest = server.poll_timeout().expect("it was busy");
+        let last = requests.pop().expect("there are many");
+        let reply = || {
+            Ok(Reply {
+                payload: payload.clone(),
+                codec: 0,
+            })
+        };
+        for id in requests {
+            assert!(server.respond(begin, id, reply()));
+        }
+        server.poll_transmit(&mut answered);
+        server.handle_timeout(rest);
+        let held = |session: &DialectSession| session.out.capacity() + session.pending.capacity();
+        assert!(held(&server) > 500_000, "a call is in flight");
+        assert!(server.respond(rest, last, reply()));
+        server.poll_transmit(&mut answered);
+        client.handle_bytes(rest, &mut BytesMut::from(&answered[..]));
+        while client.poll_event().is_some() {}
+        for session in [&mut client, &mut server] {
+            let rest = session.poll_timeout().expect("it was busy");
+            session.handle_timeout(rest);
+            session.poll_transmit(&mut Vec::new());
+            assert!(held(session) < 100, "{}", held(session));
+        }
+        assert_eq!(server.poll_timeout(), None, "who is idle has no timer");
     }
 }
