@@ -241,6 +241,7 @@ impl ConnectionDriver {
     }
 
     /// Lets the session take what a read has brought.
+    #[inline(always)]
     fn take(&mut self, read: io::Result<usize>, lists: &mut Lists) -> Progress {
         lists.now = clock::now();
         let error = match read {
@@ -256,6 +257,7 @@ impl ConnectionDriver {
     }
 
     /// Sees that there is room to read into, and says how many bytes.
+    #[inline(always)]
     fn make_room(&mut self) -> usize {
         if self.buf.capacity() < READ_MIN {
             let mut buf = BUFFER.take();
@@ -274,6 +276,7 @@ impl ConnectionDriver {
 
     /// Gives the read buffer back while nothing comes. The beginning of a frame is kept in as much
     /// memory as it takes: a peer that sends a byte must not hold a whole buffer.
+    #[inline(always)]
     fn rest(&mut self) {
         if self.buf.len() >= READ_MIN {
             return;
