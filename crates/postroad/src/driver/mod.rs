@@ -356,11 +356,13 @@ impl ConnectionDriver {
             spin.wake();
             return false;
         }
-        let now = clock::now();
+        let (now, was_polling) = (clock::now(), spin.is_polling());
         if !spin.look_again(now) {
             return false;
         }
-        if is_first && spin::is_alone(Arc::as_ptr(&self.connection).addr(), now) {
+        // Not at once: who is put aside by the first turn of the others looks no more.
+        let looks_itself = is_first && was_polling;
+        if looks_itself && spin::is_alone(Arc::as_ptr(&self.connection).addr(), now) {
             self.make_room();
             let read = self.reader.look(&mut self.buf, LOOKS);
             if !read
