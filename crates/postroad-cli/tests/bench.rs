@@ -6,8 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 
-use node::{Node, postroad, run, text, wait};
-use postroad::{Bytes, Router, Server};
+use node::{Node, counting_server, number, postroad, report, run, text, wait};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -15,20 +14,8 @@ fn bench(url: &str, more: &[&str]) -> Output {
     run(&[&["bench", url, "--warmup", "0s"], more].concat())
 }
 
-/// Its report; it must have ended with this code.
-fn report(output: &Output, code: i32) -> Value {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
-}
-
 fn json(url: &str, more: &[&str]) -> Value {
     report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
-}
-
-fn number(report: &Value, pointer: &str) -> f64 {
-    let value = report.pointer(pointer).and_then(Value::as_f64);
-    value.unwrap_or_else(|| panic!("no {pointer} in {report}"))
 }
 
 /// Of all intervals.
@@ -298,6 +285,13 @@ fn thresholds_are_kept_missed_or_not_to_be_judged() {
     ] {
         assert_eq!(code(missed), Some(99), "{missed:?}");
     }
+    // Without an answer nothing is kept, however few failures were asked for.
+    let all_fail = ["--max-errors", "50", "--route", "no/route"];
+    assert_eq!(code(&all_fail), Some(98));
+    let url = node.tcp();
+    let none_due = ["bench", &url, "--rate", "0.001", "--duration", "1ms"];
+    let none = run(&[&none_due[..], &["--warmup", "1ms", "--max-errors", "0"]].concat());
+    assert_eq!(none.status.code(), Some(98));
     // Nothing is as punctual as this.
     let late = ["--rate", "500", "--max-lateness", "1ns"];
     assert_eq!(code(&[&late[..], &["--max-p99", "10s"]].concat()), Some(98));
@@ -467,71 +461,6 @@ fn workers_make_one_load_together() {
     assert_eq!(number(&again, "/answered"), 10.0);
 }
 
-/// A server that says when it has been called often enough.
-async fn counting_server(at: &str, calls: &Arc<Semaphore>) -> postroad::RunningServer {
-    let calls = Arc::clone(calls);
-    let router = Router::new().route("count", move || {
-        let calls = Arc::clone(&calls);
-        async move {
-            calls.add_permits(1);
-            Bytes::new()
-        }
-    });
-    let endpoint = format!("tcp://{at}").parse().expect("a URL");
-    let server = Server::new(router).listen(endpoint).start();
-    server.await.expect("the address is free")
-}
-
-#[test]
-fn what_was_due_while_the_server_was_gone_is_late_and_not_the_generators_fault() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let calls = Arc::new(Semaphore::new(0));
-    let server = runtime.block_on(counting_server("127.0.0.1:0", &calls));
-    let at = server.addresses()[0].clone();
-    let mut command = postroad();
-    command.args(["bench", &format!("tcp://{at}"), "--route", "count"]);
-    command.args(["--rate", "10000", "--warmup", "0s", "--duration", "3s"]);
-    command.args(["--timeout", "30s", "--max-lateness", "10s"]);
-    command.args(["--output", "json"]);
-    let load = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let load = load.spawn().expect("it was built");
-    let called = |many| runtime.block_on(calls.acquire_many(many));
-    called(2_000).expect("it is not closed").forget();
-    let gone_since = std::time::Instant::now();
-    drop(server);
-    // More than its connection may carry have become due when the generator has tried so often.
-    let gone = loop {
-        match std::net::TcpListener::bind(&at) {
-            Ok(listener) => break listener,
-            Err(_) => std::thread::yield_now(),
-        }
-    };
-    for _ in 0..4 {
-        drop(gone.accept().expect("the generator dials again"));
-    }
-    drop(gone);
-    let gone_for = gone_since.elapsed();
-    let _server = runtime.block_on(counting_server(&at, &calls));
-    let report = report(&load.wait_with_output().expect("it ends"), 0);
-    assert_eq!(report["validity"]["valid"], true, "{}", report["validity"]);
-    let lost = report["errors"].as_object().expect("by code");
-    assert!(lost.keys().all(|code| code == "NET-E-502"), "{lost:?}");
-    assert_eq!(number(&report, "/not_sent"), 0.0);
-    assert_eq!(
-        number(&report, "/answered") + number(&report, "/failed"),
-        30_000.0
-    );
-    assert!(
-        number(&report, "/failed") < 2_000.0,
-        "only what was in flight"
-    );
-    let longest = number(&report, "/latency_ns/max") / 1e9;
-    assert!(
-        longest > 0.9 * gone_for.as_secs_f64(),
-        "{longest} of {gone_for:?}"
-    );
-}
-
 #[test]
 fn a_lost_worker_is_named_and_the_run_is_incomplete() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -608,10 +537,7 @@ fn ctrl_c_prints_what_was_measured_so_far() {
             .expect("it was built");
         let called = runtime.block_on(calls.acquire_many(1000));
         called.expect("it is not closed").forget();
-        let sent = std::process::Command::new("kill")
-            .args(["-s", "INT", &bench.id().to_string()])
-            .status();
-        assert!(sent.expect("kill is there").success());
+        node::signal(&bench, "INT");
         let mut out = bench.stdout.take().expect("it is piped");
         assert_eq!(wait(&mut bench).code(), Some(130));
         let report: Value = serde_json::from_reader(&mut out).expect("a report");

@@ -112,7 +112,7 @@ fn too_few_runs_are_said_and_decide_no_gate() {
     );
     let output = compare(&["--fail-if", "slower:5%"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("too few runs"));
+    assert!(text(&output.stderr).contains("too few samples"));
     let output = compare(&["--by", "interval"]);
     assert!(
         text(&output.stderr).contains("repeat the runs"),

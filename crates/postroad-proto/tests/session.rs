@@ -537,6 +537,24 @@ fn a_frame_of_a_byte_a_second_is_given_up_at_its_deadline() {
 }
 
 #[test]
+fn what_can_never_be_queued_is_not_told_to_come_again() {
+    let mut client = Config::default();
+    client.limits.outbox_max = 100 << 10;
+    let mut pair = Pair::opened(client, Config::default());
+    let deadline = pair.now + SECOND;
+    let mut call_with = |bytes: usize| {
+        let payload = Bytes::from(vec![0; bytes << 10]);
+        let End { session, .. } = &mut pair.client;
+        session.call(pair.now, &call("echo", &payload, deadline))
+    };
+    assert!(matches!(call_with(101), Err(Failure::Unsendable(_))));
+    call_with(60).unwrap();
+    let full = call_with(60).unwrap_err();
+    assert!(matches!(full, Failure::Full(queued) if queued >= 60 << 10));
+    assert_eq!(full.retry(), Retry::Here);
+}
+
+#[test]
 fn unread_answers_stop_the_reading_of_requests_and_are_bounded() {
     let mut server = Config::default();
     server.limits.outbox_max = 20 << 20;

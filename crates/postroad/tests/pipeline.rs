@@ -1,7 +1,9 @@
 //! Many calls from one task: every answer with its tag, whatever happens to the connection.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Context as TaskContext;
 use std::time::Duration;
 
 use postroad::{
@@ -96,7 +98,7 @@ async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
     let folder = tempfile::tempdir()?;
     let url = format!("unix://{}/node.sock", folder.path().display());
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
-    let released = Arc::new(std::sync::Mutex::new(released));
+    let released = Arc::new(Mutex::new(released));
     let block = move || {
         // Blocks its thread, as no handler should: then nothing is read.
         let _ = released.lock().map(|released| released.recv());
@@ -432,6 +434,73 @@ async fn a_graceful_restart_fails_no_call() -> Tested {
     }
     stop.send_replace(true);
     assert!(calling.await?? > 0);
+    Ok(())
+}
+
+/// Says who it is: at once, or when it is let go.
+fn named(name: &'static str, held: &Arc<Notify>, let_go: &Arc<Notify>) -> Router {
+    let (held, let_go) = (Arc::clone(held), Arc::clone(let_go));
+    Router::new().route("who", move |payload: Bytes| {
+        let (held, let_go) = (Arc::clone(&held), Arc::clone(&let_go));
+        async move {
+            if payload == "wait" {
+                held.notify_one();
+                let_go.notified().await;
+            }
+            Bytes::from_static(name.as_bytes())
+        }
+    })
+}
+
+#[tokio::test]
+async fn an_answer_over_a_new_connection_is_not_held_up_by_the_old_one() -> Tested {
+    let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let old = serve("tcp://127.0.0.1:0", named("old", &held, &let_go)).await?;
+    let url = format!("tcp://{}", old.addresses()[0]);
+    let client = connect(&old).await?;
+    // One task takes answers while another makes calls, as a load generator does.
+    let pipeline = Arc::new(Mutex::new(client.pipeline("who")));
+    let call = |payload: &'static str| {
+        let mut pipeline = pipeline.lock().expect("nobody panics with it");
+        let made = pipeline.try_call(0, &Bytes::from_static(payload.as_bytes()));
+        pipeline.flush();
+        made
+    };
+    call("wait")?;
+    held.notified().await;
+    let (sender, mut answers) = mpsc::channel(8);
+    let taken = Arc::clone(&pipeline);
+    let take = move |cx: &mut TaskContext<'_>| {
+        let mut pipeline = taken.lock().expect("nobody panics with it");
+        pipeline.poll_next(cx)
+    };
+    tokio::spawn(async move {
+        while let Some((_, answer)) = poll_fn(&take).await {
+            let _unless_it_is_over = sender.send(answer).await;
+        }
+    });
+    let drained = tokio::spawn(async move { old.shutdown().await });
+    let _new = loop {
+        match serve(&url, named("new", &held, &let_go)).await {
+            Ok(server) => break server,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    loop {
+        if call("").is_err() {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(4), answers.recv()).await;
+        match answer.map_err(|_| "nobody was woken for the answer")? {
+            Some(Ok(name)) if name == "new" => break,
+            Some(_) => {}
+            None => return Err("the call to the old server is still in flight".into()),
+        }
+    }
+    let_go.notify_one();
+    assert_eq!(answers.recv().await.ok_or("it is in flight")??, "old");
+    drained.await?;
     Ok(())
 }
 

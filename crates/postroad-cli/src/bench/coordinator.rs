@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroad::{Client, ClientConfig, Endpoint};
+use postroad::{CallError, Client, ClientConfig, Endpoint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::fleet::{Collected, LoadWorkerClient, url};
+use super::fleet::{Collected, LoadWorkerClient, limits, url};
 use super::gather::Gather;
 use super::plan::Plan;
 use super::recorder::Chunk;
@@ -17,6 +17,8 @@ use crate::exit::{self, Failed};
 
 /// How long a worker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to make its connections: thousands may be asked for, to a server far away.
+const CONNECTING: Duration = Duration::from_secs(120);
 /// Answers of all workers that wait for being gathered.
 const ANSWERS_WAITING: usize = 64;
 
@@ -34,7 +36,8 @@ impl Remote {
             .parse()
             .map_err(|error| named(Failed::from(error)))?;
         let config = ClientConfig {
-            timeout: PATIENCE,
+            timeout: CONNECTING,
+            limits: limits(),
             ..ClientConfig::default()
         };
         let client = Client::connect_with(endpoint, config).await;
@@ -46,11 +49,25 @@ impl Remote {
 
     /// It is free for others; one that cannot be told finds out by itself.
     async fn dismiss(self) {
-        let _lost = self.service().stop(self.run).await;
+        let _lost = within(self.service().stop(self.run)).await;
+    }
+
+    /// It is not forgotten while others still connect; without an end, unless it is lost, which its
+    /// start will say.
+    async fn keep(self) {
+        while within(self.service().collect(self.run)).await.is_ok() {}
     }
 
     fn service(&self) -> LoadWorkerClient {
         LoadWorkerClient::new(self.client.clone())
+    }
+}
+
+/// What a worker answers in time, or why it does not.
+async fn within<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it has not answered within {PATIENCE:?}")),
     }
 }
 
@@ -86,6 +103,7 @@ impl Coordinator {
             preparing.spawn(async move { (number, Remote::prepare(name, plan).await) });
         }
         let (mut remotes, mut failed) = (Vec::new(), None);
+        let mut kept = JoinSet::new();
         while let Some(prepared) = preparing.join_next().await {
             let (number, remote) = match prepared {
                 Ok(prepared) => prepared,
@@ -95,10 +113,14 @@ impl Coordinator {
                 }
             };
             match remote {
-                Ok(remote) => remotes.push((number, remote)),
+                Ok(remote) => {
+                    kept.spawn(remote.clone().keep());
+                    remotes.push((number, remote));
+                }
                 Err(why) => failed = failed.or(Some(why)),
             }
         }
+        kept.shutdown().await;
         if let Some(failed) = failed {
             // They would wait for a start, and refuse other runs meanwhile.
             let remotes = remotes.into_iter().map(|(_, remote)| remote.dismiss());
@@ -135,14 +157,9 @@ impl Coordinator {
             let sender = self.sender.clone();
             starting.spawn(async move {
                 let sent = Instant::now();
-                let result = remote.service().start(remote.run).await;
+                let result = within(remote.service().start(remote.run)).await;
                 let rtt = sent.elapsed();
-                tokio::spawn(collect(
-                    number,
-                    remote,
-                    sender,
-                    result.err().map(|e| e.to_string()),
-                ));
+                tokio::spawn(collect(number, remote, sender, result.err()));
                 (number, rtt)
             });
         }
@@ -156,7 +173,7 @@ impl Coordinator {
         for part in &self.parts {
             let remote = part.remote.clone();
             // One that cannot be told is lost, which its collector says.
-            tokio::spawn(async move { remote.service().stop(remote.run).await });
+            tokio::spawn(async move { within(remote.service().stop(remote.run)).await });
         }
     }
 
@@ -184,6 +201,7 @@ impl Coordinator {
                 let Some(ended) = ended else { return };
                 self.connections_lost += ended.connections_lost;
                 self.parts[number].cost = ended.cost;
+                self.parts[number].lost = ended.gave_up;
             }
             FromWorker::Lost(why) => self.parts[number].lost = Some(why),
         }
@@ -219,8 +237,8 @@ async fn collect(
     let service = remote.service();
     let mut lost = not_started;
     while lost.is_none() {
-        match service.collect(remote.run).await {
-            Err(error) => lost = Some(error.to_string()),
+        match within(service.collect(remote.run)).await {
+            Err(why) => lost = Some(why),
             Ok(collected) => {
                 let has_ended = collected.ended.is_some();
                 let message = (number, FromWorker::Collected(collected));

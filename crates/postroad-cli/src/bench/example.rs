@@ -1,10 +1,12 @@
 //! Runs made up for tests: a server whose latencies are drawn from a seed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::mix::Dice;
+use super::mix::{Dice, Mix};
+use super::plan::{Payload, Plan, Shape};
 use super::report::{
     Distribution, End, Ends, FORMAT, Interval, Load, Loop, Machine, Report, Sample, Usage, Validity,
 };
@@ -64,6 +66,8 @@ pub(super) fn open_run(seed: u64) -> Report {
         answered: all.len(),
         failed,
         not_sent: 0,
+        held: 0,
+        unfinished: 0,
         errors: BTreeMap::from([("SRV-E-503".to_owned(), failed)]),
         rate: all.len() as f64 / 60.0,
         sent_bytes: all.len() * 64,
@@ -151,5 +155,27 @@ fn usage(pid: u32, cpu_seconds: f64) -> Usage {
         memory_mean_bytes: 22 << 20,
         voluntary_switches: 120_000,
         involuntary_switches: 340,
+    }
+}
+
+/// An hour of it.
+pub(super) fn plan(url: &str, shape: Shape) -> Plan {
+    let hour = Duration::from_secs(3600);
+    Plan {
+        url: url.to_owned(),
+        route: "postroad/echo".to_owned(),
+        shape,
+        connections: 1,
+        preset: "default".to_owned(),
+        threads: 1,
+        payload: Payload::Sizes(Mix::one(64)),
+        priority: Mix::one(3),
+        timeout: Mix::one(Duration::from_secs(20)),
+        warmup: Duration::ZERO,
+        duration: hour,
+        interval: hour,
+        calls: None,
+        seed: 1,
+        worker: (0, 1),
     }
 }

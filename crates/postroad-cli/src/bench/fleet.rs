@@ -1,6 +1,6 @@
 //! What a coordinator and its workers say to each other: a service of the library itself.
 
-use postroad::Error;
+use postroad::{Error, Limits};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
@@ -36,6 +36,20 @@ pub(super) struct Ended {
     pub(super) connections_lost: usize,
     /// What the load cost the worker.
     pub(super) cost: End,
+    /// Why the load ended before its time, if nobody asked for that.
+    pub(super) gave_up: Option<String>,
+}
+
+/// Bounds of what they say: a plan carries its payloads, of up to 64 MiB, as numbers of up to two
+/// bytes each.
+pub(super) fn limits() -> Limits {
+    let max_message = 160 * 1024 * 1024;
+    Limits {
+        max_message,
+        assembly_max: max_message,
+        outbox_max: max_message,
+        ..Limits::default()
+    }
 }
 
 /// An address as it is typed for coordinators and workers: TCP, unless it says something else.

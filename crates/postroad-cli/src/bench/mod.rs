@@ -57,8 +57,17 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     let plan = plan::Plan::new(run)?;
     let made = files::check(&run.files)?;
     raise_open_files();
-    let outcome = runtime()?.block_on(run::measure(run, plan))?;
-    let report = &outcome.report;
+    let (report, interrupted) = match runtime()?.block_on(run::measure(run, plan))? {
+        run::Outcome::Measured {
+            report,
+            interrupted,
+        } => (report, interrupted),
+        run::Outcome::NotBegun(code) => {
+            tell("it was interrupted before it was connected: nothing was measured");
+            return Ok(code);
+        }
+    };
+    let report = &*report;
     // What was measured is kept before anybody can stop listening.
     let written = files::write(&run.files, report);
     drop(made);
@@ -69,7 +78,7 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
             put(json.map_err(|error| Failed::new(exit::FAILED, error))?)
         }
     };
-    let verdict = match outcome.interrupted {
+    let verdict = match interrupted {
         Some(code) => Ok(code),
         None => judge(report),
     };
@@ -85,19 +94,12 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     verdict
 }
 
-/// The exit code that a report deserves. An invalid run can neither keep nor miss a threshold.
+/// The exit code that a report deserves. An invalid run can neither keep nor miss a threshold; one
+/// without an answer can miss it, and cannot keep it.
 fn judge(report: &Report) -> Result<ExitCode, Failed> {
     let is_judged = !report.thresholds.is_empty() || report.stopped.is_some();
     if report.answered == 0 && !is_judged {
-        let errors = report.errors.iter();
-        let mut errors: Vec<_> = errors
-            .map(|(code, count)| format!("{count} {code}"))
-            .collect();
-        if report.not_sent > 0 {
-            errors.push(format!("{} not sent", report.not_sent));
-        }
-        let text = format!("no call was answered: {}", errors.join(", "));
-        return Err(Failed::new(exit::FAILED, text));
+        return Err(Failed::new(exit::FAILED, unanswered(report)));
     }
     if report.answered > 0
         && let Some(doubt) = doubt(report)
@@ -119,10 +121,33 @@ fn judge(report: &Report) -> Result<ExitCode, Failed> {
         .map(|each| format!("--{} {}: {}", each.name, each.limit, each.measured))
         .collect();
     if missed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return match doubt(report) {
+            Some(doubt) if is_judged => Err(Failed::new(exit::INVALID, doubt)),
+            _ => Ok(ExitCode::SUCCESS),
+        };
     }
     let text = format!("missed {}", missed.join(", "));
     Err(Failed::new(exit::THRESHOLD, text))
+}
+
+/// What became of all calls, when none was answered.
+fn unanswered(report: &Report) -> String {
+    let errors = report.errors.iter();
+    let mut all: Vec<_> = errors
+        .map(|(code, count)| format!("{count} {code}"))
+        .collect();
+    if report.not_sent > 0 {
+        all.push(format!("{} not sent", report.not_sent));
+    }
+    let lost = report.workers.iter();
+    all.extend(lost.filter_map(|worker| {
+        let why = worker.lost.as_ref()?;
+        Some(format!("worker {} was lost: {why}", worker.name))
+    }));
+    if all.is_empty() {
+        all.push("none was due in the measured time".to_owned());
+    }
+    format!("no call was answered: {}", all.join(", "))
 }
 
 /// Why the numbers are not to be believed.

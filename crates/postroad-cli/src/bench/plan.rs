@@ -246,6 +246,8 @@ impl Plan {
         // As many as are asked for: the server says what it takes.
         config.limits.max_calls = 65_536;
         config.max_pending = IN_FLIGHT_MAX;
+        // A caller that waits for a connection gives up when its call does.
+        config.max_wait = self.timeout.values().max().copied().unwrap_or_default();
         // How long a server was gone is to be seen, not how patient clients are by default.
         config.backoff = Backoff {
             first: REDIAL_FIRST,

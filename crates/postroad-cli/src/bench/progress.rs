@@ -55,14 +55,25 @@ impl Progress {
 
     fn text(&self, at: f64, last: &Chunk, before: &Chunk) -> String {
         let nanos = |quantile| Duration::from_nanos(last.latency.value_at_quantile(quantile));
+        // Without an answer there is no latency, least of all a short one.
+        let latency = match last.answered() {
+            0 => "no answer".to_owned(),
+            _ => format!(
+                "p50 {:.1?}  p99 {:.1?}  max {:.1?}",
+                nanos(0.5),
+                nanos(0.99),
+                Duration::from_nanos(last.latency.max())
+            ),
+        };
+        let (due, ended) = (before.due + last.due, |chunk: &Chunk| {
+            chunk.answered() + chunk.failed()
+        });
         format!(
-            "{at:.0} of {:.0} s  {:.0} calls/s  p50 {:.1?}  p99 {:.1?}  max {:.1?}  {} failed",
+            "{at:.0} of {:.0} s  {:.0} calls/s  {latency}  {} failed  {} waited for",
             self.seconds,
             last.answered() as f64 / self.interval,
-            nanos(0.5),
-            nanos(0.99),
-            Duration::from_nanos(last.latency.max()),
             before.failed() + last.failed(),
+            due.saturating_sub(ended(before) + ended(last)),
         )
     }
 

@@ -33,6 +33,10 @@ pub(super) struct Chunk {
     pub(super) not_sent: u64,
     /// Those of them that the client refused: more than its connections carry.
     pub(super) refused: u64,
+    /// Due while their connection took none: it was gone, or carried as many as its server allows.
+    pub(super) held: u64,
+    /// Failed without having left, for want of a connection.
+    pub(super) stayed: u64,
     /// Sent and failed, by code.
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) sent_bytes: u64,
@@ -96,6 +100,8 @@ impl Chunk {
             due: 0,
             not_sent: 0,
             refused: 0,
+            held: 0,
+            stayed: 0,
             errors: BTreeMap::new(),
             sent_bytes: 0,
             received_bytes: 0,
@@ -114,10 +120,22 @@ impl Chunk {
         self.errors.values().sum::<u64>() + self.not_sent
     }
 
+    /// Calls that have ended and that a server may have seen.
+    pub(super) fn sent(&self) -> u64 {
+        self.answered() + self.failed() - self.not_sent - self.stayed
+    }
+
+    /// Calls that are due and have not ended; nothing says so of an interval alone.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.due.saturating_sub(self.answered() + self.failed())
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.due += other.due;
         self.not_sent += other.not_sent;
         self.refused += other.refused;
+        self.held += other.held;
+        self.stayed += other.stayed;
         for (code, count) in &other.errors {
             *self.errors.entry(code.clone()).or_default() += count;
         }
@@ -229,10 +247,27 @@ impl Recorder {
         }
     }
 
-    /// It cannot leave.
-    pub(super) fn not_sent(&self, due: u64, now: u64) {
+    /// It has to wait for a connection that takes it.
+    pub(super) fn held(&self, due: u64, now: u64) {
         if self.counts(due) {
-            self.current.borrow_mut().roll(now, self.interval).not_sent += 1;
+            self.current.borrow_mut().roll(now, self.interval).held += 1;
+        }
+    }
+
+    /// It cannot leave: too many are in flight.
+    pub(super) fn not_sent(&self, due: u64, now: u64, sent: Sent) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            let chunk = current.roll(now, self.interval);
+            chunk.not_sent += 1;
+            self.failed_of(chunk, sent);
+        }
+    }
+
+    fn failed_of(&self, chunk: &mut Chunk, sent: Sent) {
+        if self.by_priority {
+            let share = chunk.priorities.entry(sent.priority);
+            share.or_insert_with(Share::new).failed += 1;
         }
     }
 
@@ -279,10 +314,12 @@ impl Recorder {
             }
             error => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
         }
-        if self.by_priority {
-            let share = chunk.priorities.entry(sent.priority);
-            share.or_insert_with(Share::new).failed += 1;
-        }
+        let stayed = matches!(
+            error,
+            CallError::NotConnected { .. } | CallError::Deadline { sent: false, .. }
+        );
+        chunk.stayed += u64::from(stayed);
+        self.failed_of(chunk, sent);
     }
 
     /// What is counted now, when a call has ended.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Number of this format; it grows when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Share of failed calls above which the percentiles come with a warning.
-const FAILED_NOTED: f64 = 0.01;
+/// Share of failed or unfinished calls above which the percentiles come with a warning.
+const SHARE_NOTED: f64 = 0.01;
 
 /// A run and what was measured in it. Counts, rates and latencies are of the measured time, which
 /// begins after the warm-up; a call belongs to it when it was due in it.
@@ -42,7 +42,15 @@ pub(crate) struct Report {
     pub(crate) failed: u64,
     /// Calls that were due and not sent, because too many were in flight here.
     pub(crate) not_sent: u64,
-    /// Calls that were sent and failed, by code.
+    /// Calls that became due while their connection took none, because it was gone or carried as
+    /// many as its server allows: they were made as soon as it did, or failed when their time was
+    /// over. Of an open loop.
+    #[serde(default)]
+    pub(crate) held: u64,
+    /// Calls that were due and neither answered nor failed when the run was ended before its time.
+    #[serde(default)]
+    pub(crate) unfinished: u64,
+    /// Calls that failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answered calls a second.
     pub(crate) rate: f64,
@@ -66,15 +74,24 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// What the percentiles do not tell, where more than one call in a hundred failed.
-    pub(crate) fn warning(&self) -> Option<String> {
-        let share = self.failed as f64 / (self.answered + self.failed).max(1) as f64;
-        (self.answered > 0 && share > FAILED_NOTED).then(|| {
-            format!(
-                "{:.1} % of the calls failed: the percentiles are those of answered calls only",
-                100.0 * share
-            )
-        })
+    /// What the percentiles do not tell, where more than one call in a hundred failed, or was still
+    /// waited for when the run was ended.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let all = self.answered + self.failed + self.unfinished;
+        let noted = [
+            (self.failed, "failed"),
+            (self.unfinished, "had not ended when the run did"),
+        ];
+        let noted = noted.into_iter().filter_map(|(calls, what)| {
+            let share = calls as f64 / all.max(1) as f64;
+            (self.answered > 0 && share > SHARE_NOTED).then(|| {
+                format!(
+                    "{:.1} % of the calls {what}: the percentiles are those of answered calls only",
+                    100.0 * share
+                )
+            })
+        });
+        noted.collect()
     }
 }
 

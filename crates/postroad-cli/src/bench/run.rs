@@ -88,10 +88,14 @@ struct Measured {
 }
 
 /// How a run ended.
-pub(super) struct Outcome {
-    pub(super) report: Report,
-    /// After a signal, its exit code.
-    pub(super) interrupted: Option<ExitCode>,
+pub(super) enum Outcome {
+    Measured {
+        report: Box<Report>,
+        /// After a signal, its exit code.
+        interrupted: Option<ExitCode>,
+    },
+    /// A signal came before the load; its exit code.
+    NotBegun(ExitCode),
 }
 
 pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
@@ -105,7 +109,10 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
     let mut signals = Signals::listen()?;
     let endpoint: Endpoint = plan.url.parse()?;
     let plan = Arc::new(plan);
-    let mut source = Source::prepare(run, &plan).await?;
+    let mut source = tokio::select! {
+        prepared = Source::prepare(run, &plan) => prepared?,
+        code = signals.next() => return Ok(Outcome::NotBegun(code)),
+    };
     let client = if run.workers.is_empty() {
         Watched::this_process()
     } else {
@@ -131,8 +138,8 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
             "warning: {lost} connections were lost and have not come back"
         ));
     }
-    let report = measured.report(run, &plan, started, source.workers());
-    Ok(Outcome {
+    let report = Box::new(measured.report(run, &plan, started, source.workers()));
+    Ok(Outcome::Measured {
         report,
         interrupted,
     })
@@ -167,7 +174,9 @@ async fn gather(
                 }
                 measured.add(&chunk, plan.interval);
                 if measured.stopped.is_none() && is_whole {
-                    measured.stopped = threshold::stop(&run.bounds, &chunk, &measured.total);
+                    let overdue = measured.overdue(run.bounds.stop_p99);
+                    measured.stopped =
+                        threshold::stop(&run.bounds, &chunk, &measured.total, overdue);
                     if measured.stopped.is_some() {
                         source.stop();
                     }
@@ -220,6 +229,18 @@ impl Measured {
         });
     }
 
+    /// Calls that were due so long before the end of the last interval and have not ended: at least
+    /// so many.
+    fn overdue(&self, limit: Option<Duration>) -> u64 {
+        let (Some(limit), Some(last)) = (limit, self.series.last()) else {
+            return 0;
+        };
+        let before = last.at_seconds + last.seconds - limit.as_secs_f64();
+        let is_old = |each: &&Interval| each.at_seconds + each.seconds < before + 1e-6;
+        let old: u64 = self.series.iter().filter(is_old).map(|each| each.due).sum();
+        old.saturating_sub(self.total.answered() + self.total.failed())
+    }
+
     /// The time that was measured is known only now: the last interval may be short, and those
     /// behind it are none. What callers still waited for at the end makes no interval of its own.
     fn finish_series(&mut self) -> f64 {
@@ -253,7 +274,7 @@ impl Measured {
         let seconds = self.finish_series();
         let total = &self.total;
         let priorities = total.priorities.iter().rev();
-        let sent = total.answered() + total.failed() - total.not_sent;
+        let sent = total.sent();
         let mut report = Report {
             format: FORMAT,
             program: concat!("postroad ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -268,6 +289,8 @@ impl Measured {
             answered: total.answered(),
             failed: total.failed(),
             not_sent: total.not_sent,
+            held: total.held,
+            unfinished: total.unfinished(),
             errors: total.errors.clone(),
             rate: total.answered() as f64 / seconds.max(1e-9),
             sent_bytes: total.sent_bytes,

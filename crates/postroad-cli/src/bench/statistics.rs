@@ -3,6 +3,10 @@
 /// Samples of both sides together up to which probabilities are counted out.
 const EXACT_MAX: usize = 100;
 
+/// Values of a side that are paired with those of the other: a million pairs say what a billion
+/// would.
+const PAIRED_MAX: usize = 1_000;
+
 /// The two-sided quantile of the normal distribution for 95 %.
 const Z_95: f64 = 1.959_964;
 
@@ -20,6 +24,10 @@ pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
     };
     let at = q.clamp(0.0, 1.0) * last as f64;
     let (low, high) = (values[at.floor() as usize], values[at.ceil() as usize]);
+    // Also where both are infinite.
+    if low == high {
+        return low;
+    }
     low + (high - low) * at.fract()
 }
 
@@ -128,15 +136,29 @@ pub(super) struct Shift {
 }
 
 /// The estimator of Hodges and Lehmann: the median of `effect(a, b)` over all pairs. Its interval
-/// is the rank-sum test turned round, so both say the same.
+/// is the rank-sum test turned round, so both say the same. Of a side with more than
+/// [`PAIRED_MAX`] values so many of its quantiles are paired.
 pub(super) fn shift(a: &[f64], b: &[f64], effect: impl Fn(f64, f64) -> f64) -> Shift {
-    let pairs = a.iter().flat_map(|a| b.iter().map(|b| effect(*a, *b)));
+    let (few_a, few_b) = (thinned(a), thinned(b));
+    let pairs = few_a.iter();
+    let pairs = pairs.flat_map(|a| few_b.iter().map(|b| effect(*a, *b)));
     let pairs = sorted(&pairs.collect::<Vec<_>>());
-    let cut = pairs_to_cut(a.len(), b.len());
+    let share = pairs.len() as f64 / (a.len() * b.len()) as f64;
+    let cut = pairs_to_cut(a.len(), b.len()).map(|cut| ((cut as f64 * share) as usize).max(1));
     Shift {
         estimate: median(&pairs),
         interval: cut.map(|cut| (pairs[cut - 1], pairs[pairs.len() - cut])),
     }
+}
+
+/// All values, or as many evenly spaced quantiles of them as are paired.
+fn thinned(values: &[f64]) -> Vec<f64> {
+    if values.len() <= PAIRED_MAX {
+        return values.to_vec();
+    }
+    let values = sorted(values);
+    let at = |part| (2 * part + 1) * values.len() / (2 * PAIRED_MAX);
+    (0..PAIRED_MAX).map(|part| values[at(part)]).collect()
 }
 
 /// The rank from either end of the pairs that bounds 95 %.
@@ -254,6 +276,25 @@ mod tests {
         assert_eq!(few.interval, None, "three a side cannot bound 95 %");
         // The table of critical values for 5 and 5 at 5 % says U = 2: the third pair bounds.
         assert_eq!(pairs_to_cut(5, 5), Some(3));
+    }
+
+    #[test]
+    fn many_values_are_thinned_and_say_the_same() {
+        let value = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24);
+        let a: Vec<f64> = (0..3_000).map(value).collect();
+        let b: Vec<f64> = (0..2_500).map(|i| value(i + 9_999) + 0.1).collect();
+        let few = shift(&a, &b, |a, b| b - a);
+        let mut pairs: Vec<f64> = Vec::new();
+        a.iter().for_each(|a| pairs.extend(b.iter().map(|b| b - a)));
+        let pairs = sorted(&pairs);
+        let cut = pairs_to_cut(a.len(), b.len()).expect("many a side");
+        let (low, high) = few.interval.expect("many a side");
+        let near = |x: f64, y: f64| (x - y).abs() < 0.002;
+        assert!(near(few.estimate, pairs[pairs.len() / 2]), "{few:?}");
+        assert!(
+            near(low, pairs[cut - 1]) && near(high, pairs[pairs.len() - cut]),
+            "{few:?}"
+        );
     }
 
     #[test]

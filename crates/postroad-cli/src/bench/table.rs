@@ -50,7 +50,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     if let Some(why) = &report.stopped {
         line(&mut out, "stopped", why);
     }
-    if let Some(warning) = report.warning() {
+    for warning in report.warnings() {
         let _ = writeln!(out, "{}{warning}", style.red(&format!("{:<11}", "WARNING")));
     }
     for reason in &report.validity.reasons {
@@ -114,6 +114,24 @@ fn counts(out: &mut String, report: &Report) {
             out,
             "",
             format_args!("{not_sent} not sent: too many calls were in flight"),
+        );
+    }
+    if report.unfinished > 0 {
+        let unfinished = report.unfinished;
+        line(
+            out,
+            "unfinished",
+            format_args!("{unfinished} were waited for when the run was ended"),
+        );
+    }
+    if report.held > 0 {
+        let held = report.held;
+        line(
+            out,
+            "held",
+            format_args!(
+                "{held} while their connection was gone or full; late from when they were due"
+            ),
         );
     }
 }

@@ -8,8 +8,9 @@ use super::args::Bounds;
 use super::recorder::Chunk;
 use super::report::{Report, Threshold};
 
-/// Why the run has to end now, if it has.
-pub(super) fn stop(bounds: &Bounds, last: &Chunk, total: &Chunk) -> Option<String> {
+/// Why the run has to end now, if it has. So many calls were due longer ago than a p99 may be, and
+/// are still waited for.
+pub(super) fn stop(bounds: &Bounds, last: &Chunk, total: &Chunk, overdue: u64) -> Option<String> {
     let failed = total.failed();
     if let Some(limit) = bounds.stop_errors.filter(|limit| failed >= *limit) {
         return Some(format!(
@@ -17,14 +18,15 @@ pub(super) fn stop(bounds: &Bounds, last: &Chunk, total: &Chunk) -> Option<Strin
         ));
     }
     let limit = bounds.stop_p99?;
-    match quantile(&last.latency, last.failed(), 0.99) {
+    match quantile(&last.latency, last.failed() + overdue, 0.99) {
         Some(Reached::Within(p99)) if p99 <= limit => None,
         None => None,
         Some(Reached::Within(p99)) => Some(format!(
             "p99 of an interval was {p99:.1?} (--stop-p99 {limit:?})"
         )),
         Some(Reached::Never) => Some(format!(
-            "more than 1% of the calls of an interval failed (--stop-p99 {limit:?})"
+            "more than 1% of the calls of an interval failed, or had no answer in that time \
+             (--stop-p99 {limit:?})"
         )),
     }
 }

@@ -34,6 +34,18 @@ pub(super) fn round_time(ns: f64) -> String {
     time(ns).replace(".00 ", " ").replace(".0 ", " ")
 }
 
+/// What calls carry: sizes in bytes, or the name of a file.
+pub(super) fn payload(size: &str) -> String {
+    let is_size = size
+        .chars()
+        .all(|each| each.is_ascii_digit() || ",:%.".contains(each));
+    if is_size {
+        format!("{size} B")
+    } else {
+        size.to_owned()
+    }
+}
+
 pub(super) fn bytes(bytes: f64) -> String {
     let units = [
         (1_073_741_824.0, "GiB"),

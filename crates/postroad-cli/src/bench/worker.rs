@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use postroad::{Endpoint, Error, Server};
+use postroad::{Endpoint, Error, Server, ServerConfig};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::args;
 use super::ends::Watched;
 use super::engine::Generator;
-use super::fleet::{Collected, Ended, LoadWorker, load_worker_routes, url};
+use super::fleet::{Collected, Ended, LoadWorker, limits, load_worker_routes, url};
 use super::plan::Plan;
 use super::recorder::Chunk;
 use crate::commands::runtime;
@@ -31,7 +31,11 @@ pub(super) fn run(worker: &args::Worker) -> Result<ExitCode, Failed> {
         let mut signals = Signals::listen()?;
         let endpoint: Endpoint = url(&worker.listen).parse()?;
         let server = Server::new(load_worker_routes(Hired::default()));
-        let server = server.listen(endpoint).start().await?;
+        let config = ServerConfig {
+            limits: limits(),
+            ..ServerConfig::default()
+        };
+        let server = server.config(config).listen(endpoint).start().await?;
         for address in server.addresses() {
             say(format_args!("worker on {address}"));
         }
@@ -144,9 +148,14 @@ impl LoadWorker for Hired {
     async fn start(&self, run: u64) -> Result<(), Error> {
         self.with(run, |assignment| {
             assignment.collected.ask();
+            if let Some(ended) = &*assignment.collected.ended.borrow() {
+                let why = ended.gave_up.as_deref().unwrap_or("it was told to stop");
+                return Err(Error::new("BEN-E-410", format!("the run is over: {why}")));
+            }
             assignment.orders.send_replace(Order::Start);
+            Ok(())
         })
-        .await
+        .await?
     }
 
     async fn collect(&self, run: u64) -> Result<Collected, Error> {
@@ -187,6 +196,10 @@ impl LoadWorker for Hired {
     }
 }
 
+/// Nobody asks for the load any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Forgotten;
+
 /// The calls of a run.
 struct Load {
     generator: Generator,
@@ -200,32 +213,42 @@ struct Load {
 impl Load {
     /// Until the load is over, or nobody asks for it any more.
     async fn run(mut self, chunks: &mpsc::Sender<Chunk>, collected: &Collecting) -> Ended {
-        if let Some(begin) = self.wait(collected).await {
-            self.work(begin, chunks, collected).await;
-        }
+        let worked = match self.wait(collected).await {
+            Ok(Some(begin)) => self.work(begin, chunks, collected).await,
+            waited => waited.map(drop),
+        };
         self.generator.stop();
         self.watched.look();
         Ended {
             connections_lost: self.generator.connections_lost(),
             cost: self.watched.end(self.sent),
+            gave_up: worked.err().map(|Forgotten| {
+                format!("it gave up, because its coordinator was silent for {SILENCE_MAX:?}")
+            }),
         }
     }
 
     /// When the load has begun; none if it will not.
-    async fn wait(&mut self, collected: &Collecting) -> Option<Instant> {
+    async fn wait(&mut self, collected: &Collecting) -> Result<Option<Instant>, Forgotten> {
         loop {
             let order = *self.order.borrow_and_update();
             match order {
-                Order::Wait if collected.is_forgotten() => return None,
+                Order::Wait if collected.is_forgotten() => return Err(Forgotten),
                 Order::Wait => {}
-                Order::Start => return Some(self.generator.start()),
-                Order::Stop => return None,
+                Order::Start => return Ok(Some(self.generator.start().into())),
+                Order::Stop => return Ok(None),
             }
             let _changed_or_not = timeout(COLLECT, self.order.changed()).await;
         }
     }
 
-    async fn work(&mut self, begin: Instant, chunks: &mpsc::Sender<Chunk>, collected: &Collecting) {
+    /// Until the load is over; an error if it was given up before.
+    async fn work(
+        &mut self,
+        begin: Instant,
+        chunks: &mpsc::Sender<Chunk>,
+        collected: &Collecting,
+    ) -> Result<(), Forgotten> {
         let start = begin + self.warmup;
         let mut has_looked = self.warmup.is_zero();
         if has_looked {
@@ -234,15 +257,15 @@ impl Load {
         }
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(start.into()), if !has_looked => {
+                () = tokio::time::sleep_until(start), if !has_looked => {
                     self.watched.look();
                     has_looked = true;
                 }
                 chunk = self.generator.next() => {
-                    let Some(chunk) = chunk else { break };
-                    self.sent += chunk.answered() + chunk.failed() - chunk.not_sent;
+                    let Some(chunk) = chunk else { return Ok(()) };
+                    self.sent += chunk.sent();
                     if chunks.send_timeout(chunk, SILENCE_MAX).await.is_err() {
-                        break;
+                        return Err(Forgotten);
                     }
                 }
                 // The intervals that were measured until then still follow.
@@ -250,8 +273,81 @@ impl Load {
                 () = tokio::time::sleep(COLLECT) => {}
             }
             if collected.is_forgotten() {
-                break;
+                return Err(Forgotten);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad::Router;
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::bench::example;
+    use crate::bench::plan::Shape;
+
+    /// A worker that has been given a run on this server.
+    async fn prepared(server: &str) -> (Hired, u64) {
+        let hired = Hired::default();
+        let plan = example::plan(server, Shape::Closed { callers: 2 });
+        let run = hired.prepare(plan).await.expect("the server is there");
+        (hired, run)
+    }
+
+    async fn ended(hired: &Hired, run: u64) -> Ended {
+        let ended = hired.with(run, |run| run.collected.ended.clone()).await;
+        let mut ended = ended.expect("it was given this run");
+        let ended = ended.wait_for(Option::is_some).await.expect("it says so");
+        ended.clone().expect("it has ended")
+    }
+
+    /// Runs it on a clock that leaps over every wait, beside a server whose clock does not.
+    fn leaping<F: Future>(test: impl FnOnce(String) -> F) -> F::Output {
+        let runtime = Runtime::new().expect("a runtime");
+        let endpoint = "tcp://127.0.0.1:0".parse().expect("a URL");
+        let server = Server::new(Router::new()).listen(endpoint).start();
+        let server = runtime.block_on(server).expect("there are ports");
+        let mut builder = Builder::new_current_thread();
+        let paused = builder.enable_all().start_paused(true).build();
+        let url = format!("tcp://{}", server.addresses()[0]);
+        paused.expect("a runtime").block_on(test(url))
+    }
+
+    #[test]
+    fn a_run_that_was_forgotten_does_not_begin_and_says_why() {
+        leaping(async |url| {
+            let (hired, run) = prepared(&url).await;
+            let why = ended(&hired, run).await.gave_up.expect("nobody asked");
+            assert!(why.contains("its coordinator was silent for 5s"), "{why}");
+            let refused = hired.start(run).await.expect_err("it is over");
+            assert!(refused.to_string().contains(&why), "{refused}");
+        });
+    }
+
+    #[test]
+    fn a_coordinator_that_falls_silent_is_told_that_the_load_was_given_up() {
+        leaping(async |url| {
+            let (hired, run) = prepared(&url).await;
+            hired.start(run).await.expect("it waits for that");
+            assert!(ended(&hired, run).await.gave_up.is_some());
+            let told = loop {
+                let collected = hired.collect(run).await.expect("it knows the run");
+                if let Some(ended) = collected.ended {
+                    break ended;
+                }
+            };
+            assert!(told.gave_up.is_some());
+        });
+    }
+
+    #[test]
+    fn who_is_told_to_stop_has_not_given_up() {
+        leaping(async |url| {
+            let (hired, run) = prepared(&url).await;
+            hired.stop(run).await.expect("it knows the run");
+            assert_eq!(ended(&hired, run).await.gave_up, None);
+        });
     }
 }

@@ -9,7 +9,12 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use postroad::{Bytes, Router, Server};
+use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub fn postroad() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postroad"));
@@ -71,12 +76,7 @@ impl Node {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-s", name, &pid])
-            .status()
-            .expect("kill is there");
-        assert!(sent.success());
+        signal(&self.child, name);
     }
 
     /// Waits for the end, within ten seconds.
@@ -104,6 +104,13 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status();
+    assert!(sent.expect("kill is there").success());
 }
 
 pub fn wait(child: &mut Child) -> ExitStatus {
@@ -159,4 +166,31 @@ pub fn peer(command: &mut Command) -> String {
     let status = child.wait().expect("it ends");
     assert!(status.success(), "{command:?} failed: {out}\n{err}");
     out
+}
+
+/// The report of a load test; it must have ended with this code.
+pub fn report(output: &Output, code: i32) -> Value {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+pub fn number(report: &Value, pointer: &str) -> f64 {
+    let value = report.pointer(pointer).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("no {pointer} in {report}"))
+}
+
+/// A server that says when it has been called often enough.
+pub async fn counting_server(at: &str, calls: &Arc<Semaphore>) -> postroad::RunningServer {
+    let calls = Arc::clone(calls);
+    let router = Router::new().route("count", move || {
+        let calls = Arc::clone(&calls);
+        async move {
+            calls.add_permits(1);
+            Bytes::new()
+        }
+    });
+    let endpoint = format!("tcp://{at}").parse().expect("a URL");
+    let server = Server::new(router).listen(endpoint).start();
+    server.await.expect("the address is free")
 }

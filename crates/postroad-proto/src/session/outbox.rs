@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::Failure;
 use super::frames::{Frames, first_bytes};
 use crate::frame::{Head, Kind, MORE, PartTag, frame_bytes, put_frame};
 use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX};
@@ -69,6 +70,16 @@ fn new_queues() -> Box<Queues> {
 #[cold]
 fn new_class() -> Box<Class> {
     Box::default()
+}
+
+/// Why a payload cannot be queued: waiting helps unless it is larger than all that may wait.
+#[cold]
+pub(super) fn cannot_queue(queued: usize, len: usize, max: usize) -> Failure {
+    if len > max {
+        let text = format!("{len} bytes, and no more than {max} may wait to be sent");
+        return Failure::Unsendable(text);
+    }
+    Failure::Full(queued)
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub struct Pipeline {
     in_flight: usize,
     /// Bytes of calls since the driver had its turn.
     since_turn: usize,
+    /// Who waits for answers on these connections: also another that joins them has to know.
+    waiting: Option<Waker>,
 }
 
 /// A pipeline's part of a connection.
@@ -109,6 +111,7 @@ impl Pipeline {
             arrivals: Arrivals::default(),
             in_flight: 0,
             since_turn: 0,
+            waiting: None,
             client,
         }
     }
@@ -267,6 +270,7 @@ impl Pipeline {
         }
         self.links.retain(|link| link.in_flight > 0);
         self.links.push(Link::new(connection));
+        self.waiting.take().into_iter().for_each(Waker::wake);
         true
     }
 
@@ -336,6 +340,10 @@ impl Pipeline {
             }
         }
         self.since_turn = 0;
+        match &mut self.waiting {
+            Some(waiting) => waiting.clone_from(cx.waker()),
+            None => self.waiting = Some(cx.waker().clone()),
+        }
         Poll::Pending
     }
 

@@ -114,11 +114,11 @@ fn decide(gates: &[Watched], found: &Comparison) -> Result<ExitCode, Failed> {
             .iter()
             .filter(|difference| watched.metrics.contains(&difference.metric))
             .collect();
-        if measured.is_empty() || !found.is_able() {
+        if !measured.iter().any(|difference| found.is_able(difference)) {
             let why = if measured.is_empty() {
                 "it was not measured on both sides"
             } else {
-                "there are too few runs to show any difference"
+                "there are too few samples of it to show any difference"
             };
             return Err(Failed::new(
                 exit::FAILED,

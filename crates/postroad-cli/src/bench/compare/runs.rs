@@ -153,9 +153,10 @@ fn load(report: &Report) -> String {
         ),
     };
     format!(
-        "{shape}, {} connections, preset {}, route {}, payload {}, priority {}, deadline {}, \
-         {} s after {} s",
+        "{shape}, {} connections, {} threads, preset {}, route {}, payload {}, priority {}, \
+         deadline {}, {} s after {} s",
         load.connections,
+        load.threads,
         load.preset,
         report.route,
         load.size,

@@ -91,7 +91,7 @@ fn summary(found: &Comparison) -> String {
         format!("{} {estimate}", difference.metric.name())
     });
     let named: Vec<String> = named.collect();
-    match (named.is_empty(), found.is_able()) {
+    match (named.is_empty(), found.is_able_at_all()) {
         (false, _) => format!("Real: {}.", named.join(", ")),
         (true, true) => "No difference is shown. That is not proof that there is none: see what \
                          lies between the bounds."
@@ -136,7 +136,7 @@ pub(super) fn json(a: &[Run], b: &[Run], found: &Comparison) -> Value {
         "b": names(b),
         "samples": match found.unit { Unit::Runs => "runs", Unit::Intervals => "intervals" },
         "alpha": found.alpha,
-        "able": found.is_able(),
+        "able": found.is_able_at_all(),
         "metrics": metrics.collect::<Vec<_>>(),
         "warnings": found.warnings,
     })

@@ -45,10 +45,11 @@ impl Metric {
     /// How `b` differs from `a`: as a share of `a`, but shares of errors, which may be zero, by
     /// their difference.
     fn change(self, a: f64, b: f64) -> f64 {
-        if self == Self::Errors {
-            b - a
-        } else {
-            b / a - 1.0
+        match self {
+            Self::Errors => b - a,
+            // Nothing against nothing, as in the intervals of a stall.
+            _ if a == b => 0.0,
+            _ => b / a - 1.0,
         }
     }
 
@@ -125,17 +126,16 @@ impl Comparison {
     }
 
     /// Whether any difference could have been found at all.
-    pub(super) fn is_able(&self) -> bool {
-        let tested = self
-            .differences
-            .iter()
-            .filter(|difference| difference.varies);
-        let metrics = tested.count() as f64;
-        let able = |difference: &Difference| {
-            let (a, b) = difference.samples;
-            smallest_p(a, b) * metrics < self.alpha
-        };
-        self.differences.iter().any(able)
+    pub(super) fn is_able_at_all(&self) -> bool {
+        self.differences.iter().any(|each| self.is_able(each))
+    }
+
+    /// Whether a difference of this metric could have been found at all, however large.
+    pub(super) fn is_able(&self, difference: &Difference) -> bool {
+        let tested = self.differences.iter().filter(|each| each.varies);
+        let metrics = tested.count().max(1) as f64;
+        let (a, b) = difference.samples;
+        smallest_p(a, b) * metrics < self.alpha
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
             let few = compare(&mut draw, 3, 1.5);
             assert!(few.differences.iter().all(|difference| !difference.is_real));
             assert!(
-                !few.is_able() && few.warnings[0].contains("take 5 runs a side"),
+                !few.is_able(&few.differences[1]) && few.warnings[0].contains("take 5 runs a side"),
                 "{few:?}"
             );
         }
@@ -299,9 +299,35 @@ mod tests {
     }
 
     #[test]
+    fn a_metric_that_few_samples_have_cannot_be_decided_though_others_can() {
+        let mut draw = Draw::new(3);
+        let mut side = || (0..9).map(|_| run(&mut draw, 1.0)).collect::<Vec<_>>();
+        let (mut a, mut b) = (side(), side());
+        let intervals = |runs: &mut Vec<Run>| {
+            for (number, run) in runs.iter_mut().enumerate() {
+                run.intervals = vec![run.whole.clone()];
+                // As a p99.9 that only the fullest intervals have.
+                if number > 1 {
+                    run.intervals[0].latency[3] = None;
+                }
+            }
+        };
+        intervals(&mut a);
+        intervals(&mut b);
+        let found = Comparison::new(&a, &b, Unit::Intervals, 0.05);
+        let able = |metric| {
+            let mut of = found.differences.iter();
+            let difference = of.find(|found| found.metric == metric);
+            found.is_able(difference.expect("both sides have it"))
+        };
+        assert!(able(Metric::Latency(0)) && !able(Metric::Latency(3)));
+    }
+
+    #[test]
     fn worse_is_a_lower_rate_and_a_longer_latency() {
         assert_eq!(Metric::Rate.worse(-0.1), 0.1);
         assert_eq!(Metric::Latency(2).worse(0.1), 0.1);
+        assert_eq!(Metric::Rate.change(0.0, 0.0), 0.0);
         assert!((Metric::Errors.change(0.01, 0.03) - 0.02).abs() < 1e-12);
         assert!((Metric::Latency(0).change(200.0, 210.0) - 0.05).abs() < 1e-12);
     }

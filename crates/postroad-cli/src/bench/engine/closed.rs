@@ -128,8 +128,8 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::bench::mix::Mix;
-    use crate::bench::plan::{Payload, Plan, Shape};
+    use crate::bench::example;
+    use crate::bench::plan::Shape;
 
     const URL: &str = "mem://callers-come-back";
 
@@ -140,24 +140,7 @@ mod tests {
     }
 
     async fn callers(callers: u32) -> Callers {
-        let hour = Duration::from_secs(3600);
-        let plan = Arc::new(Plan {
-            url: URL.to_owned(),
-            route: "postroad/echo".to_owned(),
-            shape: Shape::Closed { callers },
-            connections: 1,
-            preset: "default".to_owned(),
-            threads: 1,
-            payload: Payload::Sizes(Mix::one(64)),
-            priority: Mix::one(3),
-            timeout: Mix::one(Duration::from_secs(20)),
-            warmup: Duration::ZERO,
-            duration: hour,
-            interval: hour,
-            calls: None,
-            seed: 1,
-            worker: (0, 1),
-        });
+        let plan = Arc::new(example::plan(URL, Shape::Closed { callers }));
         let endpoint = URL.parse().expect("the test's own URL");
         let client = Client::connect_with(endpoint, plan.client_config()).await;
         let clients = vec![client.expect("the server is there")];

@@ -1,6 +1,7 @@
 //! One connection's calls in flight: what has to be known of each when it ends.
 
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use postroad::{CallError, Client, Pipeline};
 
@@ -82,8 +83,30 @@ impl Line {
         }
     }
 
+    /// The same for a call that was due a while ago and has so much of its time left.
+    pub(super) fn call_late(
+        &mut self,
+        job: &Job<'_>,
+        due: u64,
+        left: Duration,
+    ) -> Result<(), Box<CallError>> {
+        self.pipeline.set_timeout(left);
+        let late = Job {
+            timeout: left,
+            ..*job
+        };
+        let made = self.call(&late, due);
+        self.pipeline.set_timeout(job.timeout);
+        made
+    }
+
     pub(super) fn flush(&mut self) {
         self.pipeline.flush();
+    }
+
+    /// Answers that [`Self::poll_ended`] will not wait for.
+    pub(super) fn ready(&self) -> usize {
+        self.pipeline.ready()
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 
 use super::gather::Gather;
 use super::mix::Dice;
@@ -24,6 +24,9 @@ use crate::exit::Failed;
 
 /// Intervals of all threads that wait for being gathered.
 const CHUNKS_WAITING: usize = 64;
+
+/// Connections that a thread dials at once.
+const DIALLED: usize = 64;
 
 /// Tasks that have their turn before sockets are looked at again, if so many can go on: as many
 /// connections may have answers to take.
@@ -347,11 +350,27 @@ fn generate(
 
 async fn connect(plan: &Plan, part: Part) -> Result<Vec<Client>, ConnectError> {
     let endpoint: postroad::Endpoint = plan.url.parse()?;
-    let mut clients = Vec::new();
+    let (mut clients, mut dialling) = (Vec::new(), JoinSet::new());
     for _ in 0..part.share(plan.connections.into()) {
-        clients.push(Client::connect_with(endpoint.clone(), plan.client_config()).await?);
+        if dialling.len() >= DIALLED {
+            clients.extend(dialled(&mut dialling).await?);
+        }
+        dialling.spawn_local(Client::connect_with(endpoint.clone(), plan.client_config()));
+    }
+    while let Some(client) = dialled(&mut dialling).await? {
+        clients.push(client);
     }
     Ok(clients)
+}
+
+/// The next connection that is there.
+async fn dialled(
+    dialling: &mut JoinSet<Result<Client, ConnectError>>,
+) -> Result<Option<Client>, ConnectError> {
+    match dialling.join_next().await.and_then(pass_panic_on) {
+        Some(connected) => connected.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Waits for the start and makes calls until the end; how many connections were lost.

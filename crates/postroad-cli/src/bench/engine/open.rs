@@ -15,20 +15,21 @@ use rustix::time::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use postroad::CallError;
 
 use super::line::Line;
-use super::{KeptJob, Thread, nanos, pass_panic_on};
+use super::{Job, KeptJob, Thread, nanos, pass_panic_on};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;
 /// Shortest wait: calls that are due within it leave together, at most this much late, and a high
 /// rate does not cost a wake-up for each.
 const WAIT_MIN: u64 = 20_000;
-/// How often a connection is tried that takes no calls.
-const RETRY: Duration = Duration::from_millis(1);
+/// How often calls that wait for a connection are looked at, whose time may be over.
+const EXPIRY: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
     thread: &Rc<Thread>,
@@ -36,7 +37,9 @@ pub(super) async fn run(
     in_flight_max: usize,
 ) -> io::Result<()> {
     let mut timer = Timer::new()?;
-    let pool = Pool::start(thread, in_flight_max);
+    let pool = Pool::new(thread, in_flight_max);
+    // They end with this.
+    let mut tasks = pool.tend(thread);
     let mut now = thread.now();
     let mut batch = 0;
     let mut is_cut = false;
@@ -61,11 +64,9 @@ pub(super) async fn run(
         }
         batch += 1;
         thread.recorder.due(due, now);
-        if !pool.hand_out(due, thread) {
-            thread.recorder.not_sent(due, now);
-        }
+        pool.hand_out(due, thread);
     }
-    pool.drained().await;
+    pool.drained(&mut tasks).await;
     if !is_cut {
         // The pause behind the last call belongs to the load as those before it do.
         tokio::time::sleep_until(thread.moment(thread.recorder.end())).await;
@@ -120,8 +121,46 @@ impl Timer {
 /// One connection.
 struct Lane {
     line: RefCell<Line>,
-    /// Calls that were due while it took none, in their order, and when they were.
-    held: RefCell<VecDeque<(u64, KeptJob)>>,
+    held: RefCell<Held>,
+    /// Told when the first call is held.
+    holds: Notify,
+}
+
+/// Calls that were due while their connection took none.
+#[derive(Default)]
+struct Held {
+    /// In their order, and when they were due.
+    calls: VecDeque<(u64, KeptJob)>,
+    /// What the connection has said last.
+    why: Option<Box<CallError>>,
+}
+
+impl Held {
+    /// Why a call has failed whose time is over before it could be made.
+    fn over(&self, timeout: Duration) -> CallError {
+        match self.why.as_deref() {
+            Some(CallError::NotConnected {
+                endpoint,
+                state,
+                reason,
+            }) => CallError::NotConnected {
+                endpoint: endpoint.clone(),
+                state: *state,
+                reason: reason.clone(),
+            },
+            // It was never asked whether the server can do it.
+            _ => CallError::Deadline {
+                timeout,
+                sent: false,
+            },
+        }
+    }
+}
+
+/// Whether a call may be made later that was not made now: there is no connection, or it carries as
+/// many calls as its server allows.
+fn may_wait(error: &CallError) -> bool {
+    matches!(error, CallError::NotConnected { .. } | CallError::Busy(_))
 }
 
 /// The calls in flight of all connections, in turn.
@@ -136,114 +175,143 @@ struct Pool {
     in_flight_max: usize,
     /// Who waits until none is.
     waiting: RefCell<Option<Waker>>,
-    /// Those that take answers, and those that try a connection again.
-    tasks: RefCell<JoinSet<()>>,
 }
 
 impl Pool {
-    /// With a task for each connection, that takes its answers.
-    fn start(thread: &Rc<Thread>, in_flight_max: usize) -> Rc<Self> {
+    fn new(thread: &Rc<Thread>, in_flight_max: usize) -> Rc<Self> {
         let lane = |client| Lane {
             line: RefCell::new(Line::new(client, thread)),
             held: RefCell::default(),
+            holds: Notify::new(),
         };
-        let pool = Rc::new(Self {
+        Rc::new(Self {
             lanes: thread.clients.iter().map(lane).collect(),
             turn: Cell::new(0),
             fresh: Cell::new(0),
             in_flight: Cell::new(0),
             in_flight_max,
             waiting: RefCell::new(None),
-            tasks: RefCell::default(),
-        });
-        for number in 0..pool.lanes.len() {
-            let (of, thread) = (Rc::clone(&pool), Rc::clone(thread));
-            pool.tasks.borrow_mut().spawn_local(async move {
-                let line = &of.lanes[number].line;
-                loop {
-                    poll_fn(|cx| line.borrow_mut().poll_ended(&thread, cx)).await;
-                    of.has_ended();
-                }
-            });
-        }
-        pool
+        })
     }
 
-    /// Makes a call; false if too many are in flight.
-    fn hand_out(self: &Rc<Self>, due: u64, thread: &Rc<Thread>) -> bool {
+    /// Two tasks for each connection, that take its answers and make the calls that are held.
+    fn tend(self: &Rc<Self>, thread: &Rc<Thread>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for number in 0..self.lanes.len() {
+            let (pool, of) = (Rc::clone(self), Rc::clone(thread));
+            tasks.spawn_local(async move { pool.take_answers(number, &of).await });
+            let (pool, of) = (Rc::clone(self), Rc::clone(thread));
+            tasks.spawn_local(async move { pool.make_held(number, &of).await });
+        }
+        tasks
+    }
+
+    /// Takes answers, without an end. Those that came together make room for calls that are held.
+    async fn take_answers(&self, number: usize, thread: &Thread) {
+        let Lane { line, held, .. } = &self.lanes[number];
+        loop {
+            poll_fn(|cx| line.borrow_mut().poll_ended(thread, cx)).await;
+            self.has_ended();
+            if !held.borrow().calls.is_empty() && line.borrow().ready() == 0 {
+                self.release(number, thread);
+            }
+        }
+    }
+
+    /// Sees to the calls that are held: they are made when there is a connection again, or fail
+    /// when their time is over. Without an end.
+    async fn make_held(&self, number: usize, thread: &Thread) {
+        let lane = &self.lanes[number];
+        let mut state = thread.client(number).state();
+        loop {
+            lane.holds.notified().await;
+            while !lane.held.borrow().calls.is_empty() {
+                state.mark_unchanged();
+                self.release(number, thread);
+                // A timeout is a change too; without a keeper there is no connection to come.
+                let _changed = tokio::time::timeout(EXPIRY, state.changed()).await;
+                self.expire(number, thread);
+            }
+        }
+    }
+
+    /// Makes a call, if not too many are in flight.
+    fn hand_out(&self, due: u64, thread: &Thread) {
+        let (job, now) = (thread.job(), thread.now());
         if self.in_flight.get() >= self.in_flight_max {
-            return false;
+            return thread.recorder.not_sent(due, now, job.sent());
         }
         self.in_flight.set(self.in_flight.get() + 1);
         let number = self.turn.get();
         self.turn.set((number + 1) % self.lanes.len());
         self.fresh.set(self.fresh.get() + 1);
-        let (job, now) = (thread.job(), thread.now());
         thread.recorder.late(due, now);
-        let Lane { line, held } = &self.lanes[number];
-        if !held.borrow().is_empty() {
-            held.borrow_mut().push_back((due, job.kept()));
-            return true;
+        let lane = &self.lanes[number];
+        if !lane.held.borrow().calls.is_empty() {
+            return self.hold(lane, due, &job, thread);
         }
-        let made = line.borrow_mut().call(&job, due);
+        let made = lane.line.borrow_mut().call(&job, due);
         match made {
             Ok(()) => {}
-            Err(error) if matches!(*error, CallError::NotConnected { .. }) => {
-                held.borrow_mut().push_back((due, job.kept()));
-                self.hold(number, thread);
+            Err(error) if may_wait(&error) => {
+                lane.held.borrow_mut().why = Some(error);
+                self.hold(lane, due, &job, thread);
+                lane.holds.notify_one();
             }
             Err(error) => {
                 thread.recorder.failed(due, now, job.sent(), &error);
                 self.has_ended();
             }
         }
-        true
     }
 
-    /// Tries a connection until it has taken the calls that wait for it, or they are over. It does
-    /// not keep the others waiting.
     #[cold]
-    fn hold(self: &Rc<Self>, number: usize, thread: &Rc<Thread>) {
-        let (pool, thread) = (Rc::clone(self), Rc::clone(thread));
-        let mut tasks = self.tasks.borrow_mut();
-        // Those that have ended are not kept.
-        while let Some(ended) = tasks.try_join_next() {
-            pass_panic_on(ended);
-        }
-        tasks.spawn_local(async move {
-            while !pool.release(number, &thread) {
-                tokio::time::sleep(RETRY).await;
-            }
-        });
+    fn hold(&self, lane: &Lane, due: u64, job: &Job<'_>, thread: &Thread) {
+        thread.recorder.held(due, thread.now());
+        lane.held.borrow_mut().calls.push_back((due, job.kept()));
     }
 
-    /// Makes the calls that are held as far as their connection takes them; whether none is left.
-    /// A call that was due while there was no connection is answered late, which is the server's
-    /// doing and not the generator's; it fails if its time is over before it can be made.
-    fn release(&self, number: usize, thread: &Thread) -> bool {
-        let Lane { line, held } = &self.lanes[number];
+    /// Makes the calls that are held as far as their connection takes them, each with what is left
+    /// of its time. They are answered late, which is the server's doing and not the generator's.
+    fn release(&self, number: usize, thread: &Thread) {
+        let Lane { line, held, .. } = &self.lanes[number];
         let (mut line, mut held) = (line.borrow_mut(), held.borrow_mut());
         let now = thread.now();
-        while let Some((due, job)) = held.front() {
+        while let Some((due, job)) = held.calls.front() {
             let (due, job) = (*due, job.job());
-            if let Err(error) = line.call(&job, due) {
-                let is_over = now >= due + nanos(job.timeout);
-                let error = match *error {
-                    CallError::NotConnected { .. } | CallError::Busy(_) if !is_over => break,
-                    // It was never asked whether the server can do it.
-                    CallError::Busy(_) => CallError::Deadline {
-                        timeout: job.timeout,
-                        sent: false,
-                    },
-                    error => error,
-                };
+            let left = (due + nanos(job.timeout)).saturating_sub(now);
+            let failed = if left == 0 {
+                Some(Box::new(held.over(job.timeout)))
+            } else {
+                line.call_late(&job, due, Duration::from_nanos(left)).err()
+            };
+            if let Some(error) = failed {
+                if left > 0 && may_wait(&error) {
+                    held.why = Some(error);
+                    break;
+                }
                 thread.recorder.failed(due, now, job.sent(), &error);
                 self.has_ended();
             }
-            held.pop_front();
+            held.calls.pop_front();
         }
         line.flush();
-        held.is_empty()
+    }
+
+    /// Fails the calls that are held and whose time is over, wherever they stand.
+    fn expire(&self, number: usize, thread: &Thread) {
+        let mut held = self.lanes[number].held.borrow_mut();
+        let (now, mut calls) = (thread.now(), std::mem::take(&mut held.calls));
+        calls.retain(|(due, job)| {
+            let is_over = now >= due + nanos(job.timeout);
+            if is_over {
+                let (sent, error) = (job.job().sent(), held.over(job.timeout));
+                thread.recorder.failed(*due, now, sent, &error);
+                self.has_ended();
+            }
+            !is_over
+        });
+        held.calls = calls;
     }
 
     /// Has the calls leave that were handed out.
@@ -266,10 +334,10 @@ impl Pool {
     }
 
     /// Until no call is in flight; deadlines see to it that it comes.
-    async fn drained(&self) {
+    async fn drained(&self, tasks: &mut JoinSet<()>) {
         self.flush();
         poll_fn(|context| {
-            while let Poll::Ready(Some(ended)) = self.tasks.borrow_mut().poll_join_next(context) {
+            while let Poll::Ready(Some(ended)) = tasks.poll_join_next(context) {
                 pass_panic_on(ended);
             }
             if self.in_flight.get() == 0 {

@@ -61,13 +61,13 @@ fn header(report: &Report) -> String {
         ),
     };
     format!(
-        "<header><h1>Load test of {}</h1><p>Route {}, {}; {}, payload {} B; begun {}, \
+        "<header><h1>Load test of {}</h1><p>Route {}, {}; {}, payload {}; begun {}, \
          measured for {:.1} s.</p></header>\n",
         escaped(&report.url),
         escaped(&report.route),
         escaped(&shape),
         units::counted(load.connections.into(), "connection"),
-        escaped(&load.size),
+        escaped(&units::payload(&load.size)),
         escaped(&report.started),
         report.seconds
     )
@@ -82,7 +82,7 @@ fn banner(report: &Report) -> String {
         (true, true) if report.stopped.is_some() => {
             ("invalid", "Valid, and ended before its time.")
         }
-        (true, true) if report.warning().is_some() => {
+        (true, true) if !report.warnings().is_empty() => {
             ("valid", "Valid, for the calls that were answered.")
         }
         (true, true) => ("valid", "Valid: nothing speaks against these numbers."),
@@ -112,7 +112,7 @@ fn banner(report: &Report) -> String {
     if validity.valid {
         notes.extend(generators_share(report));
     }
-    notes.extend(report.warning());
+    notes.extend(report.warnings());
     if notes.is_empty() && report.load.shape == Loop::Open {
         notes.push("Each latency counts from the moment when its call was due.".to_owned());
     } else if notes.is_empty() {

@@ -195,7 +195,7 @@ fn configuration(report: &Report) -> String {
     row("connections", units::count(load.connections.into()));
     row("preset", load.preset.clone());
     row("generator threads", units::count(load.threads.into()));
-    row("payload", format!("{} B", load.size));
+    row("payload", units::payload(&load.size));
     row("priority", load.priority.clone());
     row("deadline", load.timeout.clone());
     row("warm-up, not counted", format!("{} s", load.warmup_seconds));

@@ -6,7 +6,7 @@ use super::DialectSession;
 use crate::Time;
 use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Packet};
 use crate::error::{Cause, Code, ErrorBody, Retry};
-use crate::session::outbox::Place;
+use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Event, Failure, Reply};
 
@@ -146,8 +146,9 @@ impl DialectSession {
         if call.deadline <= now {
             return Err(Failure::Deadline { sent: false });
         }
-        if self.out.len() + call.payload.len() > self.config.limits.outbox_max {
-            return Err(Failure::Full(self.out.len()));
+        let (len, max) = (call.payload.len(), self.config.limits.outbox_max);
+        if self.out.len() + len > max {
+            return Err(cannot_queue(self.out.len(), len, max));
         }
         Ok(())
     }

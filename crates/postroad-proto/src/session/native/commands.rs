@@ -9,7 +9,7 @@ use crate::Time;
 use crate::error::{Code, ErrorBody};
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
-use crate::session::outbox::Place;
+use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
 use crate::session::{Call, CallId, Failure, Reply, Sink, no_room};
 
@@ -64,9 +64,9 @@ impl Native {
         if len > max {
             return Err(too_large(len, max));
         }
-        let (queued, max) = (self.outbox.len() + len, self.config.limits.outbox_max);
-        if queued > max {
-            return Err(Failure::Full(self.outbox.len()));
+        let (queued, max) = (self.outbox.len(), self.config.limits.outbox_max);
+        if queued + len > max {
+            return Err(cannot_queue(queued, len, max));
         }
         Ok(())
     }
