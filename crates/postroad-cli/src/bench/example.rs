@@ -92,6 +92,7 @@ fn interval(
     late: &mut Histogram<u64>,
 ) -> Interval {
     let (stalled, recovers) = (second == 30, second == 31);
+    let failed = if recovers || stalled { 120 } else { 0 };
     let answered: u64 = match second {
         30 => 2_000,
         31 => 38_000,
@@ -115,7 +116,8 @@ fn interval(
         seconds: 1.0,
         due: 20_000,
         answered,
-        failed: if recovers || stalled { 120 } else { 0 },
+        failed,
+        errors: BTreeMap::from([("SRV-E-503".to_owned(), failed)]),
         rate: answered as f64,
         p50_ns: Some(histogram.value_at_quantile(0.5)),
         p99_ns: Some(histogram.value_at_quantile(0.99)),

@@ -281,6 +281,9 @@ pub(crate) struct Interval {
     pub(crate) answered: u64,
     /// Errors and calls that were not sent.
     pub(crate) failed: u64,
+    /// The errors, by code.
+    #[serde(default)]
+    pub(crate) errors: BTreeMap<String, u64>,
     /// Answered calls a second.
     pub(crate) rate: f64,
     /// Of the calls that were answered; absent, as the next two, when none was.
@@ -306,6 +309,9 @@ impl Interval {
         self.due += next.due;
         self.answered += next.answered;
         self.failed += next.failed;
+        for (code, count) in &next.errors {
+            *self.errors.entry(code.clone()).or_default() += count;
+        }
         self.rate = self.answered as f64 / self.seconds;
         let known = Some(&latency).filter(|latency| !latency.is_empty());
         self.p50_ns = known.map(|latency| latency.value_at_quantile(0.5));

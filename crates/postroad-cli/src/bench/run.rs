@@ -218,6 +218,7 @@ impl Measured {
             due: chunk.due,
             answered: chunk.answered(),
             failed: chunk.failed(),
+            errors: chunk.errors.clone(),
             rate: chunk.answered() as f64 / interval.as_secs_f64(),
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),

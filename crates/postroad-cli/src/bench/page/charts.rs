@@ -133,7 +133,17 @@ fn errors(report: &Report) -> Chart {
     let failed = over_time(report, "failed", 2, Mark::Bars(width), |interval| {
         Some(interval.failed as f64 / interval.seconds)
     });
-    let series = vec![failed];
+    let mut series = vec![failed];
+    if report.errors.len() + usize::from(report.not_sent > 0) > 1 {
+        // What the bars consist of, where it is not one thing.
+        let codes = report.errors.keys().enumerate();
+        series.extend(codes.map(|(at, code)| {
+            over_time(report, code, 3 + at % 4, Mark::Line, |interval| {
+                let count = interval.errors.get(code).copied().unwrap_or(0);
+                Some(count as f64 / interval.seconds)
+            })
+        }));
+    }
     let all = report.answered + report.failed;
     let says = if report.failed == 0 {
         "No call failed.".to_owned()

@@ -232,6 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_several_kinds_are_told_apart_over_time() {
+        let mut report = example::open_run(1);
+        assert!(!html(&report).contains("SRV-E-503: "), "the bars say it");
+        report.errors.insert("NET-E-502".to_owned(), 7);
+        report.series[30].errors.insert("NET-E-502".to_owned(), 7);
+        let page = html(&report);
+        for wanted in [
+            "failed: 120/s at 30",
+            "SRV-E-503: 120/s at 30",
+            "NET-E-502: 7/s at 30",
+        ] {
+            assert!(page.contains(wanted), "{wanted}");
+        }
+    }
+
+    #[test]
     fn an_invalid_run_says_so_first() {
         let mut report = example::open_run(1);
         report.validity.valid = false;
