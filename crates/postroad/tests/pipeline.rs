@@ -11,7 +11,7 @@ use postroad::{
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+type Tested<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 async fn serve(url: &str, router: Router) -> Result<RunningServer, Box<dyn std::error::Error>> {
     Ok(Server::new(router).listen(url.parse()?).start().await?)
@@ -92,11 +92,12 @@ async fn large_calls_wait_for_room_instead_of_failing() -> Tested {
     Ok(())
 }
 
+/// A client of a node that reads nothing until it is released, and the call that blocks it.
 #[cfg(unix)]
-#[tokio::test]
-async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
-    let folder = tempfile::tempdir()?;
-    let url = format!("unix://{}/node.sock", folder.path().display());
+async fn blocked_node(
+    folder: &std::path::Path,
+) -> Tested<(Client, postroad::Pipeline, std::sync::mpsc::SyncSender<()>)> {
+    let url = format!("unix://{}/node.sock", folder.display());
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Arc::new(Mutex::new(released));
     let block = move || {
@@ -124,10 +125,71 @@ async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
     });
     is_listening.await?;
     let client = Client::connect(&url).await?;
-    let mut urgent = client.pipeline("echo").priority(7);
     let mut blocked = client.pipeline("block").timeout(Duration::from_secs(20));
     blocked.call(0, "").await?;
     blocked.flush();
+    Ok((client, blocked, release))
+}
+
+/// Asking for answers that are not there yet lets the driver write, and makes no room.
+#[cfg(unix)]
+#[tokio::test]
+async fn who_asks_for_answers_between_calls_waits_for_room_all_the_same() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let (client, _blocked, _release) = blocked_node(folder.path()).await?;
+    let mut pipeline = client.pipeline("echo").timeout(Duration::from_millis(300));
+    let bulk = vec![0; 1024 * 1024];
+    for tag in 0..200 {
+        tokio::select! {
+            biased;
+            answer = pipeline.next(), if tag > 0 => {
+                // Those before may have waited for longer than their time.
+                let answer = answer.ok_or("calls are in flight")?.1;
+                assert!(matches!(answer, Err(CallError::Deadline { .. })), "{answer:?}");
+            }
+            () = tokio::task::yield_now() => {}
+        }
+        if let Err(error) = pipeline.call(tag, bulk.clone()).await {
+            assert!(
+                matches!(error, CallError::Deadline { .. }),
+                "call {tag}: {error}"
+            );
+            return Ok(());
+        }
+    }
+    Err("200 MiB found room at a node that reads nothing".into())
+}
+
+/// An urgent call that finds room says nothing about the bulk behind it.
+#[cfg(unix)]
+#[tokio::test]
+async fn bulk_between_urgent_calls_waits_and_is_not_refused() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let (client, _blocked, _release) = blocked_node(folder.path()).await?;
+    let mut pipeline = client.pipeline("echo").timeout(Duration::from_millis(300));
+    let bulk = vec![0; 1024 * 1024];
+    for tag in 0..200 {
+        pipeline.set_priority(0);
+        let call = pipeline.call(2 * tag, bulk.clone()).await;
+        if let Err(error) = call {
+            assert!(
+                matches!(error, CallError::Deadline { .. }),
+                "call {tag}: {error}"
+            );
+            return Ok(());
+        }
+        pipeline.set_priority(7);
+        pipeline.call(2 * tag + 1, "urgent").await?;
+    }
+    Err("200 MiB found room at a node that reads nothing".into())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let (client, _blocked, release) = blocked_node(folder.path()).await?;
+    let mut urgent = client.pipeline("echo").priority(7);
     let mut producer = client.producer("take").priority(1);
     let is_blocked = async |producer: &mut postroad::Producer| {
         let sent = producer.send(vec![0; 8 * 1024]);

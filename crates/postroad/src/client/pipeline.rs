@@ -55,8 +55,8 @@ pub struct Pipeline {
     /// Answers that were taken off a connection, and nobody has asked for yet.
     arrivals: Arrivals,
     in_flight: usize,
-    /// Bytes of calls since the driver had its turn.
-    since_turn: usize,
+    /// Bytes of calls since the driver had its turn and there was room, by priority.
+    since_turn: [usize; 8],
     /// Who waits for answers on these connections: also another that joins them has to know.
     waiting: Option<Waker>,
 }
@@ -110,7 +110,7 @@ impl Pipeline {
             links: Vec::new(),
             arrivals: Arrivals::default(),
             in_flight: 0,
-            since_turn: 0,
+            since_turn: [0; 8],
             waiting: None,
             client,
         }
@@ -254,7 +254,7 @@ impl Pipeline {
         let mut call = self.common.call(payload, trace.as_deref());
         link.call(&mut call, patience, tag)?;
         self.in_flight += 1;
-        self.since_turn += payload.len() + HEAD_BYTES;
+        self.since_turn[self.lane()] += payload.len() + HEAD_BYTES;
         Ok(())
     }
 
@@ -282,7 +282,15 @@ impl Pipeline {
             link.connection.room(WINDOW, self.common.priority).await;
         }
         // Only now: who gave up waiting has to wait again.
-        self.since_turn = 0;
+        let lane = self.lane();
+        self.since_turn[lane] = 0;
+    }
+
+    /// Where the bytes of calls with the present priority are counted: an urgent call that finds
+    /// room says nothing about bulk.
+    #[inline]
+    fn lane(&self) -> usize {
+        usize::from(self.common.priority & 7)
     }
 
     /// Sees that what was called leaves soon, whether answers are waited for or not.
@@ -339,7 +347,6 @@ impl Pipeline {
                 return Poll::Ready(());
             }
         }
-        self.since_turn = 0;
         match &mut self.waiting {
             Some(waiting) => waiting.clone_from(cx.waker()),
             None => self.waiting = Some(cx.waker().clone()),
@@ -362,7 +369,7 @@ impl Prompt for Pipeline {
 
     #[inline]
     fn send_at_once(&mut self, (tag, payload): &(u64, Bytes)) -> Result<(), Unsent> {
-        if self.since_turn >= BATCH {
+        if self.since_turn[self.lane()] >= BATCH {
             return Err(Unsent::MustWait);
         }
         self.make(*tag, payload, self.patience())
@@ -371,7 +378,7 @@ impl Prompt for Pipeline {
     async fn send_patiently(&mut self, (tag, payload): (u64, Bytes)) -> Result<(), CallError> {
         let (patience, deadline) = self.patience().starting_now();
         let timeout = patience.timeout;
-        if self.since_turn >= BATCH {
+        if self.since_turn[self.lane()] >= BATCH {
             let turns = tokio::time::timeout_at(clock::instant(deadline), self.take_turns());
             if turns.await.is_err() {
                 let sent = false;

@@ -42,6 +42,8 @@ pub struct Producer {
     connection: Option<Arc<Connection>>,
     /// Bytes sent since the driver had its turn.
     since_turn: usize,
+    /// The least urgent priority before the present one of what was not flushed.
+    lowest: u8,
     /// Somebody will wake the driver for those that linger.
     is_timed: Arc<AtomicBool>,
 }
@@ -55,6 +57,7 @@ impl Producer {
             window: WINDOW,
             connection: None,
             since_turn: 0,
+            lowest: u8::MAX,
             is_timed: Arc::default(),
             client,
         }
@@ -63,7 +66,12 @@ impl Producer {
     /// 0 to 7, 7 most urgent; more is taken for 7. Default 3.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
-        self.common.priority = priority.min(7);
+        let priority = priority.min(7);
+        if self.connection.is_some() {
+            // What was sent before is still to be flushed.
+            self.lowest = self.lowest.min(self.common.priority);
+        }
+        self.common.priority = priority;
         self
     }
 
@@ -98,14 +106,15 @@ impl Producer {
         self
     }
 
-    /// Unsent bytes over which [`Self::send`] waits. Default 256 KiB.
+    /// Unsent bytes that go before a message, over which [`Self::send`] waits. Default 256 KiB.
     #[must_use]
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes.max(1);
         self
     }
 
-    /// Sends a message; waits while too much is unsent, or there is no connection.
+    /// Sends a message; waits while too much that goes before it is unsent, or there is no
+    /// connection.
     ///
     /// When the future is ready, the message is queued behind those before it; nobody says whether
     /// it arrived. Cancellation safe: a message whose future was dropped before it was ready was
@@ -179,7 +188,9 @@ impl Producer {
         };
         connection.hasten();
         self.since_turn = 0;
-        if connection.room(0, self.common.priority).await {
+        let lowest = self.lowest.min(self.common.priority);
+        if connection.room(0, lowest).await {
+            self.lowest = u8::MAX;
             Ok(())
         } else {
             self.connection = None;
