@@ -57,6 +57,8 @@ pub struct Pipeline {
     in_flight: usize,
     /// Bytes of calls since the driver had its turn and there was room, by priority.
     since_turn: [usize; 8],
+    /// Answers came since then.
+    has_moved: bool,
     /// Who waits for answers on these connections: also another that joins them has to know.
     waiting: Option<Waker>,
 }
@@ -111,6 +113,7 @@ impl Pipeline {
             arrivals: Arrivals::default(),
             in_flight: 0,
             since_turn: [0; 8],
+            has_moved: false,
             waiting: None,
             client,
         }
@@ -344,8 +347,13 @@ impl Pipeline {
             if polled.is_ready() {
                 link.in_flight -= self.arrivals.len();
                 coop.made_progress();
+                self.has_moved = true;
                 return Poll::Ready(());
             }
+        }
+        // The driver has its turn now. Whether there is room only answers show.
+        if std::mem::take(&mut self.has_moved) {
+            self.since_turn = [0; 8];
         }
         match &mut self.waiting {
             Some(waiting) => waiting.clone_from(cx.waker()),
