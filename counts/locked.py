@@ -4,7 +4,7 @@
 PROGRAM is a built `counts`. A locked instruction (an atomic read-modify-write) waits until all
 stores before it are done: 8 cycles on some processors, 20 and more on others, so their number says
 what the number of instructions does not. callgrind runs PROGRAM twice, and what the longer run has
-more is divided by the difference in messages; instructions of libraries are left out.
+more is divided by the difference in messages; instructions of shared libraries are left out.
 """
 import collections
 import re

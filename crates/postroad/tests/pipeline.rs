@@ -131,6 +131,21 @@ async fn blocked_node(
     Ok((client, blocked, release))
 }
 
+/// Makes a call of a mebibyte at a node that reads nothing; whether it waited for room in vain.
+#[cfg(unix)]
+async fn waits_with_bulk(pipeline: &mut postroad::Pipeline, tag: u64) -> bool {
+    match pipeline.call(tag, vec![0; 1024 * 1024]).await {
+        Ok(()) => false,
+        Err(error) => {
+            assert!(
+                matches!(error, CallError::Deadline { .. }),
+                "call {tag}: {error}"
+            );
+            true
+        }
+    }
+}
+
 /// Asking for answers that are not there yet lets the driver write, and makes no room.
 #[cfg(unix)]
 #[tokio::test]
@@ -138,7 +153,6 @@ async fn who_asks_for_answers_between_calls_waits_for_room_all_the_same() -> Tes
     let folder = tempfile::tempdir()?;
     let (client, _blocked, _release) = blocked_node(folder.path()).await?;
     let mut pipeline = client.pipeline("echo").timeout(Duration::from_millis(300));
-    let bulk = vec![0; 1024 * 1024];
     for tag in 0..200 {
         tokio::select! {
             biased;
@@ -149,11 +163,7 @@ async fn who_asks_for_answers_between_calls_waits_for_room_all_the_same() -> Tes
             }
             () = tokio::task::yield_now() => {}
         }
-        if let Err(error) = pipeline.call(tag, bulk.clone()).await {
-            assert!(
-                matches!(error, CallError::Deadline { .. }),
-                "call {tag}: {error}"
-            );
+        if waits_with_bulk(&mut pipeline, tag).await {
             return Ok(());
         }
     }
@@ -167,15 +177,9 @@ async fn bulk_between_urgent_calls_waits_and_is_not_refused() -> Tested {
     let folder = tempfile::tempdir()?;
     let (client, _blocked, _release) = blocked_node(folder.path()).await?;
     let mut pipeline = client.pipeline("echo").timeout(Duration::from_millis(300));
-    let bulk = vec![0; 1024 * 1024];
     for tag in 0..200 {
         pipeline.set_priority(0);
-        let call = pipeline.call(2 * tag, bulk.clone()).await;
-        if let Err(error) = call {
-            assert!(
-                matches!(error, CallError::Deadline { .. }),
-                "call {tag}: {error}"
-            );
+        if waits_with_bulk(&mut pipeline, 2 * tag).await {
             return Ok(());
         }
         pipeline.set_priority(7);

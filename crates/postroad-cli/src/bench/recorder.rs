@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use postroad::{Bytes, CallError};
 use serde::{Deserialize, Serialize};
 
-use super::report::Hdr;
+use super::report::{Hdr, add_errors};
 
 /// Longest latency that a histogram holds; longer ones count as this.
 const LONGEST: u64 = 3600 * 1_000_000_000;
@@ -136,9 +136,7 @@ impl Chunk {
         self.refused += other.refused;
         self.held += other.held;
         self.stayed += other.stayed;
-        for (code, count) in &other.errors {
-            *self.errors.entry(code.clone()).or_default() += count;
-        }
+        add_errors(&mut self.errors, &other.errors);
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         add(&mut self.latency, &other.latency);

@@ -309,9 +309,7 @@ impl Interval {
         self.due += next.due;
         self.answered += next.answered;
         self.failed += next.failed;
-        for (code, count) in &next.errors {
-            *self.errors.entry(code.clone()).or_default() += count;
-        }
+        add_errors(&mut self.errors, &next.errors);
         self.rate = self.answered as f64 / self.seconds;
         let known = Some(&latency).filter(|latency| !latency.is_empty());
         self.p50_ns = known.map(|latency| latency.value_at_quantile(0.5));
@@ -319,6 +317,13 @@ impl Interval {
         self.max_ns = known.map(Histogram::max);
         self.late_max_ns = self.late_max_ns.max(next.late_max_ns);
         self.hdr = (&latency).into();
+    }
+}
+
+/// Adds up failed calls by code.
+pub(crate) fn add_errors(sum: &mut BTreeMap<String, u64>, other: &BTreeMap<String, u64>) {
+    for (code, count) in other {
+        *sum.entry(code.clone()).or_default() += count;
     }
 }
 
