@@ -29,6 +29,12 @@ fn time(instant: Instant) -> Time {
     Time((since.as_secs() + 1) * 1_000_000_000 + u64::from(since.subsec_nanos()))
 }
 
+/// Now, by the clock that no test pauses: for how long a processor was kept busy.
+#[inline]
+pub(crate) fn real() -> Time {
+    time(Instant::from_std(std::time::Instant::now()))
+}
+
 #[cfg(target_os = "linux")]
 thread_local! {
     /// The coarse clock and the clock, when the thread last asked both.

@@ -90,6 +90,16 @@ fn what_is_sent_with_settings_does_too() -> Tested {
 }
 
 #[test]
+fn what_is_sent_after_having_waited_does_too() -> Tested {
+    sent_and_arrived(|client, round| {
+        client.with("postroad/echo", async |call| {
+            call.call_raw("x").await?;
+            client.client().send("tell", &round).await
+        })
+    })
+}
+
+#[test]
 fn threads_that_send_without_end_do_not_keep_their_messages_back() -> Tested {
     let (runtime, server, tidings) = serve();
     let client = connect(&server);

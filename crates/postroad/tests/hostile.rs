@@ -255,6 +255,41 @@ async fn a_peer_that_never_reads_is_dropped_and_others_do_not_notice() -> Tested
 }
 
 #[tokio::test]
+async fn a_peer_that_the_node_itself_kept_waiting_is_not_dropped() -> Tested {
+    const ANSWERS: u32 = 40;
+    let server = serve("tcp://127.0.0.1:0").await?;
+    let mut raw = std::net::TcpStream::connect(&server.addresses()[0])?;
+    std::io::Write::write_all(&mut raw, &bytes_of_hello())?;
+    for id in 0..ANSWERS {
+        std::io::Write::write_all(&mut raw, &request(id, "big"))?;
+    }
+    // More than the kernel holds: the node's writes are blocked, for less than it tolerates.
+    let run_for = async |time: Duration| {
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < time {
+            tokio::task::yield_now().await;
+        }
+    };
+    run_for(Duration::from_millis(200)).await;
+    // While the node's thread is held up, its peer takes all there is.
+    raw.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let (mut piece, mut got) = (vec![0; 1 << 20], 0);
+    while let Ok(read) = std::io::Read::read(&mut raw, &mut piece) {
+        got += read;
+    }
+    assert!(got < (ANSWERS as usize) << 20, "all fitted in the kernel");
+    raw.set_nonblocking(true)?;
+    let mut raw = TcpStream::from_std(raw)?;
+    while got < (ANSWERS as usize) << 20 {
+        let read = raw.read(&mut piece).await?;
+        assert!(read > 0, "dropped: {:?}", server.stats().closed);
+        got += read;
+    }
+    assert_eq!(server.stats().open, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_dialects_peer_that_reads_slowly_gets_all_of_many_large_answers() -> Tested {
     use postroad::proto::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader};
     let server = serve("tcp+sequence://127.0.0.1:0?route=big").await?;

@@ -1,11 +1,20 @@
 //! Ends that poll before they sleep: what comes is the same, however it was looked for.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use postroad::{BlockingClient, Bytes, Client, ClientConfig, Preset, Router, Server, ServerConfig};
+use postroad::transport::{BoxFuture, Listener, Stream, Transport, Transports};
+use postroad::{
+    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Preset, Router, RunningServer, Server,
+    ServerConfig, TransportError,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
 
@@ -24,8 +33,19 @@ fn client_config() -> ClientConfig {
     }
 }
 
-/// A polling node on a thread of its own, until what is returned beside its address is dropped.
-fn serve(url: &str) -> (String, mpsc::SyncSender<()>) {
+/// A polling node on a thread of its own, which ends with this.
+struct Node {
+    server: RunningServer,
+    _end: mpsc::SyncSender<()>,
+}
+
+impl Node {
+    fn tcp(&self) -> String {
+        format!("tcp://{}", self.server.addresses()[0])
+    }
+}
+
+fn serve(url: &str) -> Node {
     let (tell, told) = mpsc::sync_channel(1);
     let (end, ended) = mpsc::sync_channel::<()>(1);
     let endpoint = url.parse().expect("the test's own URL");
@@ -35,14 +55,25 @@ fn serve(url: &str) -> (String, mpsc::SyncSender<()>) {
                 preset: Preset::LowLatency,
                 ..ServerConfig::default()
             };
-            let server = Server::new(Router::new()).config(config).listen(endpoint);
+            let router = Router::new().route("slow", || {
+                keep_busy(Duration::from_micros(40));
+                std::future::ready(())
+            });
+            let server = Server::new(router).config(config).listen(endpoint);
             let server = server.start().await.expect("the endpoint is free");
-            let address = server.addresses()[0].clone();
-            tell.send(address).expect("the test waits for it");
+            tell.send(server).expect("the test waits for it");
             let _ = tokio::task::spawn_blocking(move || ended.recv()).await;
         });
     });
-    (told.recv().expect("the server starts"), end)
+    let server = told.recv().expect("the server starts");
+    Node { server, _end: end }
+}
+
+fn keep_busy(time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        std::hint::spin_loop();
+    }
 }
 
 fn body(call: usize, length: usize) -> Bytes {
@@ -70,9 +101,9 @@ fn echo(url: &str) -> Tested {
 
 #[test]
 fn lone_calls_have_their_own_answers_over_tcp_and_memory() -> Tested {
-    let (address, _node) = serve("tcp://127.0.0.1:0");
-    echo(&format!("tcp://{address}"))?;
-    let (_, _node) = serve("mem://polled");
+    let node = serve("tcp://127.0.0.1:0");
+    echo(&node.tcp())?;
+    let _node = serve("mem://polled");
     echo("mem://polled")
 }
 
@@ -81,14 +112,14 @@ fn lone_calls_have_their_own_answers_over_tcp_and_memory() -> Tested {
 fn lone_calls_have_their_own_answers_over_a_unix_socket() -> Tested {
     let folder = tempfile::tempdir()?;
     let url = format!("unix://{}/node.sock", folder.path().display());
-    let (_, _node) = serve(&url);
+    let _node = serve(&url);
     echo(&url)
 }
 
 #[test]
 fn several_connections_of_a_thread_poll_together() -> Tested {
-    let (address, _node) = serve("tcp://127.0.0.1:0");
-    let url = format!("tcp://{address}");
+    let node = serve("tcp://127.0.0.1:0");
+    let url = node.tcp();
     runtime().block_on(async {
         let mut callers = tokio::task::JoinSet::new();
         for _ in 0..4 {
@@ -110,9 +141,8 @@ fn several_connections_of_a_thread_poll_together() -> Tested {
 
 #[test]
 fn a_blocking_caller_polls_for_its_own_answers() -> Tested {
-    let (address, _node) = serve("tcp://127.0.0.1:0");
-    let endpoint = format!("tcp://{address}").parse()?;
-    let client = BlockingClient::connect_with(endpoint, client_config())?;
+    let node = serve("tcp://127.0.0.1:0");
+    let client = BlockingClient::connect_with(node.tcp().parse()?, client_config())?;
     for call in 0..1_000 {
         let body = body(call, 64);
         let answer = client.with("postroad/echo", |with| with.call_raw(body.clone()));
@@ -121,12 +151,139 @@ fn a_blocking_caller_polls_for_its_own_answers() -> Tested {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_polls_sleeps_at_last_also_where_the_clock_stands_still() -> Tested {
+    let slow = async || tokio::time::sleep(Duration::from_secs(1)).await; // tidy: paused clock
+    let config = ServerConfig {
+        preset: Preset::LowLatency,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(Router::new().route("slow", slow)).config(config);
+    let _node = server.listen("mem://paused".parse()?).start().await?;
+    let client = Client::connect_with("mem://paused".parse()?, client_config()).await?;
+    for _ in 0..3 {
+        client.request("slow").call_raw("").await?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_node_that_polls_takes_nonsense_and_ends_for_what_they_are() -> Tested {
-    let (address, _node) = serve("tcp+sequence://127.0.0.1:0?route=postroad/echo");
+    let node = serve("tcp+sequence://127.0.0.1:0?route=postroad/echo");
+    let address = &node.server.addresses()[0];
     for _ in 0..50 {
-        TcpStream::connect(&address)?.write_all(&[0xff; 3000])?;
-        drop(TcpStream::connect(&address)?);
+        TcpStream::connect(address)?.write_all(&[0xff; 3000])?;
+        drop(TcpStream::connect(address)?);
     }
-    echo(&format!("tcp+sequence://{address}"))
+    echo(&format!("tcp+sequence://{address}"))?;
+    let begin = Instant::now();
+    while node.server.stats().open > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "some are left");
+        std::thread::yield_now();
+    }
+    let ends = |reason: &str| {
+        let closed = node.server.stats().closed;
+        let same = closed.into_iter().filter(|((_, word), _)| *word == reason);
+        same.map(|(_, count)| count).sum::<u64>()
+    };
+    let closed = node.server.stats().closed;
+    assert_eq!((ends("magic"), ends("peer")), (50, 51), "{closed:?}");
+    Ok(())
+}
+
+/// TCP that counts how often it is asked for bytes.
+struct Asked(Arc<AtomicUsize>);
+
+struct AskedStream {
+    stream: tokio::net::TcpStream,
+    count: Arc<AtomicUsize>,
+}
+
+impl Transport for Asked {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
+        let count = Arc::clone(&self.0);
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(endpoint.address()).await;
+            let stream = stream.expect("the node listens");
+            stream.set_nodelay(true).expect("it is open");
+            Ok(Stream::new(AskedStream { stream, count }))
+        })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        _endpoint: &'a Endpoint,
+    ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
+        unreachable!("the test dials only")
+    }
+
+    fn has_integrity(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for AskedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for AskedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// How often 30 new clients ask for the answers to their first calls, which take a while.
+async fn times_asked(node: &Node, preset: Preset) -> Result<usize, Box<dyn std::error::Error>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut transports = Transports::default();
+    transports.register("asked", Asked(Arc::clone(&count)));
+    let endpoint: Endpoint = format!("asked://{}", node.server.addresses()[0]).parse()?;
+    let mut asked = 0;
+    for _ in 0..30 {
+        let config = ClientConfig {
+            preset,
+            ..client_config()
+        };
+        let client = Client::with_transports(endpoint.clone(), config, &transports)?;
+        let mut state = client.state();
+        let is_there = |state: &_| *state == postroad::ConnectionState::Connected;
+        state.wait_for(is_there).await?;
+        let before = count.load(Ordering::Relaxed);
+        client.request("slow").call_raw("").await?;
+        asked += count.load(Ordering::Relaxed) - before;
+    }
+    Ok(asked)
+}
+
+#[test]
+fn who_waits_looks_again_and_again_before_sleeping_where_that_can_help() -> Tested {
+    let node = serve("tcp://127.0.0.1:0");
+    let (sleeping, polling) = runtime().block_on(async {
+        let sleeping = times_asked(&node, Preset::Default).await?;
+        let polling = times_asked(&node, Preset::LowLatency).await?;
+        Ok::<_, Box<dyn std::error::Error>>((sleeping, polling))
+    })?;
+    assert!(sleeping <= 4 * 30, "{sleeping}");
+    let has_cores = std::thread::available_parallelism()?.get() > 1;
+    assert_eq!(polling > 5 * 30, has_cores, "{polling} to {sleeping}");
+    Ok(())
 }

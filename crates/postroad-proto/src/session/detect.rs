@@ -89,6 +89,8 @@ impl Detect {
         }
     }
 
+    pub(super) fn expire(&mut self, _now: Time) {}
+
     pub(super) fn handle_written(&mut self, _now: Time, _blocked: bool) {}
 
     pub(super) fn drain(&mut self, now: Time, _grace: Duration) {

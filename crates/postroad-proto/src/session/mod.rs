@@ -576,6 +576,12 @@ impl Session {
         each!(self, session => session.handle_timeout(now));
     }
 
+    /// Takes back what is late by now, before it is written. All else that time brings is for
+    /// [`Self::handle_timeout`], once what came meanwhile was read and what can be was written.
+    pub fn expire(&mut self, now: Time) {
+        each!(self, session => session.expire(now));
+    }
+
     /// The transport has taken bytes (`blocked` false) or refuses any (`blocked` true).
     pub fn handle_written(&mut self, now: Time, blocked: bool) {
         each!(self, session => session.handle_written(now, blocked));

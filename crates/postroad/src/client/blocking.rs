@@ -37,7 +37,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 /// ```
 #[derive(Debug)]
 pub struct BlockingClient {
-    client: Client,
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -65,14 +64,13 @@ impl BlockingClient {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(fail)?;
         let client = runtime.block_on(Client::connect_with(endpoint, config))?;
-        let shared = Arc::new(Shared::new(runtime));
+        let shared = Arc::new(Shared::new(client, runtime));
         let keeper = {
             let (shared, thread) = (Arc::clone(&shared), Thread::new());
             let thread = thread.name("postroad-client".to_owned());
             thread.spawn(move || shared.keep()).map_err(fail)?
         };
         Ok(Self {
-            client,
             shared,
             keeper: Some(keeper),
         })
@@ -87,7 +85,7 @@ impl BlockingClient {
         Q: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.shared.run(self.client.call(route, request))
+        self.shared.run(self.client().call(route, request))
     }
 
     /// Sends a value that nobody answers.
@@ -95,7 +93,7 @@ impl BlockingClient {
     /// # Errors
     /// If it cannot be sent.
     pub fn send<Q: Serialize + ?Sized>(&self, route: &str, message: &Q) -> Result<(), CallError> {
-        self.shared.run(self.client.send(route, message))
+        self.shared.run(self.client().send(route, message))
     }
 
     /// Runs a call with settings of its own: `client.with("route", |call|
@@ -105,17 +103,17 @@ impl BlockingClient {
     where
         F: Future<Output = T>,
     {
-        self.shared.run(run(self.client.request(route)))
+        self.shared.run(run(self.client().request(route)))
     }
 
     /// Ends the connection after what was sent has left; dropping the client does the same.
     pub fn close(self) {}
 
     /// The client within, for what blocking code does not need: its state, `try_now`. What it is
-    /// used for on another runtime may take 20 ms more while threads call.
+    /// used for on another runtime may take 10 ms more while threads call.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.shared.client
     }
 }
 
@@ -124,7 +122,7 @@ impl Drop for BlockingClient {
     fn drop(&mut self) {
         // From here this thread drives.
         self.shared.end();
-        let close = async { tokio::time::timeout(CLOSE_MAX, self.client.close()).await };
+        let close = async { tokio::time::timeout(CLOSE_MAX, self.client().close()).await };
         let _ = self.shared.runtime.block_on(close);
         if let Some(keeper) = self.keeper.take() {
             // It runs nothing that panics and is not caught.
@@ -137,6 +135,7 @@ impl Drop for BlockingClient {
 /// for, another goes on.
 #[derive(Debug)]
 struct Shared {
+    client: Client,
     runtime: Runtime,
     /// The client's thread should leave the runtime to callers.
     sent_away: Notify,
@@ -150,8 +149,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(runtime: Runtime) -> Self {
+    fn new(client: Client, runtime: Runtime) -> Self {
         Self {
+            client,
             runtime,
             sent_away: Notify::new(),
             is_aside: AtomicBool::new(false),
@@ -174,41 +174,41 @@ impl Shared {
             }
             polled
         }));
-        match has_waited {
-            true => self.last_end.store(clock::now().0, Ordering::Relaxed),
-            // What was ready at once has run nothing of what it has left to be done.
-            false => self.call_back(),
+        if has_waited {
+            self.last_end.store(clock::now().0, Ordering::Relaxed);
+        }
+        // What was ready at once has run nothing of what it has left to be done, and what has
+        // waited nothing of what it has left since.
+        if self.is_aside.load(Ordering::SeqCst) && (!has_waited || self.client.has_left()) {
+            self.call_back();
         }
         output
     }
 
     /// Somebody waits, and so drives: the client's thread need not, if that happens often.
     fn send_away(&self) {
-        if !self.is_aside.load(Ordering::Relaxed) && self.is_busy() {
+        if !self.is_aside.load(Ordering::Relaxed) && !self.pause().is_zero() {
             // Not for later: whoever calls then will say so.
             self.sent_away.notify_waiters();
         }
     }
 
-    /// Whether a call has just ended.
-    fn is_busy(&self) -> bool {
+    /// How long the client's thread may stand aside, if no other call ends.
+    fn pause(&self) -> Duration {
         let last = Time(self.last_end.load(Ordering::Relaxed));
-        clock::now().since(last) < PAUSE_MAX
+        (last + PAUSE_MAX).since(clock::now())
     }
 
-    /// Something was left to do that nobody waits for.
+    /// The client's thread is to drive again.
     fn call_back(&self) {
-        if self.is_aside.load(Ordering::SeqCst) {
-            *self.lock() = true;
-            self.changed.notify_all();
-        }
+        *self.lock() = true;
+        self.changed.notify_all();
     }
 
     fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         self.sent_away.notify_one();
-        *self.lock() = true;
-        self.changed.notify_all();
+        self.call_back();
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
@@ -219,27 +219,27 @@ impl Shared {
     /// As the client's thread: drives, or stands aside.
     fn keep(&self) {
         while !self.has_ended.load(Ordering::SeqCst) {
-            self.runtime.block_on(async {
-                self.sent_away.notified().await;
-                self.is_aside.store(true, Ordering::SeqCst);
-                // Whoever has left something before did not know that.
-                tokio::task::yield_now().await;
-            });
-            self.stand_aside();
+            self.runtime.block_on(self.sent_away.notified());
+            self.is_aside.store(true, Ordering::SeqCst);
+            // Whoever has left something before this did not know of it.
+            if !self.client.has_left() {
+                self.stand_aside();
+            }
+            self.is_aside.store(false, Ordering::SeqCst);
         }
     }
 
+    /// Until somebody calls back, or no call has ended for a while.
     fn stand_aside(&self) {
         let mut called_back = self.lock();
-        while !*called_back {
-            let waited = self.changed.wait_timeout(called_back, PAUSE_MAX);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            called_back = guard;
-            if timeout.timed_out() && !self.is_busy() {
+        loop {
+            let pause = self.pause();
+            if *called_back || pause.is_zero() {
                 break;
             }
+            let waited = self.changed.wait_timeout(called_back, pause);
+            (called_back, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         *called_back = false;
-        self.is_aside.store(false, Ordering::SeqCst);
     }
 }

@@ -119,6 +119,12 @@ impl LinkKeeper {
         self.current.load_full()
     }
 
+    /// Whether the connection's driver has something to do that it was woken for.
+    pub(super) fn has_left(&self) -> bool {
+        let current = self.current.load();
+        current.as_ref().is_some_and(|connection| connection.has_left())
+    }
+
     pub(super) fn not_connected(&self) -> CallError {
         CallError::NotConnected {
             endpoint: self.endpoint.to_string(),

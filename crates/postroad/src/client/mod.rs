@@ -223,6 +223,11 @@ impl Client {
         self.keeper.try_now();
     }
 
+    /// Whether something was left for the connection's driver to do.
+    fn has_left(&self) -> bool {
+        self.keeper.has_left()
+    }
+
     /// Ends the connection after the calls in flight; later calls fail. Ready when it is closed.
     pub async fn close(&self) {
         self.keeper.close().await;

@@ -494,8 +494,10 @@ impl Connection {
             let answer = answer.map_err(Error::body);
             inner.session.respond_with(now, id, answer);
         });
+        // A transport that was full is judged by the timer, after it was asked once more: perhaps it
+        // was this thread that was held up.
         if inner.is_due(now) {
-            inner.session.handle_timeout(now);
+            inner.session.expire(now);
         }
         let mut inner = self.flush(inner, Some(cx));
         if self.writer.buffers() && !inner.blocked {
@@ -605,6 +607,11 @@ impl Connection {
     pub(super) fn is_woken(&self) -> bool {
         let inner = self.lock();
         inner.is_woken && !inner.is_complete
+    }
+
+    /// Whether there is something for the driver to do that it was woken for.
+    pub(crate) fn has_left(&self) -> bool {
+        self.lock().is_woken
     }
 
     /// Whether taken bytes may sit in a buffer of the stream.

@@ -356,7 +356,8 @@ impl ConnectionDriver {
             spin.wake();
             return false;
         }
-        let (now, was_polling) = (clock::now(), spin.is_polling());
+        // A paused clock stands still while this task comes back, and so would never end it.
+        let (now, was_polling) = (clock::real(), spin.is_polling());
         if !spin.look_again(now) {
             return false;
         }

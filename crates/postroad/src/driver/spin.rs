@@ -3,8 +3,8 @@
 //! A sleeping processor takes tens of microseconds to wake, longer than a whole round trip takes
 //! otherwise. So a driver that waits for something that is probably close polls for a bounded time
 //! first. What it finds out by polling decides how often it tries: where nothing comes in that
-//! time, because traffic is thin, or where the thread is put aside meanwhile, because there is
-//! more runnable work than processors, it tries after twice as many waits each time.
+//! time, because traffic is thin, or where the thread is put aside before anything has, because
+//! there is more runnable work than processors, it tries after twice as many waits each time.
 
 use std::cell::Cell;
 use std::time::Duration;

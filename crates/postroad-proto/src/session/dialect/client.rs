@@ -117,7 +117,7 @@ impl DialectSession {
         if self.turns.len() >= self.config.limits.max_calls {
             return Err(Failure::TooManyCalls(self.turns.len()));
         }
-        self.put_request(FrameKind::Request, self.wire_id(id), call)?;
+        self.put_request(now, FrameKind::Request, self.wire_id(id), call)?;
         self.caller.occupy(Outgoing {
             deadline: call.deadline,
             place: Place::default(),
@@ -131,7 +131,7 @@ impl DialectSession {
     pub(in crate::session) fn send(&mut self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
         if self.codec.dialect == Dialect::Sequence {
             self.check_sendable(now, call)?;
-            return self.put_request(FrameKind::OneWay, 0, call);
+            return self.put_request(now, FrameKind::OneWay, 0, call);
         }
         // The others answer everything: the answer of a call that is given up at once is dropped.
         let id = self.call(now, call)?;
@@ -155,6 +155,7 @@ impl DialectSession {
 
     pub(super) fn put_request(
         &mut self,
+        now: Time,
         kind: FrameKind,
         id: u32,
         call: &Call<'_>,
@@ -184,6 +185,7 @@ impl DialectSession {
             priority: call.priority & 7,
             payload,
         };
+        self.rest_later(now);
         self.codec
             .encode(&frame, &mut self.out)
             .map_err(|error| unsendable(error.to_string()))

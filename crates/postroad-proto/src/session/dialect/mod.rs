@@ -154,8 +154,8 @@ impl DialectSession {
         if self.closed {
             buf.clear();
         }
-        if made_progress && self.rest_at == Time::NEVER {
-            self.rest_at = now + self.config.heartbeat;
+        if made_progress {
+            self.rest_later(now);
         }
         let is_partial = !buf.is_empty() && self.wants_read();
         self.stalls.handle_rest(now, is_partial, made_progress);
@@ -238,11 +238,7 @@ impl DialectSession {
         if self.draining.is_some_and(|end| end <= now) {
             return self.close(now, CloseReason::Drained);
         }
-        for id in self.caller.expire(now) {
-            self.give_up(id);
-            let failure = Failure::Deadline { sent: true };
-            self.events.push_back(Event::Finished(id, Err(failure)));
-        }
+        self.expire(now);
         self.finish_drain(now);
         if self.closed {
             return;
@@ -265,6 +261,19 @@ impl DialectSession {
                 }
             }
         }
+    }
+
+    pub(super) fn expire(&mut self, now: Time) {
+        for id in self.caller.expire(now) {
+            self.give_up(id);
+            let failure = Failure::Deadline { sent: true };
+            self.events.push_back(Event::Finished(id, Err(failure)));
+        }
+    }
+
+    /// Frames make memory grow, and that is to be given back.
+    fn rest_later(&mut self, now: Time) {
+        self.rest_at = self.rest_at.min(now + self.config.heartbeat);
     }
 
     /// Gives back what frames have made grow. Once in a heartbeat's interval, so that whoever is
@@ -485,5 +494,14 @@ mod tests {
             assert!(held(session) < 100, "{}", held(session));
         }
         assert_eq!(server.poll_timeout(), None, "who is idle has no timer");
+
+        for _ in 0..500 {
+            client.send(rest, &call).expect("there is room");
+        }
+        client.poll_transmit(&mut Vec::new());
+        assert!(held(&client) > 500_000);
+        let rest = client.poll_timeout().expect("it has sent");
+        client.handle_timeout(rest);
+        assert!(held(&client) < 100, "nothing was answered");
     }
 }

@@ -297,6 +297,11 @@ impl Native {
                 return self.close(now, CloseReason::HeartbeatTimeout(silence));
             }
         }
+        self.expire(now);
+        self.continue_drain(now);
+    }
+
+    pub(super) fn expire(&mut self, now: Time) {
         let caller = self.caller.as_mut();
         for id in caller.map_or_else(Vec::new, |caller| caller.slots.expire(now)) {
             self.expire_call(id);
@@ -305,7 +310,6 @@ impl Native {
         for id in callee.map_or_else(Vec::new, |callee| callee.slots.expire(now)) {
             self.expire_request(now, id);
         }
-        self.continue_drain(now);
     }
 
     /// Gives back what calls have made grow. Once in a heartbeat's interval, so that whoever is
