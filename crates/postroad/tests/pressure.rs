@@ -93,6 +93,27 @@ async fn a_producer_loses_nothing_and_keeps_the_order() -> Tested {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_flush_waits_also_for_what_was_less_urgent() -> Tested {
+    let (router, mut arrived) = numbers();
+    let (_server, client) = serve("tcp://127.0.0.1:0", router).await?;
+    let mut producer = client.producer("take").priority(0);
+    for number in 0..50_u32 {
+        producer.send(number.to_le_bytes().to_vec()).await?;
+        producer = producer.priority(7);
+        // Nobody else has run, so nobody has written.
+        tokio::select! {
+            biased;
+            _ = producer.flush() => return Err("ready before it was handed over".into()),
+            () = std::future::ready(()) => {}
+        }
+        producer.flush().await?;
+        producer = producer.priority(0);
+        assert_eq!(arrived.recv().await, Some(number));
+    }
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_that_lingers_leaves_in_time_though_no_other_follows() -> Tested {
     let (router, mut arrived) = numbers();

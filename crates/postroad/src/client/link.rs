@@ -122,7 +122,9 @@ impl LinkKeeper {
     /// Whether the connection's driver has something to do that it was woken for.
     pub(super) fn has_left(&self) -> bool {
         let current = self.current.load();
-        current.as_ref().is_some_and(|connection| connection.has_left())
+        current
+            .as_ref()
+            .is_some_and(|connection| connection.has_left())
     }
 
     pub(super) fn not_connected(&self) -> CallError {

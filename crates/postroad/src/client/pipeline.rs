@@ -351,8 +351,12 @@ impl Pipeline {
                 return Poll::Ready(());
             }
         }
-        // The driver has its turn now. Whether there is room only answers show.
-        if std::mem::take(&mut self.has_moved) {
+        // The driver has its turn now. Where nothing is answered there is no room, and where only
+        // urgent calls are there need not be room for bulk.
+        if std::mem::take(&mut self.has_moved)
+            && let Some(link) = self.links.last()
+            && link.connection.has_room(WINDOW)
+        {
             self.since_turn = [0; 8];
         }
         match &mut self.waiting {

@@ -136,6 +136,11 @@ impl Inner {
         self.session.poll_timeout().is_some_and(|due| due <= now)
     }
 
+    /// Bytes that go before a message of this priority.
+    fn unsent_before(&self, priority: u8) -> usize {
+        self.out.len() - self.out_at + self.session.unsent_before(priority)
+    }
+
     /// How things stand; the driver, whose timer rings at `armed`, will arm it for what is due.
     fn status(&mut self, armed: Time) -> Status {
         let status = Status {
@@ -362,9 +367,7 @@ impl Connection {
                 if inner.write_error.is_some() {
                     return false;
                 }
-                let before = inner.session.unsent_before(priority);
-                let unsent = inner.out.len() - inner.out_at + before;
-                if unsent <= window && (window > 0 || !inner.writing) {
+                if inner.unsent_before(priority) <= window && (window > 0 || !inner.writing) {
                     return true;
                 }
                 if inner.session.is_closed() {
@@ -374,6 +377,11 @@ impl Connection {
             }
             emptied.await;
         }
+    }
+
+    /// Whether [`Self::room`] would be ready at once, whatever the priority.
+    pub(crate) fn has_room(&self, window: usize) -> bool {
+        self.lock().unsent_before(0) <= window
     }
 
     /// The answer, once it is there.
