@@ -502,8 +502,8 @@ impl Connection {
             let answer = answer.map_err(Error::body);
             inner.session.respond_with(now, id, answer);
         });
-        // A transport that was full is judged by the timer, after it was asked once more: perhaps it
-        // was this thread that was held up.
+        // A transport that was full is judged by the timer, after it was asked once more: perhaps
+        // it was this thread that was held up.
         if inner.is_due(now) {
             inner.session.expire(now);
         }

@@ -430,8 +430,8 @@ mod tests {
     use super::*;
     use crate::session::{Call, Reply};
 
-    #[test]
-    fn what_a_burst_has_made_grow_is_given_back_when_it_is_over() {
+    /// Both ends, without heartbeats that would wake them.
+    fn pair(begin: Time) -> (DialectSession, DialectSession) {
         let config = Arc::new(Config {
             has_heartbeat: false,
             ..Config::default()
@@ -440,23 +440,35 @@ mod tests {
             codec: Codec::new(Dialect::Sequence, Reader::Server),
             mapping: Arc::default(),
         };
-        let begin = Time(1_000);
-        let mut client = DialectSession::client(Arc::clone(&config), dialect.clone(), begin);
-        let mut server = DialectSession::server(Arc::clone(&config), dialect, begin);
-        let payload = Bytes::from(vec![0; 1000]);
-        let call = Call {
+        let client = DialectSession::client(Arc::clone(&config), dialect.clone(), begin);
+        (client, DialectSession::server(config, dialect, begin))
+    }
+
+    fn call(payload: &Bytes) -> Call<'_> {
+        Call {
             route: "command/1",
-            payload: &payload,
+            payload,
             codec: 0,
             priority: 3,
-            deadline: begin + config.heartbeat * 9,
+            deadline: Time::NEVER,
             attempt: 0,
             no_retry: false,
             trace: None,
             metadata: &[],
-        };
+        }
+    }
+
+    fn held(session: &DialectSession) -> usize {
+        session.out.capacity() + session.pending.capacity()
+    }
+
+    #[test]
+    fn what_a_burst_has_made_grow_is_given_back_when_it_is_over() {
+        let begin = Time(1_000);
+        let (mut client, mut server) = pair(begin);
+        let payload = Bytes::from(vec![0; 1000]);
         for _ in 0..500 {
-            client.call(begin, &call).expect("there is room");
+            client.call(begin, &call(&payload)).expect("there is room");
         }
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         client.poll_transmit(&mut asked);
@@ -481,7 +493,6 @@ mod tests {
         }
         server.poll_transmit(&mut answered);
         server.handle_timeout(rest);
-        let held = |session: &DialectSession| session.out.capacity() + session.pending.capacity();
         assert!(held(&server) > 500_000, "a call is in flight");
         assert!(server.respond(rest, last, reply()));
         server.poll_transmit(&mut answered);
@@ -494,14 +505,21 @@ mod tests {
             assert!(held(session) < 100, "{}", held(session));
         }
         assert_eq!(server.poll_timeout(), None, "who is idle has no timer");
+    }
 
+    #[test]
+    fn who_only_sends_gives_memory_back_too() {
+        let begin = Time(1_000);
+        let (mut client, _) = pair(begin);
+        let payload = Bytes::from(vec![0; 1000]);
         for _ in 0..500 {
-            client.send(rest, &call).expect("there is room");
+            client.send(begin, &call(&payload)).expect("there is room");
         }
         client.poll_transmit(&mut Vec::new());
         assert!(held(&client) > 500_000);
         let rest = client.poll_timeout().expect("it has sent");
         client.handle_timeout(rest);
-        assert!(held(&client) < 100, "nothing was answered");
+        assert!(held(&client) < 100, "{}", held(&client));
+        assert_eq!(client.poll_timeout(), None, "who is idle has no timer");
     }
 }
