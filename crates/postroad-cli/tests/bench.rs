@@ -2,11 +2,10 @@
 
 mod node;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
-use node::{Node, counting_server, number, postroad, report, run, text, wait};
+use node::{Node, Worker, counting_server, number, postroad, report, run, sum, text, wait};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -16,15 +15,6 @@ fn bench(url: &str, more: &[&str]) -> Output {
 
 fn json(url: &str, more: &[&str]) -> Value {
     report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
-}
-
-/// Of all intervals.
-fn sum(report: &Value, name: &str) -> f64 {
-    let series = report["series"].as_array().expect("a series");
-    series
-        .iter()
-        .map(|interval| number(interval, &format!("/{name}")))
-        .sum()
 }
 
 #[test]
@@ -55,6 +45,9 @@ fn every_call_is_counted_once_in_its_interval() {
     );
     assert!(number(&closed, "/ends/client/cpu_seconds") > 0.0);
     assert!(number(&closed, "/series/0/client/memory_bytes") > 0.0);
+    // What is behind the last interval is hardly anything.
+    let cpu = sum(&closed, "client/cpu_seconds") / number(&closed, "/ends/client/cpu_seconds");
+    assert!((0.9..=1.0 + 1e-9).contains(&cpu), "{cpu}");
     let at: Vec<_> = (0..5)
         .map(|n| number(&closed, &format!("/series/{n}/at_seconds")))
         .collect();
@@ -295,6 +288,17 @@ fn thresholds_are_kept_missed_or_not_to_be_judged() {
     // Nothing is as punctual as this.
     let late = ["--rate", "500", "--max-lateness", "1ns"];
     assert_eq!(code(&[&late[..], &["--max-p99", "10s"]].concat()), Some(98));
+    // Who was late blames nobody, and says what was to be judged.
+    let missed = bench(
+        &node.tcp(),
+        &[&late[..], &["--calls", "50", "--max-p999", "1ns"]].concat(),
+    );
+    assert_eq!(missed.status.code(), Some(98));
+    let said = text(&missed.stderr);
+    assert!(
+        said.contains("late at p99.9, over 1ns") && said.contains("missed --max-p999"),
+        "{said}"
+    );
     let output = bench(&node.tcp(), &[&late[..], &["--calls", "50"]].concat());
     assert_eq!(output.status.code(), Some(0), "nothing was to be judged");
     assert!(
@@ -362,6 +366,12 @@ fn wrong_input_is_refused_before_anything_starts() {
             "cannot be used with",
         ),
         (&["--payload-lines"], "--payload"),
+        (&["--payload", "/dev/null"], "--size 0 sends"),
+        (&["--rate", "1..9", "--calls", "5"], "give --duration too"),
+        (
+            &["--rate", "9:1s,5:1s", "--duration", "1500ms"],
+            "steps of 2s",
+        ),
         (&["--calls", "0"], "--calls"),
         (&["--max-error-rate", "2"], "write 0.1%"),
         (&["--server-pid", "4294967295"], "no such process"),
@@ -374,136 +384,6 @@ fn wrong_input_is_refused_before_anything_starts() {
     assert_eq!(run(&["bench"]).status.code(), Some(2));
     assert_eq!(bench("no endpoint", &[]).status.code(), Some(2));
     assert_eq!(bench(url, &[]).status.code(), Some(69));
-}
-
-/// A worker; killed when it is dropped.
-struct Worker {
-    child: Child,
-    address: String,
-}
-
-impl Worker {
-    fn start() -> Self {
-        let mut command = postroad();
-        command.args(["bench", "worker", "--listen", "127.0.0.1:0"]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it was built");
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-        out.read_line(&mut line).expect("it says where it listens");
-        let address = line
-            .trim()
-            .rsplit(' ')
-            .next()
-            .expect("an address")
-            .to_owned();
-        Self { child, address }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn workers_make_one_load_together() {
-    let node = Node::start(&["tcp://127.0.0.1:0"]);
-    let workers = [Worker::start(), Worker::start()];
-    let both = workers
-        .each_ref()
-        .map(|worker| worker.address.as_str())
-        .join(",");
-    for (load, calls) in [
-        (&["--calls", "1001", "--callers", "10"][..], 1001.0),
-        (
-            &["--rate", "333", "--duration", "1s", "--threads", "2"],
-            333.0,
-        ),
-    ] {
-        let more = [
-            "--workers",
-            &both,
-            "--interval",
-            "100ms",
-            "--max-lateness",
-            "10s",
-        ];
-        let report = json(&node.tcp(), &[load, &more].concat());
-        assert_eq!(number(&report, "/answered"), calls);
-        assert_eq!(number(&report, "/latency_ns/count"), calls);
-        assert_eq!(sum(&report, "answered"), calls);
-        let of = |worker: usize| number(&report, &format!("/workers/{worker}/answered"));
-        assert_eq!(of(0) + of(1), calls);
-        assert!((of(0) - of(1)).abs() <= 1.0, "{report}");
-        assert_eq!(report["validity"]["complete"], true);
-        assert!(number(&report, "/workers/0/start_rtt_ns") > 0.0);
-        for (number_of, worker) in workers.iter().enumerate() {
-            let cost = |name: &str| number(&report, &format!("/workers/{number_of}/cost/{name}"));
-            assert_eq!(cost("pid"), f64::from(worker.child.id()));
-            assert!(cost("cpu_per_call_ns") > 0.0 && cost("memory_peak_bytes") > 0.0);
-        }
-    }
-    let gone = format!("{both},127.0.0.1:1");
-    let output = bench(&node.tcp(), &["--workers", &gone, "--callers", "10"]);
-    assert_eq!(output.status.code(), Some(69));
-    assert!(text(&output.stderr).contains("worker 127.0.0.1:1: "));
-    assert!(output.stdout.is_empty(), "nothing has begun");
-    // The good ones are free at once.
-    let again = json(
-        &node.tcp(),
-        &["--workers", &both, "--callers", "2", "--calls", "10"],
-    );
-    assert_eq!(number(&again, "/answered"), 10.0);
-}
-
-#[test]
-fn a_lost_worker_is_named_and_the_run_is_incomplete() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let calls = Arc::new(Semaphore::new(0));
-    let server = runtime.block_on(counting_server("127.0.0.1:0", &calls));
-    let url = format!("tcp://{}", server.addresses()[0]);
-    let (mut lost, kept) = (Worker::start(), Worker::start());
-    let both = format!("{},{}", lost.address, kept.address);
-    let mut command = postroad();
-    command.args([
-        "bench", &url, "--route", "count", "--rate", "200", "--warmup", "0s",
-    ]);
-    command.args([
-        "--duration",
-        "2s",
-        "--interval",
-        "100ms",
-        "--workers",
-        &both,
-    ]);
-    command.args(["--max-lateness", "10s", "--output", "json"]);
-    let coordinator = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let coordinator = coordinator.expect("it was built");
-    let called = runtime.block_on(calls.acquire_many(100));
-    called.expect("it is not closed").forget();
-    lost.child.kill().expect("it runs");
-    let output = coordinator.wait_with_output().expect("it ends");
-    let report = report(&output, 1);
-    assert_eq!(report["validity"]["complete"], false);
-    assert_eq!(report["validity"]["valid"], true, "what there is, is right");
-    let reason = report["validity"]["reasons"][0]
-        .as_str()
-        .unwrap_or_default();
-    assert!(
-        reason.contains(&format!("worker {} was lost", lost.address)),
-        "{reason}"
-    );
-    assert!(report["workers"][1]["lost"].is_null());
-    assert_eq!(number(&report, "/workers/1/answered"), 200.0);
-    assert!(number(&report, "/workers/0/answered") < 200.0);
 }
 
 #[test]
@@ -548,5 +428,9 @@ fn ctrl_c_prints_what_was_measured_so_far() {
             "what was in flight is no failure"
         );
         assert_eq!(report["stopped"], "it was interrupted");
+        assert_eq!(report["validity"]["complete"], true, "{report}");
+        assert_eq!(number(&report, "/answered"), sum(&report, "answered"));
+        let ended = number(&report, "/answered") + number(&report, "/unfinished");
+        assert_eq!(ended, sum(&report, "due"));
     }
 }

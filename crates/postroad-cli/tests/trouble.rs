@@ -7,10 +7,11 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use node::{counting_server, number, postroad, report, run, signal, wait};
-use postroad::{Bytes, Limits, Router, Server, ServerConfig};
+use postroad::{Bytes, Limits, Router, RunningServer, Server, ServerConfig};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -151,7 +152,7 @@ fn an_outage_that_ends_with_ctrl_c_is_not_hidden() {
 }
 
 /// Answers after five milliseconds, and takes few calls at once.
-async fn narrow() -> postroad::RunningServer {
+async fn narrow() -> RunningServer {
     let router = Router::new().route("slow", async || {
         sleep_until(tokio::time::Instant::now() + Duration::from_millis(5)).await;
         Bytes::new()
@@ -204,20 +205,109 @@ fn ctrl_c_ends_a_run_that_is_still_connecting() {
     );
 }
 
-#[test]
-fn a_stop_condition_sees_calls_that_are_never_answered() {
-    let runtime = Runtime::new().expect("a runtime");
-    let router = Router::new().route("never", std::future::pending::<Bytes>);
+/// A server at an address of its own.
+fn serve(runtime: &Runtime, router: Router) -> (RunningServer, String) {
     let endpoint = "tcp://127.0.0.1:0".parse().expect("a URL");
     let server = Server::new(router).listen(endpoint).start();
     let server = runtime.block_on(server).expect("there are ports");
     let url = format!("tcp://{}", server.addresses()[0]);
+    (server, url)
+}
+
+/// Answers all calls but some, by their number.
+fn silent_at(is_silent: fn(usize) -> bool) -> Router {
+    let calls = Arc::new(AtomicUsize::new(0));
+    Router::new().route("some", move || {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if is_silent(call) {
+                std::future::pending::<()>().await;
+            }
+            Bytes::new()
+        }
+    })
+}
+
+#[test]
+fn a_stop_condition_sees_calls_that_are_never_answered() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (_server, url) = serve(&runtime, silent_at(|_| true));
     for load in [["--rate", "100"], ["--callers", "3"]] {
         let times = ["--warmup", "0s", "--duration", "1h", "--timeout", "1h"];
         let stop = ["--interval", "100ms", "--stop-p99", "200ms"];
-        let route = ["bench", &url, "--route", "never", "--output", "json"];
+        let route = ["bench", &url, "--route", "some", "--output", "json"];
         let ended = run(&[&route[..], &load, &times, &stop].concat());
         let report = report(&ended, 99);
         assert!(number(&report, "/unfinished") >= 3.0, "{report}");
     }
+}
+
+#[test]
+fn a_stop_condition_is_looked_at_also_when_all_calls_have_been_made() {
+    let runtime = Runtime::new().expect("a runtime");
+    let router = Router::new().route("late", async || {
+        sleep_until(tokio::time::Instant::now() + Duration::from_millis(600)).await;
+        Bytes::new()
+    });
+    let (_server, url) = serve(&runtime, router);
+    let load = ["--warmup", "0s", "--rate", "100", "--route", "late"];
+    let times = ["--duration", "200ms", "--interval", "200ms"];
+    let stop = ["--stop-p99", "400ms", "--output", "json"];
+    let bench = [&["bench", &url], &load[..], &times, &stop].concat();
+    let report = report(&run(&bench), 99);
+    let why = report["stopped"].as_str().unwrap_or_default();
+    assert!(why.contains("when all calls had been made"), "{why}");
+    assert_eq!(number(&report, "/answered"), 20.0, "they are waited for");
+}
+
+#[test]
+fn a_stop_condition_sees_the_few_that_are_never_answered_among_many() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (_server, url) = serve(&runtime, silent_at(|call| call.is_multiple_of(20)));
+    let load = ["--warmup", "0s", "--rate", "1000", "--route", "some"];
+    let times = ["--duration", "1h", "--timeout", "1h", "--interval", "200ms"];
+    // Long enough for a machine that stands still to answer all others in time.
+    let stop = ["--stop-p99", "5s", "--output", "json"];
+    let bench = [&["bench", &url], &load[..], &times, &stop].concat();
+    let report = report(&run(&bench), 99);
+    let (unfinished, answered) = (number(&report, "/unfinished"), number(&report, "/answered"));
+    assert!(unfinished < 0.2 * answered, "{unfinished} of {answered}");
+}
+
+#[test]
+fn calls_that_never_end_do_not_take_anything_from_the_rate_of_the_others() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (_server, url) = serve(&runtime, silent_at(|call| call == 199));
+    let load = ["--warmup", "0s", "--rate", "200", "--duration", "1s"];
+    let times = ["--timeout", "3s", "--route", "some", "--output", "json"];
+    let ended = run(&[&["bench", &url], &load[..], &times].concat());
+    let report = report(&ended, 0);
+    assert_eq!(number(&report, "/failed"), 1.0);
+    assert!(number(&report, "/seconds") < 2.5, "until the last answer");
+    assert!(number(&report, "/rate") > 199.0 / 2.5, "{report}");
+    let last = report["series"].as_array().and_then(|series| series.last());
+    let last = last.expect("a series");
+    assert!(
+        number(last, "/at_seconds") > 2.5,
+        "the failure has its place"
+    );
+}
+
+#[test]
+fn a_server_that_is_gone_for_good_does_not_look_fine_to_a_closed_loop() {
+    let load = ["--callers", "4", "--duration", "3s", "--timeout", "500ms"];
+    let outage = Outage::begin(&[&load[..], &["--interval", "200ms"]].concat());
+    let ended = outage.load.wait_with_output().expect("it ends");
+    let report = report(&ended, 0);
+    assert_eq!(number(&report, "/connections_lost"), 1.0);
+    let page = tempfile::tempdir().expect("a folder");
+    let (run_at, page_at) = (page.path().join("run.json"), page.path().join("run.html"));
+    std::fs::write(&run_at, report.to_string()).expect("it is written");
+    let (run_at, page_at) = (run_at.display().to_string(), page_at.display().to_string());
+    let made = run(&["bench", "report", &run_at, "--html", &page_at]);
+    assert!(made.status.success());
+    let page = std::fs::read_to_string(page_at).expect("it was made");
+    assert!(page.contains("1 connection lost and not back at the end"));
+    assert!(page.contains("nothing was answered for"));
+    assert!(!page.contains("nothing speaks against"));
 }

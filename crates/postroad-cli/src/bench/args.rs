@@ -118,7 +118,8 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 fn rate_min(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|rate: &f64| *rate >= 0.0);
+    let number = text.parse().ok();
+    let number = number.filter(|rate: &f64| *rate >= 0.0 && rate.is_finite());
     number.ok_or_else(|| format!("{text:?} is not calls a second; write 20000"))
 }
 
@@ -208,14 +209,15 @@ pub(crate) struct Run {
 /// When to end early, and what to call a failure.
 #[derive(Debug, Args)]
 pub(crate) struct Bounds {
-    /// End, with exit code 99, when so many calls have failed; looked at once an interval.
+    /// End, with exit code 99, when so many calls have failed; looked at once an interval, and when
+    /// all have ended. Of a run that is invalid with 98, as with all that follow.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stop_errors: Option<u64>,
     /// End, with exit code 99, when the 99th percentile of an interval is over this.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) stop_p99: Option<Duration>,
-    /// An open loop whose generator is later than this at its 99th percentile is invalid; with a
-    /// threshold it exits with 98.
+    /// An open loop whose generator is later than this at its 99th percentile, or at 99.9 with
+    /// --max-p999, is invalid; with a threshold it exits with 98.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10ms")]
     pub(crate) max_lateness: Duration,
     /// Exit with 99 if the median is over this.
@@ -260,6 +262,7 @@ mod tests {
             (burst("0:1s").unwrap_err(), "1 to 50000 calls"),
             (percent("101%").unwrap_err(), "write 0.1%"),
             (rate_min("x").unwrap_err(), "write 20000"),
+            (rate_min("inf").unwrap_err(), "write 20000"),
         ];
         for (error, says) in errors {
             assert!(error.contains(says), "{error}");

@@ -1,6 +1,7 @@
 //! The run of several workers: they get one plan, begin together, and their intervals are added up
 //! exactly.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,13 @@ use postroad::{CallError, Client, ClientConfig, Endpoint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::fleet::{Collected, LoadWorkerClient, limits, url};
+use super::fleet::{Collected, LoadWorkerClient, UNREACHABLE, limits, url};
 use super::gather::Gather;
 use super::plan::Plan;
 use super::recorder::Chunk;
 use super::report::{End, Worker};
 use crate::exit::{self, Failed};
+use crate::signals::Signals;
 
 /// How long a worker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +45,15 @@ impl Remote {
         let client = Client::connect_with(endpoint, config).await;
         let client = client.map_err(|error| named(error.into()))?.with_msgpack();
         let run = LoadWorkerClient::new(client.clone()).prepare(plan).await;
-        let run = run.map_err(|error| named(Failed::new(exit::FAILED, error)))?;
+        let run = run.map_err(|error| {
+            let code = match &error {
+                CallError::Remote(remote) if remote.code().as_str() == UNREACHABLE => {
+                    exit::UNAVAILABLE
+                }
+                _ => exit::FAILED,
+            };
+            named(Failed::new(code, error))
+        })?;
         Ok(Self { name, client, run })
     }
 
@@ -60,6 +70,15 @@ impl Remote {
 
     fn service(&self) -> LoadWorkerClient {
         LoadWorkerClient::new(self.client.clone())
+    }
+}
+
+/// Has them go, who would wait for a start and refuse other runs meanwhile. A signal more insists.
+async fn dismiss(remotes: impl Iterator<Item = Remote>, signals: &mut Signals) {
+    let dismissed = JoinSet::from_iter(remotes.map(Remote::dismiss));
+    tokio::select! {
+        _ = dismissed.join_all() => {}
+        _ = signals.next() => {}
     }
 }
 
@@ -95,16 +114,27 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    /// Has every worker connect to the target. If one cannot, none begins.
-    pub(super) async fn prepare(plan: &Arc<Plan>, names: &[String]) -> Result<Self, Failed> {
+    /// Has every worker connect to the target. If one cannot, or a signal comes, none begins, and
+    /// all are free for others.
+    pub(super) async fn prepare(
+        plan: &Arc<Plan>,
+        names: &[String],
+        signals: &mut Signals,
+    ) -> Result<Result<Self, ExitCode>, Failed> {
         let mut preparing = JoinSet::new();
         for (number, name) in names.iter().enumerate() {
             let (name, plan) = (name.clone(), plan.of_worker(number as u32));
             preparing.spawn(async move { (number, Remote::prepare(name, plan).await) });
         }
-        let (mut remotes, mut failed) = (Vec::new(), None);
+        let (mut remotes, mut failed, mut interrupted) = (Vec::new(), None, None);
         let mut kept = JoinSet::new();
-        while let Some(prepared) = preparing.join_next().await {
+        while let Some(prepared) = tokio::select! {
+            prepared = preparing.join_next() => prepared,
+            code = signals.next() => {
+                interrupted = Some(code);
+                None
+            }
+        } {
             let (number, remote) = match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => {
@@ -121,11 +151,11 @@ impl Coordinator {
             }
         }
         kept.shutdown().await;
-        if let Some(failed) = failed {
-            // They would wait for a start, and refuse other runs meanwhile.
-            let remotes = remotes.into_iter().map(|(_, remote)| remote.dismiss());
-            JoinSet::from_iter(remotes).join_all().await;
-            return Err(failed);
+        if failed.is_some() || interrupted.is_some() {
+            preparing.shutdown().await;
+            dismiss(remotes.into_iter().map(|(_, remote)| remote), signals).await;
+            let interrupted = interrupted.map(|code| Ok(Err(code)));
+            return interrupted.unwrap_or_else(|| Err(failed.expect("one of the two is there")));
         }
         remotes.sort_by_key(|(number, _)| *number);
         let parts = remotes.into_iter().map(|(_, remote)| Part {
@@ -139,18 +169,20 @@ impl Coordinator {
         });
         let parts: Vec<_> = parts.collect();
         let (sender, received) = mpsc::channel(ANSWERS_WAITING);
-        Ok(Self {
+        Ok(Ok(Self {
             gather: Gather::new(parts.len()),
             running: parts.len(),
             connections_lost: 0,
             parts,
             sender,
             received,
-        })
+        }))
     }
 
-    /// Starts all at once; the moment after which all have begun.
-    pub(super) async fn start(&mut self) -> Instant {
+    /// Starts all at once; the moment after which all have begun that could. After a signal none
+    /// goes on.
+    pub(super) async fn start(&mut self, signals: &mut Signals) -> Result<Instant, ExitCode> {
+        let begin = Instant::now();
         let mut starting = JoinSet::new();
         for (number, part) in self.parts.iter().enumerate() {
             let remote = part.remote.clone();
@@ -158,15 +190,37 @@ impl Coordinator {
             starting.spawn(async move {
                 let sent = Instant::now();
                 let result = within(remote.service().start(remote.run)).await;
-                let rtt = sent.elapsed();
+                let rtt = result.is_ok().then(|| sent.elapsed());
                 tokio::spawn(collect(number, remote, sender, result.err()));
                 (number, rtt)
             });
         }
-        for (number, rtt) in starting.join_all().await {
-            self.parts[number].start_rtt = rtt;
+        let started = tokio::select! {
+            started = starting.join_all() => started,
+            code = signals.next() => {
+                let remotes = self.parts.iter().map(|part| part.remote.clone());
+                dismiss(remotes, signals).await;
+                return Err(code);
+            }
+        };
+        for (number, rtt) in started {
+            self.parts[number].start_rtt = rtt.unwrap_or_default();
         }
-        Instant::now()
+        let slowest = self.parts.iter().map(|part| part.start_rtt).max();
+        Ok(begin + slowest.unwrap_or_default())
+    }
+
+    /// Waits no longer for those that have not reported everything.
+    pub(super) fn give_up(&mut self) {
+        while let Ok((number, message)) = self.received.try_recv() {
+            self.take(number, message);
+        }
+        for number in 0..self.parts.len() {
+            if !self.gather.has_ended(number) {
+                let why = "it had not reported everything when the run was given up".to_owned();
+                self.take(number, FromWorker::Lost(why));
+            }
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -192,6 +246,9 @@ impl Coordinator {
     }
 
     fn take(&mut self, number: usize, message: FromWorker) {
+        if self.gather.has_ended(number) {
+            return;
+        }
         match message {
             FromWorker::Collected(Collected { chunks, ended }) => {
                 for chunk in chunks {

@@ -7,6 +7,9 @@ use super::plan::Plan;
 use super::recorder::Chunk;
 use super::report::End;
 
+/// Code of the error of a worker that cannot connect to the target.
+pub(super) const UNREACHABLE: &str = "BEN-E-503";
+
 /// A process that makes calls for a coordinator, one run at a time.
 #[postroad::service]
 pub(super) trait LoadWorker {

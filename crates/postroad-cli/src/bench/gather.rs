@@ -23,12 +23,22 @@ impl Gather {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 entry.insert(chunk);
             }
-            std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(&chunk),
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                entry.get_mut().join(&chunk);
+            }
         }
     }
 
     pub(super) fn ended(&mut self, source: usize) {
         self.sent[source] = u64::MAX;
+    }
+
+    pub(super) fn sources(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(super) fn has_ended(&self, source: usize) -> bool {
+        self.sent[source] == u64::MAX
     }
 
     /// The next interval that every source has sent or will not send.

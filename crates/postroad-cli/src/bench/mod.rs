@@ -63,7 +63,7 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
             interrupted,
         } => (report, interrupted),
         run::Outcome::NotBegun(code) => {
-            tell("it was interrupted before it was connected: nothing was measured");
+            tell("it was interrupted before it had begun: nothing was measured");
             return Ok(code);
         }
     };
@@ -101,33 +101,38 @@ fn judge(report: &Report) -> Result<ExitCode, Failed> {
     if report.answered == 0 && !is_judged {
         return Err(Failed::new(exit::FAILED, unanswered(report)));
     }
+    let missed = missed(report);
     if report.answered > 0
         && let Some(doubt) = doubt(report)
     {
         match (is_judged, report.validity.complete) {
-            (true, _) => return Err(Failed::new(exit::INVALID, doubt)),
+            (true, _) => {
+                let all = std::iter::once(doubt).chain(missed);
+                let all = all.collect::<Vec<_>>().join("; ");
+                return Err(Failed::new(exit::INVALID, all));
+            }
             (false, false) => return Err(Failed::new(exit::FAILED, doubt)),
             (false, true) => tell(format_args!("warning: {doubt}")),
         }
     }
-    if let Some(why) = &report.stopped {
-        return Err(Failed::new(exit::THRESHOLD, format!("stopped: {why}")));
+    match (missed, doubt(report)) {
+        (Some(missed), _) => Err(Failed::new(exit::THRESHOLD, missed)),
+        (None, Some(doubt)) if is_judged => Err(Failed::new(exit::INVALID, doubt)),
+        _ => Ok(ExitCode::SUCCESS),
     }
-    let missed = report
-        .thresholds
-        .iter()
-        .filter(|threshold| threshold.missed);
+}
+
+/// The stop condition that was met, or else the thresholds that were missed.
+fn missed(report: &Report) -> Option<String> {
+    if let Some(why) = &report.stopped {
+        return Some(format!("stopped: {why}"));
+    }
+    let thresholds = report.thresholds.iter();
+    let missed = thresholds.filter(|threshold| threshold.missed);
     let missed: Vec<_> = missed
         .map(|each| format!("--{} {}: {}", each.name, each.limit, each.measured))
         .collect();
-    if missed.is_empty() {
-        return match doubt(report) {
-            Some(doubt) if is_judged => Err(Failed::new(exit::INVALID, doubt)),
-            _ => Ok(ExitCode::SUCCESS),
-        };
-    }
-    let text = format!("missed {}", missed.join(", "));
-    Err(Failed::new(exit::THRESHOLD, text))
+    (!missed.is_empty()).then(|| format!("missed {}", missed.join(", ")))
 }
 
 /// What became of all calls, when none was answered.

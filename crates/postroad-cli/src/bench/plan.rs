@@ -113,6 +113,11 @@ impl Payload {
             };
             return Err(wrong(&format_args!("{size} bytes; at most {PAYLOADS_MAX}")));
         }
+        if bytes.is_empty() {
+            return Err(wrong(
+                &"it is empty; --size 0 sends calls without a payload",
+            ));
+        }
         let check = |body: &[u8]| match body.len() as u64 {
             0..=SIZE_MAX => Ok(()),
             size => Err(wrong(&format_args!(
@@ -165,6 +170,19 @@ impl Plan {
             Shape::Open(arrival) => arrival.time(),
             Shape::Closed { .. } => None,
         };
+        if let (Some(steps), Some(duration)) = (steps, run.duration)
+            && steps > duration
+        {
+            return Err(Failed::usage(format!(
+                "--rate has steps of {steps:?}, which --duration {duration:?} would cut off"
+            )));
+        }
+        let is_ramp = matches!(&shape, Shape::Open(arrival) if arrival.is_ramp());
+        if is_ramp && run.calls.is_some() && run.duration.is_none() {
+            return Err(Failed::usage(
+                "--rate A..B grows over the measured time: with --calls, give --duration too",
+            ));
+        }
         let fitting = run.interval.saturating_mul(INTERVALS_MAX);
         let until_calls = run.calls.map(|_| DURATION_MAX.min(fitting));
         let duration = run.duration.or(steps).or(until_calls).unwrap_or(DURATION);

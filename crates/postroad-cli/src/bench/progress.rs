@@ -45,7 +45,7 @@ impl Progress {
 
     /// Rate and percentiles of the last interval: a mean would hide what happens now.
     pub(super) fn show(&mut self, last: &Chunk, before: &Chunk) {
-        let at = self.interval * (last.number + 1) as f64;
+        let at = (self.interval * (last.number + 1) as f64).min(self.seconds);
         if !self.bar.is_hidden() {
             self.bar.set_message(self.text(at, last, before));
         } else if self.lines.is_due(at) {
@@ -65,13 +65,15 @@ impl Progress {
                 Duration::from_nanos(last.latency.max())
             ),
         };
+        let begun = self.interval * last.number as f64;
+        let digits = usize::from(self.interval.min(self.seconds).fract() > 0.0);
         let (due, ended) = (before.due + last.due, |chunk: &Chunk| {
             chunk.answered() + chunk.failed()
         });
         format!(
-            "{at:.0} of {:.0} s  {:.0} calls/s  {latency}  {} failed  {} waited for",
+            "{at:.digits$} of {:.digits$} s  {:.0} calls/s  {latency}  {} failed  {} waited for",
             self.seconds,
-            last.answered() as f64 / self.interval,
+            last.answered() as f64 / (at - begun).max(1e-9),
             before.failed() + last.failed(),
             due.saturating_sub(ended(before) + ended(last)),
         )

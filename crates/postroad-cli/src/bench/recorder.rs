@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use postroad::{Bytes, CallError};
 use serde::{Deserialize, Serialize};
 
-use super::report::{Hdr, add_errors};
+use super::report::{Hdr, add_error, add_errors};
 
 /// Longest latency that a histogram holds; longer ones count as this.
 const LONGEST: u64 = 3600 * 1_000_000_000;
@@ -35,7 +35,7 @@ pub(super) struct Chunk {
     pub(super) refused: u64,
     /// Due while their connection took none: it was gone, or carried as many as its server allows.
     pub(super) held: u64,
-    /// Failed without having left, for want of a connection.
+    /// Failed without having left: for want of a connection, or because it cannot be said.
     pub(super) stayed: u64,
     /// Sent and failed, by code.
     pub(super) errors: BTreeMap<String, u64>,
@@ -47,8 +47,13 @@ pub(super) struct Chunk {
     pub(super) lateness: Histogram<u64>,
     /// When there are several.
     pub(super) priorities: BTreeMap<u8, Share>,
-    /// From the beginning of the measurement to the last moment that this says something about.
+    /// Calls that had not ended at its end, by the number of the interval in which they were due.
+    pub(super) waiting: BTreeMap<u64, u64>,
+    /// From the beginning of the measurement to the end of the load that this tells of, or to its
+    /// last answer if that came later.
     pub(super) until: Duration,
+    /// The same to the last call that has ended, answered or not.
+    pub(super) ended: Duration,
 }
 
 /// The calls of one priority.
@@ -108,7 +113,9 @@ impl Chunk {
             latency: histogram(),
             lateness: histogram(),
             priorities: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             until: Duration::ZERO,
+            ended: Duration::ZERO,
         }
     }
 
@@ -130,6 +137,15 @@ impl Chunk {
         self.due.saturating_sub(self.answered() + self.failed())
     }
 
+    /// Takes in the same interval of another generator.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.add(other);
+        for (number, calls) in &other.waiting {
+            *self.waiting.entry(*number).or_default() += calls;
+        }
+    }
+
+    /// Takes in all that has happened in another interval; who waited at its end is its own.
     pub(super) fn add(&mut self, other: &Self) {
         self.due += other.due;
         self.not_sent += other.not_sent;
@@ -147,6 +163,7 @@ impl Chunk {
             sum.failed += share.failed;
         }
         self.until = self.until.max(other.until);
+        self.ended = self.ended.max(other.ended);
     }
 }
 
@@ -170,8 +187,13 @@ struct Current {
     chunk: Chunk,
     /// End of its interval.
     until: u64,
-    /// When its last call ended, from the beginning of the measurement.
-    last: u64,
+    /// When its last call was answered, and when its last one ended, from the beginning of the
+    /// measurement.
+    answered_at: u64,
+    ended_at: u64,
+    /// Calls that have not ended: those that were due in this interval, and in others.
+    fresh: u64,
+    older: BTreeMap<u64, u64>,
     finished: VecDeque<Chunk>,
 }
 
@@ -189,7 +211,13 @@ impl Current {
     fn take(&mut self) -> Chunk {
         let next = Chunk::new(self.chunk.number + 1);
         let mut chunk = std::mem::replace(&mut self.chunk, next);
-        chunk.until = Duration::from_nanos(std::mem::take(&mut self.last));
+        if self.fresh > 0 {
+            self.older
+                .insert(chunk.number, std::mem::take(&mut self.fresh));
+        }
+        chunk.waiting = self.older.clone();
+        chunk.until = Duration::from_nanos(std::mem::take(&mut self.answered_at));
+        chunk.ended = Duration::from_nanos(std::mem::take(&mut self.ended_at));
         chunk
     }
 }
@@ -210,7 +238,10 @@ impl Recorder {
             current: RefCell::new(Current {
                 chunk: Chunk::new(0),
                 until: nanos(start + interval),
-                last: 0,
+                answered_at: 0,
+                ended_at: 0,
+                fresh: 0,
+                older: BTreeMap::new(),
                 finished: VecDeque::new(),
             }),
         }
@@ -230,8 +261,34 @@ impl Recorder {
     /// A call was taken up.
     #[inline]
     pub(super) fn due(&self, due: u64, now: u64) {
-        if self.counts(due) {
-            self.current.borrow_mut().roll(now, self.interval).due += 1;
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval).due += 1;
+        if due >= current.until - self.interval {
+            current.fresh += 1;
+        } else {
+            let number = self.interval_of(due);
+            *current.older.entry(number).or_default() += 1;
+        }
+    }
+
+    /// The number of the interval in which a call was due.
+    fn interval_of(&self, due: u64) -> u64 {
+        (due - self.start) / self.interval
+    }
+
+    /// A call that was due then has ended.
+    #[inline]
+    fn waits_no_more(&self, due: u64, current: &mut Current) {
+        if due >= current.until - self.interval {
+            current.fresh = current.fresh.saturating_sub(1);
+        } else if let Some(calls) = current.older.get_mut(&self.interval_of(due)) {
+            *calls -= 1;
+            if *calls == 0 {
+                current.older.remove(&self.interval_of(due));
+            }
         }
     }
 
@@ -259,6 +316,7 @@ impl Recorder {
             let chunk = current.roll(now, self.interval);
             chunk.not_sent += 1;
             self.failed_of(chunk, sent);
+            self.waits_no_more(due, &mut current);
         }
     }
 
@@ -283,7 +341,8 @@ impl Recorder {
         if !self.counts(due) {
             return;
         }
-        let mut current = self.current_at(now);
+        let mut current = self.ended_at(due, now);
+        current.answered_at = now - self.start;
         let chunk = &mut current.chunk;
         let latency = now.saturating_sub(due);
         chunk.latency.saturating_record(latency);
@@ -302,7 +361,7 @@ impl Recorder {
         if !self.counts(due) {
             return;
         }
-        let mut current = self.current_at(now);
+        let mut current = self.ended_at(due, now);
         let chunk = &mut current.chunk;
         match error {
             // It never left, so it says nothing about the server.
@@ -310,22 +369,25 @@ impl Recorder {
                 chunk.not_sent += 1;
                 chunk.refused += 1;
             }
-            error => *chunk.errors.entry(error.code().to_string()).or_default() += 1,
+            error => add_error(&mut chunk.errors, error.code().as_str(), 1),
         }
         let stayed = matches!(
             error,
-            CallError::NotConnected { .. } | CallError::Deadline { sent: false, .. }
+            CallError::NotConnected { .. }
+                | CallError::Deadline { sent: false, .. }
+                | CallError::Unsendable(_)
         );
         chunk.stayed += u64::from(stayed);
         self.failed_of(chunk, sent);
     }
 
-    /// What is counted now, when a call has ended.
+    /// What is counted now, when a call that was due then has ended.
     #[inline]
-    fn current_at(&self, now: u64) -> RefMut<'_, Current> {
+    fn ended_at(&self, due: u64, now: u64) -> RefMut<'_, Current> {
         let mut current = self.current.borrow_mut();
         current.roll(now, self.interval);
-        current.last = now - self.start;
+        current.ended_at = now - self.start;
+        self.waits_no_more(due, &mut current);
         current
     }
 
@@ -345,7 +407,9 @@ impl Recorder {
         if over > self.start {
             current.roll(over - 1, self.interval);
         }
-        current.last = current.last.max(over.saturating_sub(self.start));
+        let over = over.saturating_sub(self.start);
+        current.answered_at = current.answered_at.max(over);
+        current.ended_at = current.ended_at.max(over);
         let mut rest: Vec<_> = current.finished.drain(..).collect();
         rest.push(current.take());
         rest
@@ -396,6 +460,55 @@ mod tests {
             "until the last that counts"
         );
         assert_eq!(total.priorities[&3].latency.len(), 2);
+    }
+
+    #[test]
+    fn who_waits_is_known_by_the_interval_in_which_the_call_was_due() {
+        let recorder = recorder();
+        let at = |millis: u64| START + millis * MILLI;
+        for (due, now) in [(10, 10), (20, 20), (150, 150), (160, 250)] {
+            recorder.due(at(due), at(now));
+        }
+        recorder.ended(at(20), at(260), SENT, &Ok(Bytes::new()));
+        recorder.ended(at(150), at(310), SENT, &Ok(Bytes::new()));
+        let chunks = recorder.rest(at(350));
+        let waiting: Vec<Vec<_>> = chunks
+            .iter()
+            .map(|chunk| chunk.waiting.clone().into_iter().collect())
+            .collect();
+        assert_eq!(
+            waiting,
+            [
+                vec![(0, 2)],
+                vec![(0, 2), (1, 1)],
+                vec![(0, 1), (1, 2)],
+                vec![(0, 1), (1, 1)],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_no_answer_and_does_not_make_the_measured_time_longer() {
+        let recorder = recorder();
+        let late = CallError::Deadline {
+            timeout: Duration::from_secs(3),
+            sent: true,
+        };
+        recorder.ended(START, START + 1200 * MILLI, SENT, &Ok(Bytes::new()));
+        recorder.ended(START, START + 3000 * MILLI, SENT, &Err(late));
+        let total = total(&recorder.rest(START + 3000 * MILLI));
+        assert_eq!(total.until, Duration::from_millis(1200));
+        assert_eq!(total.ended, Duration::from_millis(3000));
+    }
+
+    #[test]
+    fn so_many_codes_are_told_apart_and_no_call_is_forgotten() {
+        let mut errors = BTreeMap::new();
+        for number in 0..1000 {
+            add_error(&mut errors, &format!("SRV-E-{number}"), 1);
+        }
+        assert_eq!((errors.len(), errors["other codes"]), (65, 936));
+        assert_eq!(errors.values().sum::<u64>(), 1000);
     }
 
     #[test]

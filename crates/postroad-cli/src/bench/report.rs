@@ -9,6 +9,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
+use super::units;
+
 /// Number of this format; it grows when a field changes its meaning or goes.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -31,7 +33,7 @@ pub(crate) struct Report {
     pub(crate) route: String,
     pub(crate) load: Load,
     pub(crate) validity: Validity,
-    /// Why it ended before its time, if it did.
+    /// Which stop condition was met, or that it was interrupted.
     pub(crate) stopped: Option<String>,
     /// Time from the beginning of the measurement until its end or the last answer that counts,
     /// whichever is later; shorter only where a number of calls, a stop condition or a signal ended
@@ -50,6 +52,9 @@ pub(crate) struct Report {
     /// Calls that were due and neither answered nor failed when the run was ended before its time.
     #[serde(default)]
     pub(crate) unfinished: u64,
+    /// Connections that were lost and had not come back at the end.
+    #[serde(default)]
+    pub(crate) connections_lost: u64,
     /// Calls that failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answered calls a second.
@@ -74,8 +79,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// What the percentiles do not tell, where more than one call in a hundred failed, or was still
-    /// waited for when the run was ended.
+    /// What the percentiles do not tell: that more than one call in a hundred failed, or was still
+    /// waited for when the run was ended; that connections were lost; that nothing was answered for
+    /// longer than calls take.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let all = self.answered + self.failed + self.unfinished;
         let noted = [
@@ -91,7 +97,39 @@ impl Report {
                 )
             })
         });
-        noted.collect()
+        let lost = (self.connections_lost > 0).then(|| {
+            let lost = units::counted(self.connections_lost, "connection");
+            format!("{lost} lost and not back at the end")
+        });
+        noted.chain(lost).chain(self.silence()).collect()
+    }
+
+    /// The longest time in which calls waited and none was answered, if that is longer than the
+    /// percentiles say: the callers of a closed loop make no calls meanwhile that would be slow.
+    fn silence(&self) -> Option<String> {
+        let (mut longest, mut present) = ((0.0, 0.0), (0.0, 0.0));
+        for interval in &self.series {
+            let is_measured = interval.at_seconds < self.load.duration_seconds;
+            if !is_measured || interval.answered > 0 || interval.due + interval.waiting == 0 {
+                present = (0.0, 0.0);
+                continue;
+            }
+            if present.0 == 0.0 {
+                present.1 = interval.at_seconds;
+            }
+            present.0 += interval.seconds;
+            if present.0 > longest.0 {
+                longest = present;
+            }
+        }
+        let (seconds, at) = longest;
+        let is_told = seconds * 1e9 <= self.latency_ns.p99 as f64;
+        (self.answered > 0 && seconds > 0.0 && !is_told).then(|| {
+            format!(
+                "nothing was answered for {seconds:.1} s, from second {at:.1} on, though calls \
+                 waited"
+            )
+        })
     }
 }
 
@@ -284,6 +322,9 @@ pub(crate) struct Interval {
     /// The errors, by code.
     #[serde(default)]
     pub(crate) errors: BTreeMap<String, u64>,
+    /// Calls that were due and had not ended at its end.
+    #[serde(default)]
+    pub(crate) waiting: u64,
     /// Answered calls a second.
     pub(crate) rate: f64,
     /// Of the calls that were answered; absent, as the next two, when none was.
@@ -309,6 +350,7 @@ impl Interval {
         self.due += next.due;
         self.answered += next.answered;
         self.failed += next.failed;
+        self.waiting = next.waiting;
         add_errors(&mut self.errors, &next.errors);
         self.rate = self.answered as f64 / self.seconds;
         let known = Some(&latency).filter(|latency| !latency.is_empty());
@@ -317,14 +359,41 @@ impl Interval {
         self.max_ns = known.map(Histogram::max);
         self.late_max_ns = self.late_max_ns.max(next.late_max_ns);
         self.hdr = (&latency).into();
+        self.client = sum(self.client, next.client);
+        self.server = sum(self.server, next.server);
     }
 }
+
+/// What an end did in two intervals that follow each other.
+fn sum(sample: Option<Sample>, next: Option<Sample>) -> Option<Sample> {
+    let (sample, next) = (sample?, next?);
+    Some(Sample {
+        cpu_seconds: sample.cpu_seconds + next.cpu_seconds,
+        memory_bytes: next.memory_bytes,
+    })
+}
+
+/// Codes that are told apart: a server may make them up.
+const CODES_MAX: usize = 64;
+/// What all others are counted as.
+const OTHER_CODES: &str = "other codes";
 
 /// Adds up failed calls by code.
 pub(crate) fn add_errors(sum: &mut BTreeMap<String, u64>, other: &BTreeMap<String, u64>) {
     for (code, count) in other {
-        *sum.entry(code.clone()).or_default() += count;
+        add_error(sum, code, *count);
     }
+}
+
+/// Counts so many calls that failed with this code.
+pub(crate) fn add_error(sum: &mut BTreeMap<String, u64>, code: &str, count: u64) {
+    let is_known = sum.contains_key(code);
+    let code = if is_known || sum.len() < CODES_MAX {
+        code
+    } else {
+        OTHER_CODES
+    };
+    *sum.entry(code.to_owned()).or_default() += count;
 }
 
 /// One end at work during an interval.
@@ -379,7 +448,8 @@ pub(crate) struct Worker {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) rate: f64,
-    /// How long the message that starts it took there and back; it began within this time.
+    /// How long the message that starts it took there and back; it began within this time. None of
+    /// one that did not begin.
     pub(crate) start_rtt_ns: u64,
     /// What its calls cost it.
     #[serde(default = "cost_of_before")]

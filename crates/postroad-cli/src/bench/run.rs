@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hdrhistogram::Histogram;
 use postroad::Endpoint;
 
-use super::args::Run;
+use super::args::{Bounds, Run};
 use super::coordinator::Coordinator;
 use super::ends::Watched;
 use super::engine::Generator;
@@ -21,7 +21,6 @@ use super::report::{
 use super::threshold;
 use crate::exit::Failed;
 use crate::signals::Signals;
-use crate::terminal::tell;
 
 /// A last interval shorter than this share of one belongs to the one before.
 const SLIVER: f64 = 0.1;
@@ -33,18 +32,35 @@ enum Source {
 }
 
 impl Source {
-    async fn prepare(run: &Run, plan: &Arc<Plan>) -> Result<Self, Failed> {
-        Ok(if run.workers.is_empty() {
-            Self::Here(Generator::prepare(plan).await?)
-        } else {
-            Self::Workers(Coordinator::prepare(plan, &run.workers).await?)
-        })
+    /// Connects; or the code of a signal that came meanwhile.
+    async fn prepare(
+        run: &Run,
+        plan: &Arc<Plan>,
+        signals: &mut Signals,
+    ) -> Result<Result<Self, ExitCode>, Failed> {
+        if !run.workers.is_empty() {
+            let prepared = Coordinator::prepare(plan, &run.workers, signals).await?;
+            return Ok(prepared.map(Self::Workers));
+        }
+        tokio::select! {
+            prepared = Generator::prepare(plan) => Ok(Ok(Self::Here(prepared?))),
+            code = signals.next() => Ok(Err(code)),
+        }
     }
 
-    async fn start(&mut self) -> Instant {
+    /// Begins the load, everywhere; or the code of a signal that came meanwhile.
+    async fn start(&mut self, signals: &mut Signals) -> Result<Instant, ExitCode> {
         match self {
-            Self::Here(generator) => generator.start(),
-            Self::Workers(coordinator) => coordinator.start().await,
+            Self::Here(generator) => Ok(generator.start()),
+            Self::Workers(coordinator) => coordinator.start(signals).await,
+        }
+    }
+
+    /// What has not been reported by now is given up.
+    fn give_up(&mut self) {
+        match self {
+            Self::Here(generator) => generator.give_up(),
+            Self::Workers(coordinator) => coordinator.give_up(),
         }
     }
 
@@ -75,6 +91,14 @@ impl Source {
             Self::Workers(coordinator) => coordinator.workers(),
         }
     }
+
+    /// What is missing in the numbers, other than what workers have not reported.
+    fn missing(&self) -> Option<String> {
+        match self {
+            Self::Here(generator) => generator.gave_up(),
+            Self::Workers(_) => None,
+        }
+    }
 }
 
 /// What has been measured so far.
@@ -83,7 +107,9 @@ struct Measured {
     series: Vec<Interval>,
     client: Watched,
     server: Watched,
-    /// Why the run ended before its time.
+    /// The last interval that was loaded, and what ended behind it.
+    last: Chunk,
+    /// Which stop condition was met, or that it was interrupted.
     stopped: Option<String>,
 }
 
@@ -109,9 +135,9 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
     let mut signals = Signals::listen()?;
     let endpoint: Endpoint = plan.url.parse()?;
     let plan = Arc::new(plan);
-    let mut source = tokio::select! {
-        prepared = Source::prepare(run, &plan) => prepared?,
-        code = signals.next() => return Ok(Outcome::NotBegun(code)),
+    let mut source = match Source::prepare(run, &plan, &mut signals).await? {
+        Ok(source) => source,
+        Err(code) => return Ok(Outcome::NotBegun(code)),
     };
     let client = if run.workers.is_empty() {
         Watched::this_process()
@@ -123,6 +149,7 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
         series: Vec::new(),
         client,
         server: Watched::server(run.server_pid, &endpoint),
+        last: Chunk::new(0),
         stopped: None,
     };
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -130,15 +157,12 @@ pub(super) async fn measure(run: &Run, plan: Plan) -> Result<Outcome, Failed> {
         // A short run would be over before a timer of a millisecond.
         measured.look();
     }
-    let begin = source.start().await;
+    let begin = match source.start(&mut signals).await {
+        Ok(begin) => begin,
+        Err(code) => return Ok(Outcome::NotBegun(code)),
+    };
     let interrupted = gather(run, &plan, &mut source, begin, &mut measured, &mut signals).await;
-    let lost = source.connections_lost();
-    if lost > 0 {
-        tell(format_args!(
-            "warning: {lost} connections were lost and have not come back"
-        ));
-    }
-    let report = Box::new(measured.report(run, &plan, started, source.workers()));
+    let report = Box::new(measured.report(run, &plan, started, &source));
     Ok(Outcome::Measured {
         report,
         interrupted,
@@ -162,35 +186,28 @@ async fn gather(
     let mut interrupted = None;
     let mut progress = Progress::new(plan);
     loop {
-        let may_look = look < start + plan.duration;
         tokio::select! {
             chunk = source.next() => {
                 let Some(chunk) = chunk else { break };
-                // The few calls that end behind the last interval are no interval of their own.
                 let begun = plan.interval.as_secs_f64() * chunk.number as f64;
-                let is_whole = begun < plan.duration.as_secs_f64();
-                if is_whole {
+                let is_loaded = begun < plan.duration.as_secs_f64();
+                if is_loaded {
                     progress.show(&chunk, &measured.total);
                 }
                 measured.add(&chunk, plan.interval);
-                if measured.stopped.is_none() && is_whole {
-                    let overdue = measured.overdue(run.bounds.stop_p99);
-                    measured.stopped =
-                        threshold::stop(&run.bounds, &chunk, &measured.total, overdue);
-                    if measured.stopped.is_some() {
-                        source.stop();
-                    }
+                if measured.judge(&run.bounds, plan.interval, chunk, is_loaded) {
+                    source.stop();
                 }
             }
-            () = tokio::time::sleep_until(look.into()), if may_look => {
+            () = tokio::time::sleep_until(look.into()) => {
                 measured.look();
                 look += plan.interval;
             }
             code = signals.next() => {
                 source.stop();
-                // The second insists: what workers still have is given up.
+                // The second insists: what has not been reported is given up.
                 if interrupted.replace(code).is_some() {
-                    break;
+                    source.give_up();
                 }
                 measured.stopped = Some("it was interrupted".to_owned());
             }
@@ -219,6 +236,7 @@ impl Measured {
             answered: chunk.answered(),
             failed: chunk.failed(),
             errors: chunk.errors.clone(),
+            waiting: chunk.waiting.values().sum(),
             rate: chunk.answered() as f64 / interval.as_secs_f64(),
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
@@ -230,22 +248,39 @@ impl Measured {
         });
     }
 
-    /// Calls that were due so long before the end of the last interval and have not ended: at least
-    /// so many.
-    fn overdue(&self, limit: Option<Duration>) -> u64 {
-        let (Some(limit), Some(last)) = (limit, self.series.last()) else {
-            return 0;
-        };
-        let before = last.at_seconds + last.seconds - limit.as_secs_f64();
-        let is_old = |each: &&Interval| each.at_seconds + each.seconds < before + 1e-6;
-        let old: u64 = self.series.iter().filter(is_old).map(|each| each.due).sum();
-        old.saturating_sub(self.total.answered() + self.total.failed())
+    /// Looks whether a stop condition is met now that this interval is over; whether the load is to
+    /// end for that. Calls that end behind the load count as those of its last interval: they are
+    /// few, and make none of their own.
+    fn judge(
+        &mut self,
+        bounds: &Bounds,
+        interval: Duration,
+        chunk: Chunk,
+        is_loaded: bool,
+    ) -> bool {
+        let overdue = overdue(&chunk, interval, bounds.stop_p99);
+        if is_loaded {
+            self.last = chunk;
+        } else {
+            self.last.add(&chunk);
+        }
+        if self.stopped.is_some() {
+            return false;
+        }
+        self.stopped = threshold::stop(bounds, &self.last, &self.total, overdue).map(|why| {
+            if is_loaded {
+                why
+            } else {
+                format!("{why}, when all calls had been made")
+            }
+        });
+        self.stopped.is_some() && is_loaded
     }
 
     /// The time that was measured is known only now: the last interval may be short, and those
     /// behind it are none. What callers still waited for at the end makes no interval of its own.
-    fn finish_series(&mut self) -> f64 {
-        let seconds = self.total.until.as_secs_f64();
+    fn finish_series(&mut self) {
+        let seconds = self.total.ended.as_secs_f64();
         let is_empty = |last: &Interval| {
             last.at_seconds >= seconds && last.answered + last.failed + last.due == 0
         };
@@ -258,22 +293,22 @@ impl Measured {
             last.seconds = last.seconds.min(seconds - last.at_seconds);
             last.rate = last.answered as f64 / last.seconds;
         }
+        for (number, interval) in self.series.iter_mut().enumerate() {
+            interval.client = self.client.sample(number);
+            interval.server = self.server.sample(number);
+        }
         if let [.., before, last] = self.series.as_mut_slice()
             && last.seconds < before.seconds * SLIVER
         {
             before.extend(last);
             self.series.pop();
         }
-        for (number, interval) in self.series.iter_mut().enumerate() {
-            interval.client = self.client.sample(number);
-            interval.server = self.server.sample(number);
-        }
-        seconds
     }
 
-    fn report(mut self, run: &Run, plan: &Plan, started: String, workers: Vec<Worker>) -> Report {
-        let seconds = self.finish_series();
-        let total = &self.total;
+    fn report(mut self, run: &Run, plan: &Plan, started: String, source: &Source) -> Report {
+        self.finish_series();
+        let (total, workers) = (&self.total, source.workers());
+        let seconds = total.until.as_secs_f64();
         let priorities = total.priorities.iter().rev();
         let sent = total.sent();
         let mut report = Report {
@@ -284,7 +319,7 @@ impl Measured {
             url: plan.url.clone(),
             route: plan.route.clone(),
             load: plan.describe(),
-            validity: validity(run, plan, total, &workers),
+            validity: validity(run, plan, total, source),
             stopped: self.stopped,
             seconds,
             answered: total.answered(),
@@ -292,6 +327,7 @@ impl Measured {
             not_sent: total.not_sent,
             held: total.held,
             unfinished: total.unfinished(),
+            connections_lost: source.connections_lost() as u64,
             errors: total.errors.clone(),
             rate: total.answered() as f64 / seconds.max(1e-9),
             sent_bytes: total.sent_bytes,
@@ -319,13 +355,28 @@ impl Measured {
     }
 }
 
+/// Calls that were due longer ago than that when an interval was over, and had not ended.
+fn overdue(chunk: &Chunk, interval: Duration, limit: Option<Duration>) -> u64 {
+    let Some(limit) = limit else { return 0 };
+    // Those that were due in an interval which had ended so long before.
+    let back = limit.as_nanos().div_ceil(interval.as_nanos().max(1));
+    let old = chunk.waiting.iter();
+    let old = old.filter(|(number, _)| u128::from(**number) + back <= chunk.number.into());
+    old.map(|(_, calls)| calls).sum()
+}
+
 /// Whether the numbers say something about the server, and why not.
-fn validity(run: &Run, plan: &Plan, total: &Chunk, workers: &[Worker]) -> Validity {
+fn validity(run: &Run, plan: &Plan, total: &Chunk, source: &Source) -> Validity {
     let mut reasons = Vec::new();
-    let late = Duration::from_nanos(total.lateness.value_at_quantile(0.99));
+    // The generator may not be late where a threshold would call that the server's doing.
+    let (share, name) = match run.bounds.max_p999 {
+        Some(_) => (0.999, "p99.9"),
+        None => (0.99, "p99"),
+    };
+    let late = Duration::from_nanos(total.lateness.value_at_quantile(share));
     if plan.is_open() && late > run.bounds.max_lateness {
         reasons.push(format!(
-            "the generator itself was {late:.1?} late at p99, over {:?} (--max-lateness): the \
+            "the generator itself was {late:.1?} late at {name}, over {:?} (--max-lateness): the \
              latencies are not the server's alone",
             run.bounds.max_lateness
         ));
@@ -346,12 +397,12 @@ fn validity(run: &Run, plan: &Plan, total: &Chunk, workers: &[Worker]) -> Validi
         reasons.push("no call was answered".to_owned());
     }
     let valid = reasons.is_empty();
-    let lost = workers.iter().filter_map(|worker| {
-        let why = worker.lost.as_ref()?;
+    let lost = source.workers().into_iter().filter_map(|worker| {
+        let why = worker.lost?;
         Some(format!("worker {} was lost: {why}", worker.name))
     });
     let reasons_before = reasons.len();
-    reasons.extend(lost);
+    reasons.extend(lost.chain(source.missing()));
     Validity {
         valid,
         complete: reasons.len() == reasons_before,

@@ -120,6 +120,15 @@ impl Arrival {
         }
     }
 
+    /// Whether the rate grows over the measured time.
+    pub(super) fn is_ramp(&self) -> bool {
+        match self {
+            Self::Constant(rate) | Self::Poisson(rate) => matches!(rate, Rate::Ramp { .. }),
+            Self::Both(base, _) => base.is_ramp(),
+            Self::Burst(_) => false,
+        }
+    }
+
     /// Calls due a second, as a mean over the measured time.
     pub(super) fn rate_mean(&self, duration: Duration) -> f64 {
         match self {

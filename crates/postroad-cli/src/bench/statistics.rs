@@ -72,16 +72,20 @@ pub(super) fn rank_sum(a: &[f64], b: &[f64]) -> RankSum {
             .filter(|(sum, _)| sum.abs_diff(mean) >= off);
         extreme.map(|(_, ways)| ways).sum::<f64>() / ways.iter().sum::<f64>()
     } else {
-        let n = total as f64;
-        let variance = pairs / 12.0 * (n + 1.0 - ties / (n * (n - 1.0)));
-        // Doubled ranks: half the distance, and half a rank for continuity.
-        let z = (off as f64 / 2.0 - 0.5).max(0.0) / variance.sqrt();
-        if variance > 0.0 { two_sided(z) } else { 1.0 }
+        normal_p(off as f64 / 2.0, pairs, total as f64, ties)
     };
     RankSum {
         p: p.min(1.0),
         delta: signed / pairs,
     }
+}
+
+/// How likely a sum of ranks is that is so far from its mean, for many values.
+fn normal_p(off: f64, pairs: f64, total: f64, ties: f64) -> f64 {
+    let variance = pairs / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)));
+    // Half a rank for continuity.
+    let z = (off - 0.5).max(0.0) / variance.sqrt();
+    if variance > 0.0 { two_sided(z) } else { 1.0 }
 }
 
 /// Twice the midrank of each value of `a` and then of `b`, and the sum of t³ - t over the ties.
@@ -121,8 +125,12 @@ fn ways(ranks: &[usize], count: usize) -> Vec<f64> {
     ways.swap_remove(count)
 }
 
-/// The smallest probability that the rank-sum test can give for this many values.
+/// The smallest probability that [`rank_sum`] can give for this many values.
 pub(super) fn smallest_p(a: usize, b: usize) -> f64 {
+    if a + b > EXACT_MAX {
+        let pairs = (a * b) as f64;
+        return normal_p(pairs / 2.0, pairs, (a + b) as f64, 0.0);
+    }
     let ways: f64 = (1..=a).map(|i| (b + i) as f64 / i as f64).product();
     (2.0 / ways).min(1.0)
 }
@@ -261,6 +269,10 @@ mod tests {
         let exact = rank_sum(&a, &b);
         let more = rank_sum(&[&a[..], &[25.0]].concat(), &b);
         assert!((exact.p - more.p).abs() < 0.01, "{exact:?} {more:?}");
+        // Two against many: no difference is larger than this one.
+        let many: Vec<f64> = (0..EXACT_MAX as u32).map(f64::from).collect();
+        let apart = rank_sum(&[-2.0, -1.0], &many);
+        assert!(near(apart.p, smallest_p(2, EXACT_MAX)) && apart.p > 0.01);
         assert!(near(two_sided(Z_95), 0.05) && near(two_sided(0.0), 1.0));
     }
 

@@ -27,11 +27,11 @@ pub(super) fn text(report: &Report, style: Style) -> String {
         latencies(&mut out, report);
     }
     if let Some(late) = &report.lateness_ns {
-        let (p99, max) = (time(late.p99), time(late.max));
+        let (p99, p999, max) = (time(late.p99), time(late.p999), time(late.max));
         line(
             &mut out,
             "generator",
-            format_args!("{p99} late at p99, {max} at most"),
+            format_args!("{p99} late at p99, {p999} at p99.9, {max} at most"),
         );
     }
     end(&mut out, "client", &report.ends.client);
@@ -212,12 +212,14 @@ fn workers(out: &mut String, report: &Report) {
             format_args!("{name}: {answered} answered, {failed} failed{lost}{cost}"),
         );
     }
-    if let Some(spread) = report
-        .workers
-        .iter()
-        .map(|worker| worker.start_rtt_ns)
-        .max()
-    {
-        line(out, "", format_args!("all began within {}", time(spread)));
+    let begun = report.workers.iter().map(|worker| worker.start_rtt_ns);
+    let begun: Vec<_> = begun.filter(|rtt| *rtt > 0).collect();
+    if let Some(spread) = begun.iter().max() {
+        let who = if begun.len() == report.workers.len() {
+            "all began".to_owned()
+        } else {
+            format!("{} of {} began", begun.len(), report.workers.len())
+        };
+        line(out, "", format_args!("{who} within {}", time(*spread)));
     }
 }

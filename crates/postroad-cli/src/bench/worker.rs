@@ -1,6 +1,7 @@
 //! `postroad bench worker`: makes calls for a coordinator.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use super::args;
 use super::ends::Watched;
-use super::engine::Generator;
-use super::fleet::{Collected, Ended, LoadWorker, limits, load_worker_routes, url};
+use super::engine::{Generator, GeneratorError};
+use super::fleet::{Collected, Ended, LoadWorker, UNREACHABLE, limits, load_worker_routes, url};
 use super::plan::Plan;
 use super::recorder::Chunk;
 use crate::commands::runtime;
@@ -49,6 +50,8 @@ pub(super) fn run(worker: &args::Worker) -> Result<ExitCode, Failed> {
 #[derive(Default)]
 struct Hired {
     run: AsyncMutex<Option<Assignment>>,
+    /// Held while connections are made for the next run.
+    preparing: AsyncMutex<()>,
     /// Runs so far.
     runs: Mutex<u64>,
 }
@@ -66,6 +69,15 @@ struct Assignment {
     collected: Arc<Collecting>,
 }
 
+impl Assignment {
+    /// Whether somebody still has to be served for it.
+    fn is_busy(&self) -> bool {
+        let has_ended = self.collected.ended.borrow().is_some();
+        let is_served = self.collected.is_served.load(Ordering::Relaxed);
+        !has_ended || !is_served && !self.collected.is_forgotten()
+    }
+}
+
 /// What passes from the load to the coordinator.
 struct Collecting {
     chunks: AsyncMutex<mpsc::Receiver<Chunk>>,
@@ -73,6 +85,8 @@ struct Collecting {
     asked: Mutex<Instant>,
     /// When the load is over.
     ended: watch::Receiver<Option<Ended>>,
+    /// The coordinator has everything, or wants nothing.
+    is_served: AtomicBool,
 }
 
 impl Collecting {
@@ -100,18 +114,20 @@ impl Hired {
 
 impl LoadWorker for Hired {
     async fn prepare(&self, plan: Plan) -> Result<u64, Error> {
-        let mut assignment = self.run.lock().await;
-        if assignment
-            .as_ref()
-            .is_some_and(|run| run.collected.ended.borrow().is_none())
-        {
-            return Err(Error::new("BEN-E-409", "another run is going on here"));
+        let is_busy = || Error::new("BEN-E-409", "another run is going on here");
+        let _preparing = self.preparing.try_lock().map_err(|_| is_busy())?;
+        let before = self.run.lock().await.as_ref().map(Assignment::is_busy);
+        if before == Some(true) {
+            return Err(is_busy());
         }
         let refused = |why: &dyn std::fmt::Display| Error::new("BEN-E-400", why.to_string());
         plan.check().map_err(|failed| refused(&failed))?;
-        let warmup = plan.warmup;
+        let (warmup, interval) = (plan.warmup, plan.interval);
         let generator = Generator::prepare(&Arc::new(plan)).await;
-        let generator = generator.map_err(|error| refused(&error))?;
+        let generator = generator.map_err(|error| match error {
+            GeneratorError::Connect(why) => Error::new(UNREACHABLE, why.to_string()),
+            GeneratorError::Thread(_) => refused(&error),
+        })?;
         let number = {
             let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
             *runs += 1;
@@ -124,12 +140,14 @@ impl LoadWorker for Hired {
             chunks: AsyncMutex::new(chunks),
             asked: Mutex::new(Instant::now()),
             ended,
+            is_served: AtomicBool::new(false),
         });
         let shared = Arc::clone(&collected);
         let load = Load {
             generator,
             order,
             warmup,
+            interval,
             watched: Watched::this_process(),
             sent: 0,
         };
@@ -137,7 +155,7 @@ impl LoadWorker for Hired {
             let ended = load.run(&sender, &shared).await;
             end.send_replace(Some(ended));
         });
-        *assignment = Some(Assignment {
+        *self.run.lock().await = Some(Assignment {
             number,
             orders,
             collected,
@@ -171,6 +189,7 @@ impl LoadWorker for Hired {
                 let mut ended = collected.ended.clone();
                 let ended = ended.wait_for(Option::is_some).await;
                 let ended = ended.map_err(|_| unknown(run))?.clone();
+                collected.is_served.store(true, Ordering::Relaxed);
                 return Ok(Collected { chunks, ended });
             }
             Err(_) => {}
@@ -185,6 +204,10 @@ impl LoadWorker for Hired {
     async fn stop(&self, run: u64) -> Result<(), Error> {
         let stopped = self.with(run, |assignment| {
             let before = assignment.orders.send_replace(Order::Stop);
+            if before == Order::Wait {
+                let is_served = &assignment.collected.is_served;
+                is_served.store(true, Ordering::Relaxed);
+            }
             (before, assignment.collected.ended.clone())
         });
         let (before, mut ended) = stopped.await?;
@@ -205,6 +228,7 @@ struct Load {
     generator: Generator,
     order: watch::Receiver<Order>,
     warmup: Duration,
+    interval: Duration,
     watched: Watched,
     /// Calls that were sent in the measured time.
     sent: u64,
@@ -219,12 +243,13 @@ impl Load {
         };
         self.generator.stop();
         self.watched.look();
+        let gave_up = worked.err().map(|Forgotten| {
+            format!("it gave up, because its coordinator was silent for {SILENCE_MAX:?}")
+        });
         Ended {
             connections_lost: self.generator.connections_lost(),
             cost: self.watched.end(self.sent),
-            gave_up: worked.err().map(|Forgotten| {
-                format!("it gave up, because its coordinator was silent for {SILENCE_MAX:?}")
-            }),
+            gave_up: gave_up.or_else(|| self.generator.gave_up()),
         }
     }
 
@@ -249,17 +274,17 @@ impl Load {
         chunks: &mpsc::Sender<Chunk>,
         collected: &Collecting,
     ) -> Result<(), Forgotten> {
-        let start = begin + self.warmup;
-        let mut has_looked = self.warmup.is_zero();
-        if has_looked {
+        let mut look = begin + self.warmup;
+        if self.warmup.is_zero() {
             // A short run would be over before a timer of a millisecond.
             self.watched.look();
+            look += self.interval;
         }
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(start), if !has_looked => {
+                () = tokio::time::sleep_until(look) => {
                     self.watched.look();
-                    has_looked = true;
+                    look += self.interval;
                 }
                 chunk = self.generator.next() => {
                     let Some(chunk) = chunk else { return Ok(()) };
@@ -340,6 +365,50 @@ mod tests {
             };
             assert!(told.gave_up.is_some());
         });
+    }
+
+    async fn server() -> (postroad::RunningServer, String) {
+        let endpoint = "tcp://127.0.0.1:0".parse().expect("a URL");
+        let server = Server::new(Router::new()).listen(endpoint).start();
+        let server = server.await.expect("there are ports");
+        let url = format!("tcp://{}", server.addresses()[0]);
+        (server, url)
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_over_is_kept_for_its_coordinator() {
+        let (_server, url) = server().await;
+        let (hired, run) = prepared(&url).await;
+        hired.start(run).await.expect("it waits for that");
+        hired.stop(run).await.expect("it knows the run");
+        ended(&hired, run).await;
+        let next = || example::plan(&url, Shape::Closed { callers: 2 });
+        let refused = hired.prepare(next()).await.expect_err("nobody has asked");
+        assert!(refused.to_string().contains("another run"), "{refused}");
+        while hired
+            .collect(run)
+            .await
+            .expect("it is kept")
+            .ended
+            .is_none()
+        {}
+        hired.prepare(next()).await.expect("all was collected");
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_another_run_connects_is_refused_at_once() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("there are ports");
+        let silent = format!("tcp://{}", silent.local_addr().expect("it is bound"));
+        let hired = Hired::default();
+        let plan = |url: &str| example::plan(url, Shape::Closed { callers: 2 });
+        tokio::select! {
+            biased;
+            _ = hired.prepare(plan(&silent)) => panic!("nobody answers there"),
+            refused = hired.prepare(plan("tcp://127.0.0.1:1")) => {
+                let refused = refused.expect_err("another connects");
+                assert!(refused.to_string().contains("another run"), "{refused}");
+            }
+        }
     }
 
     #[test]

@@ -106,6 +106,40 @@ impl Drop for Node {
     }
 }
 
+/// A worker; killed when it is dropped.
+pub struct Worker {
+    pub child: Child,
+    pub address: String,
+}
+
+impl Worker {
+    pub fn start() -> Self {
+        let mut command = postroad();
+        command.args(["bench", "worker", "--listen", "127.0.0.1:0"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was built");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        out.read_line(&mut line).expect("it says where it listens");
+        let address = line
+            .trim()
+            .rsplit(' ')
+            .next()
+            .expect("an address")
+            .to_owned();
+        Self { child, address }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")
         .args(["-s", name, &child.id().to_string()])
@@ -178,6 +212,15 @@ pub fn report(output: &Output, code: i32) -> Value {
 pub fn number(report: &Value, pointer: &str) -> f64 {
     let value = report.pointer(pointer).and_then(Value::as_f64);
     value.unwrap_or_else(|| panic!("no {pointer} in {report}"))
+}
+
+/// Of all intervals.
+pub fn sum(report: &Value, name: &str) -> f64 {
+    let series = report["series"].as_array().expect("a series");
+    series
+        .iter()
+        .map(|interval| number(interval, &format!("/{name}")))
+        .sum()
 }
 
 /// A server that says when it has been called often enough.

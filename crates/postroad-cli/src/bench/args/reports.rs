@@ -14,12 +14,20 @@ pub(crate) struct Codec {
     #[arg(long, default_value_t = 15, value_parser = count(10_000))]
     pub(crate) runs: u32,
     /// How long a run takes.
-    #[arg(long, value_parser = duration, default_value = "10ms")]
+    #[arg(long, value_parser = run_time, default_value = "10ms")]
     pub(crate) time: Duration,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
+fn run_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_micros(100) {
+        return Err("at least 100us; shorter runs measure the clock".to_owned());
+    }
+    Ok(time)
+}
+
 /// Files that a run is written to.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Files")]

@@ -55,14 +55,24 @@ pub(super) struct Run {
     pub(super) doubts: Vec<String>,
     pub(super) whole: Sample,
     pub(super) intervals: Vec<Sample>,
+    /// All latencies: two runs that have the same are one.
+    pub(super) latency: Histogram<u64>,
 }
 
 /// Files and folders, separated by commas.
 pub(super) fn read_side(side: &str, unit: f64, tag: Option<&str>) -> Result<Vec<Run>, Failed> {
-    let mut runs = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     for path in side.split(',').filter(|path| !path.is_empty()) {
         for file in files_of(Path::new(path))? {
-            runs.push(read_run(&file, unit, tag)?);
+            let run = read_run(&file, unit, tag)?;
+            let is_same = |other: &&Run| other.latency == run.latency && !run.latency.is_empty();
+            if let Some(other) = runs.iter().find(is_same) {
+                return Err(Failed::usage(format!(
+                    "{} and {} are the same run, which would count twice",
+                    other.name, run.name
+                )));
+            }
+            runs.push(run);
         }
     }
     if runs.is_empty() {
@@ -72,7 +82,8 @@ pub(super) fn read_side(side: &str, unit: f64, tag: Option<&str>) -> Result<Vec<
     Ok(runs)
 }
 
-/// The file itself, or the results within a folder in order of their names.
+/// The file itself, or the results within a folder in order of their names. A log beside a result
+/// of the same name is of the same run, and says less.
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failed> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -82,7 +93,10 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failed> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect();
     let mut found = entries.map_err(|error| files::about(path, error))?;
-    found.retain(|file| is_log(file) || file.extension().is_some_and(|end| end == "json"));
+    found.retain(|file| {
+        let is_result = file.extension().is_some_and(|end| end == "json");
+        is_result || is_log(file) && !file.with_extension("json").exists()
+    });
     found.sort();
     Ok(found)
 }
@@ -114,13 +128,17 @@ pub(super) fn from_report(name: String, report: &Report) -> Run {
         let all = answered + failed;
         (all > 0).then(|| failed as f64 / all as f64)
     };
-    let mut whole = Sample::of(&report.latency_ns.hdr.histogram(), report.seconds);
+    let latency = report.latency_ns.hdr.histogram();
+    let mut whole = Sample::of(&latency, report.seconds);
     whole.errors = share(report.answered, report.failed);
     whole.server_cpu = match &report.ends.server {
         End::Measured(usage) => usage.cpu_per_call_ns,
         End::Unknown { .. } => None,
     };
-    let intervals = report.series.iter().map(|interval| Sample {
+    // Behind the load only what was late still ends.
+    let loaded = report.series.iter();
+    let loaded = loaded.filter(|each| each.at_seconds < report.load.duration_seconds);
+    let intervals = loaded.map(|interval| Sample {
         errors: share(interval.answered, interval.failed),
         ..Sample::of(&interval.hdr.histogram(), interval.seconds)
     });
@@ -130,7 +148,7 @@ pub(super) fn from_report(name: String, report: &Report) -> Run {
         doubts.push("it is marked as invalid".to_owned());
     }
     if let Some(stopped) = &report.stopped {
-        doubts.push(format!("it ended before its time: {stopped}"));
+        doubts.push(format!("it was stopped: {stopped}"));
     }
     Run {
         name,
@@ -139,6 +157,7 @@ pub(super) fn from_report(name: String, report: &Report) -> Run {
         doubts,
         whole,
         intervals: intervals.collect(),
+        latency,
     }
 }
 
@@ -189,6 +208,7 @@ fn from_log(name: String, intervals: &[hlog::Logged], unit: f64) -> Run {
         doubts: Vec::new(),
         whole: in_ns(Sample::of(&all, seconds)),
         intervals: intervals.iter().map(of).collect(),
+        latency: all,
     }
 }
 
@@ -196,6 +216,7 @@ fn from_log(name: String, intervals: &[hlog::Logged], unit: f64) -> Run {
 mod tests {
     use super::*;
     use crate::bench::example;
+    use crate::bench::report::Interval;
 
     #[test]
     fn a_percentile_that_a_handful_of_calls_decides_is_missing() {
@@ -219,9 +240,15 @@ mod tests {
         };
         files::write(&wanted, &report).expect("they are written");
         let side = folder.path().display().to_string();
-        let runs = read_side(&side, 1.0, None).expect("they are read");
-        assert_eq!(runs.len(), 2, "in order of their names");
-        let (json, log) = (&runs[0], &runs[1]);
+        let twice = read_side(&side, 1.0, None).expect_err("it is one run");
+        assert!(
+            format!("{twice:?}").contains("are the same run"),
+            "{twice:?}"
+        );
+        let read = |file: &str| read_side(&format!("{side}/{file}"), 1.0, None);
+        let (json, log) = (read("a.json"), read("b.hlog"));
+        let (json, log) = (json.expect("it is read"), log.expect("it is read"));
+        let (json, log) = (&json[0], &log[0]);
         assert_eq!(
             (json.whole.latency, json.whole.rate),
             (log.whole.latency, log.whole.rate)
@@ -229,6 +256,36 @@ mod tests {
         assert_eq!(json.intervals.len(), log.intervals.len());
         assert_eq!(json.intervals[7].latency, log.intervals[7].latency);
         assert!(json.whole.errors.is_some() && log.whole.errors.is_none());
+    }
+
+    #[test]
+    fn a_log_beside_its_result_is_no_run_of_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (seed, name) in [(3, "a"), (4, "b")] {
+            let path = |end: &str| Some(folder.path().join(name).with_extension(end));
+            let wanted = crate::bench::args::ReportFiles {
+                json: path("json"),
+                hlog: path("hlog"),
+                ..Default::default()
+            };
+            files::write(&wanted, &example::open_run(seed)).expect("they are written");
+        }
+        let side = folder.path().display().to_string();
+        let runs = read_side(&side, 1.0, None).expect("they are read");
+        assert_eq!(runs.len(), 2);
+        assert!(runs.iter().all(|run| run.name.ends_with(".json")));
+    }
+
+    #[test]
+    fn intervals_behind_the_load_are_no_samples() {
+        let mut report = example::open_run(3);
+        let last = report.series[59].clone();
+        report.series.push(Interval {
+            at_seconds: 60.0,
+            ..last
+        });
+        let run = from_report("made up".to_owned(), &report);
+        assert_eq!(run.intervals.len(), 60);
     }
 
     #[test]

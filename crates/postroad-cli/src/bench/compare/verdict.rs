@@ -206,7 +206,7 @@ fn warnings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::example::Draw;
+    use crate::bench::example::{self, Draw};
 
     /// A run whose metrics vary by 2 % from run to run, `slower` times as slow as usual.
     fn run(draw: &mut Draw, slower: f64) -> Run {
@@ -224,6 +224,7 @@ mod tests {
             doubts: Vec::new(),
             whole,
             intervals: Vec::new(),
+            latency: example::histogram(),
         }
     }
 

@@ -61,8 +61,12 @@ enum Phase {
 
 enum FromThread {
     Chunk(Box<Chunk>),
-    /// With so many connections that were lost and have not come back.
-    Ended(usize),
+    Ended {
+        /// Those that have not come back.
+        connections_lost: usize,
+        /// Why its load ended before its time, if nobody asked for that.
+        gave_up: Option<String>,
+    },
 }
 
 /// Threads that are connected and wait for the start, or make calls.
@@ -72,6 +76,8 @@ pub(super) struct Generator {
     gather: Gather,
     running: usize,
     connections_lost: usize,
+    /// Why a part of the load is missing, if it is.
+    gave_up: Option<String>,
 }
 
 impl Generator {
@@ -104,6 +110,7 @@ impl Generator {
             gather: Gather::new(threads),
             running: threads,
             connections_lost: 0,
+            gave_up: None,
         })
     }
 
@@ -128,15 +135,49 @@ impl Generator {
             if self.running == 0 {
                 return None;
             }
-            match self.received.recv().await? {
-                (number, FromThread::Chunk(chunk)) => self.gather.add(number, *chunk),
-                (number, FromThread::Ended(lost)) => {
-                    self.gather.ended(number);
-                    self.running -= 1;
-                    self.connections_lost += lost;
-                }
+            let (number, message) = self.received.recv().await?;
+            self.take(number, message);
+        }
+    }
+
+    fn take(&mut self, number: usize, message: FromThread) {
+        match message {
+            FromThread::Chunk(chunk) => self.gather.add(number, *chunk),
+            FromThread::Ended {
+                connections_lost,
+                gave_up,
+            } => {
+                self.gather.ended(number);
+                self.running -= 1;
+                self.connections_lost += connections_lost;
+                let gave_up = gave_up.map(|why| format!("load thread {number} gave up: {why}"));
+                self.gave_up = self.gave_up.take().or(gave_up);
             }
         }
+    }
+
+    /// Waits no longer for threads that have not reported everything.
+    pub(super) fn give_up(&mut self) {
+        while let Ok((number, message)) = self.received.try_recv() {
+            self.take(number, message);
+        }
+        for number in 0..self.gather.sources() {
+            if !self.gather.has_ended(number) {
+                let why = "it had not reported everything when the run was given up";
+                self.take(
+                    number,
+                    FromThread::Ended {
+                        connections_lost: 0,
+                        gave_up: Some(why.to_owned()),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Why a part of the load is missing, if it is.
+    pub(super) fn gave_up(&self) -> Option<String> {
+        self.gave_up.clone()
     }
 
     /// Connections that have not come back, when the load is over.
@@ -158,6 +199,19 @@ impl Chunks {
     }
 }
 
+impl Drop for Chunks {
+    /// Nobody has to wait for a thread that has panicked.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = FromThread::Ended {
+                connections_lost: 0,
+                gave_up: Some("it panicked".to_owned()),
+            };
+            let _ = self.sender.blocking_send((self.number, ended));
+        }
+    }
+}
+
 /// What the calls of a thread need.
 struct Thread {
     /// When the load began.
@@ -165,8 +219,9 @@ struct Thread {
     clients: Vec<Client>,
     plan: Arc<Plan>,
     bodies: Vec<Bytes>,
-    /// Next line of a file of payloads.
+    /// Next line of a file of payloads, and how many threads share them.
     line: Cell<usize>,
+    lines_apart: usize,
     dice: RefCell<Dice>,
     /// The priority and deadline of every call, if there is nothing to choose.
     always: Option<(u8, Duration)>,
@@ -224,8 +279,9 @@ impl Thread {
             clients,
             plan: Arc::clone(plan),
             always: always(plan, &bodies),
+            line: Cell::new(part.number as usize % bodies.len()),
+            lines_apart: part.of as usize,
             bodies,
-            line: Cell::new(0),
             dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
             calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
             recorder: Recorder::new(
@@ -273,7 +329,7 @@ impl Thread {
             Payload::Sizes(mix) => mix.pick(&mut dice),
             Payload::File { .. } => {
                 let line = self.line.get();
-                self.line.set((line + 1) % self.bodies.len());
+                self.line.set((line + self.lines_apart) % self.bodies.len());
                 line
             }
         };
@@ -339,8 +395,8 @@ fn generate(
             Err(error) => drop(ready.send(Err(error.into()))),
             Ok(clients) => {
                 let _ = ready.send(Ok(()));
-                let lost = load(plan, part, clients, &mut phases, chunks).await;
-                chunks.send(FromThread::Ended(lost)).await;
+                let ended = load(plan, part, clients, &mut phases, chunks).await;
+                chunks.send(ended).await;
                 // What the kernel counts of a thread goes with it, and is still to be read.
                 let _gone = phases.wait_for(|_| false).await;
             }
@@ -373,18 +429,24 @@ async fn dialled(
     }
 }
 
-/// Waits for the start and makes calls until the end; how many connections were lost.
+/// Waits for the start and makes calls until the end.
 async fn load(
     plan: &Arc<Plan>,
     part: Part,
     clients: Vec<Client>,
     phases: &mut watch::Receiver<Phase>,
     chunks: &Chunks,
-) -> usize {
+) -> FromThread {
+    let mut gave_up = None;
     let started = phases.wait_for(|phase| *phase != Phase::Waiting).await;
     let begin = match started.as_deref() {
         Ok(Phase::Running(begin)) => *begin,
-        _ => return 0,
+        _ => {
+            return FromThread::Ended {
+                connections_lost: 0,
+                gave_up,
+            };
+        }
     };
     drop(started);
     let thread = Rc::new(Thread::new(begin, clients, plan, part));
@@ -397,9 +459,7 @@ async fn load(
     tokio::select! {
         result = working => match result {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                crate::terminal::tell(format_args!("error: the timer fails: {error}"));
-            }
+            Ok(Err(error)) => gave_up = Some(format!("its timer fails: {error}")),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         },
         () = report(&thread, begin + plan.warmup, plan.interval, chunks) => {}
@@ -409,7 +469,10 @@ async fn load(
     for chunk in thread.recorder.rest(thread.now()) {
         chunks.send(FromThread::Chunk(Box::new(chunk))).await;
     }
-    thread.connections_lost()
+    FromThread::Ended {
+        connections_lost: thread.connections_lost(),
+        gave_up,
+    }
 }
 
 fn always(plan: &Plan, bodies: &[Bytes]) -> Option<(u8, Duration)> {

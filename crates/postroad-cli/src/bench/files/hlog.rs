@@ -20,11 +20,12 @@ pub(super) fn text(report: &Report) -> String {
     );
     let started = humantime::parse_rfc3339_weak(&report.started).ok();
     let since_1970 = started.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    // Timestamps of intervals count from here.
+    // Timestamps of intervals count from the beginning of the measurement.
+    let warmup = report.load.warmup_seconds;
     let _ = writeln!(
         out,
-        "#[StartTime: {:.3} (seconds since epoch), {}]",
-        since_1970.unwrap_or_default().as_secs_f64(),
+        "#[StartTime: {:.3} (seconds since epoch), {} and {warmup} s of warm-up]",
+        since_1970.unwrap_or_default().as_secs_f64() + warmup,
         report.started
     );
     let columns = [
@@ -104,7 +105,7 @@ mod tests {
         let report = example::open_run(1);
         let text = text(&report);
         assert!(
-            text.contains("#[StartTime: 1790000000."),
+            text.contains("#[StartTime: 1790000005."),
             "{}",
             &text[..200]
         );

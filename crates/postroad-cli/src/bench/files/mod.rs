@@ -4,7 +4,7 @@ mod csv;
 pub(super) mod hlog;
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,6 +55,11 @@ pub(super) fn check(files: &ReportFiles) -> Result<Made, Failed> {
     check_distinct(&files.paths().collect::<Vec<_>>())?;
     let mut made = Made(Vec::new());
     for path in files.paths() {
+        // To open a pipe is to wait for whoever reads it.
+        let found = std::fs::metadata(path);
+        if found.is_ok_and(|found| found.file_type().is_fifo()) {
+            continue;
+        }
         let is_new = std::fs::symlink_metadata(path).is_err();
         let opened = OpenOptions::new().append(true).create(true).open(path);
         opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;

@@ -79,9 +79,7 @@ fn banner(report: &Report) -> String {
     let has_missed = report.thresholds.iter().any(|each| each.missed);
     let (class, verdict) = match (validity.valid, validity.complete) {
         (true, true) if has_missed => ("invalid", "Valid, and a threshold was missed."),
-        (true, true) if report.stopped.is_some() => {
-            ("invalid", "Valid, and ended before its time.")
-        }
+        (true, true) if report.stopped.is_some() => ("invalid", "Valid, and it was stopped."),
         (true, true) if !report.warnings().is_empty() => {
             ("valid", "Valid, for the calls that were answered.")
         }
@@ -97,7 +95,7 @@ fn banner(report: &Report) -> String {
     };
     let mut notes: Vec<String> = validity.reasons.clone();
     if let Some(stopped) = &report.stopped {
-        notes.push(format!("The run ended before its time: {stopped}"));
+        notes.push(format!("Stopped: {stopped}."));
     }
     let missed = report
         .thresholds
@@ -133,10 +131,14 @@ fn banner(report: &Report) -> String {
 fn generators_share(report: &Report) -> Option<String> {
     let lateness = report.lateness_ns.as_ref()?.quantiles();
     let latency = report.latency_ns.quantiles();
-    let mut both = latency.iter().zip(&lateness);
+    let both = latency.iter().zip(&lateness);
     // The maxima may be of different calls.
-    let share = both.find(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
-    let ((name, latency), (_, late)) = share?;
+    let large = both.filter(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
+    let share = |latency: u64, late: u64| late as f64 / latency.max(1) as f64;
+    let largest = large.max_by(|((_, one), (_, late)), ((_, other), (_, later))| {
+        share(*one, *late).total_cmp(&share(*other, *later))
+    });
+    let ((name, latency), (_, late)) = largest?;
     Some(format!(
         "A part of the latencies is the generator's own: at {name} it sent {} after a call was \
          due, and the latency there is {}.",
