@@ -74,6 +74,114 @@ async fn every_answer_has_its_tag_on_many_threads() -> Tested {
 }
 
 #[tokio::test]
+async fn calls_that_are_made_together_have_their_own_answers() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let client = connect(&server).await?;
+    let mut pipeline = client.pipeline("echo");
+    let bodies: Vec<Bytes> = (0..5_000_usize)
+        .map(|call| vec![call as u8; 1 + call % 700].into())
+        .collect();
+    let mut answered = vec![0; bodies.len()];
+    for calls in bodies.chunks(333) {
+        let begin = bodies.len() - answered.iter().filter(|times| **times == 0).count();
+        let tags = begin as u64..;
+        // Whoever gives the calls may make others meanwhile.
+        let mut other = client.pipeline("echo");
+        let together = tags.zip(calls).inspect(|(tag, body)| {
+            if tag % 100 == 0 {
+                let made = other.try_call(*tag, body);
+                made.expect("there is room for many more");
+            }
+        });
+        pipeline
+            .try_calls(together)
+            .map_err(|(made, error)| format!("{error} after {made}"))?;
+        while let Some((tag, answer)) = pipeline.next().await {
+            assert_eq!(answer?, bodies[tag as usize]);
+            answered[tag as usize] += 1;
+        }
+    }
+    assert!(answered.iter().all(|times| *times == 1));
+    pipeline
+        .try_calls(std::iter::empty())
+        .map_err(|_| "nothing is no mistake")?;
+    assert_eq!(pipeline.in_flight(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_calls_that_are_made_together_it_is_told_how_many_were() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let mut config = ClientConfig::default();
+    config.limits.max_calls = 40;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let client = Client::connect_with(url.parse()?, config).await?;
+    let mut pipeline = client.pipeline("echo");
+    let body = Bytes::from_static(b"x");
+    let mut sum = 0;
+    let mut left = 0..100_u64;
+    while !left.is_empty() {
+        let calls = left.clone().map(|tag| (tag, &body));
+        let made = match pipeline.try_calls(calls) {
+            Ok(()) => left.clone().count(),
+            Err((made, CallError::Busy(_))) => made,
+            Err((made, error)) => return Err(format!("{error} after {made}").into()),
+        };
+        assert!(made == 40 || made == left.clone().count(), "{made}");
+        assert_eq!(pipeline.in_flight(), made);
+        left.start += made as u64;
+        while let Some((tag, answer)) = pipeline.next().await {
+            assert_eq!(answer?, body);
+            sum += tag;
+        }
+    }
+    assert_eq!(sum, 99 * 100 / 2);
+    let large = Bytes::from(vec![0; 17 << 20]);
+    let calls = [(1, &body), (2, &large), (3, &body)];
+    let failed = pipeline.try_calls(calls).expect_err("one is too large");
+    assert!(
+        matches!(failed, (1, CallError::Unsendable(_))),
+        "{failed:?}"
+    );
+    assert_eq!(pipeline.next().await.map(|(tag, _)| tag), Some(1));
+    assert!(pipeline.next().await.is_none(), "the last was not tried");
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_that_are_made_together_go_over_the_connection_that_there_is() -> Tested {
+    let server = serve("tcp://127.0.0.1:0", echo()).await?;
+    let url = format!("tcp://{}", server.addresses()[0]);
+    let client = connect(&server).await?;
+    let mut pipeline = client.pipeline("echo");
+    let body = Bytes::from_static(b"x");
+    let calls = || (0..50).map(|tag| (tag, &body));
+    pipeline.try_calls(calls()).map_err(|(_, error)| error)?;
+    while let Some((_, answer)) = pipeline.next().await {
+        answer?;
+    }
+    server.shutdown().await;
+    let failed = pipeline.try_calls(calls()).expect_err("nobody is there");
+    assert!(
+        matches!(failed, (0, CallError::NotConnected { .. })),
+        "{failed:?}"
+    );
+    let _server = serve(&url, echo()).await?;
+    client.try_now();
+    let mut state = client.state();
+    let is_there = |state: &_| *state == postroad::ConnectionState::Connected;
+    state.wait_for(is_there).await?;
+    pipeline.try_calls(calls()).map_err(|(_, error)| error)?;
+    let mut answered = 0;
+    while let Some((_, answer)) = pipeline.next().await {
+        answer?;
+        answered += 1;
+    }
+    assert_eq!(answered, 50);
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_calls_wait_for_room_instead_of_failing() -> Tested {
     let server = serve("tcp://127.0.0.1:0", echo()).await?;
     let client = connect(&server).await?;

@@ -261,16 +261,22 @@ impl Recorder {
     /// A call was taken up.
     #[inline]
     pub(super) fn due(&self, due: u64, now: u64) {
+        self.all_due(due, now, 1);
+    }
+
+    /// So many calls were taken up that were due together.
+    #[inline]
+    pub(super) fn all_due(&self, due: u64, now: u64, calls: u64) {
         if !self.counts(due) {
             return;
         }
         let mut current = self.current.borrow_mut();
-        current.roll(now, self.interval).due += 1;
+        current.roll(now, self.interval).due += calls;
         if due >= current.until - self.interval {
-            current.fresh += 1;
+            current.fresh += calls;
         } else {
             let number = self.interval_of(due);
-            *current.older.entry(number).or_default() += 1;
+            *current.older.entry(number).or_default() += calls;
         }
     }
 

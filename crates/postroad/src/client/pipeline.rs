@@ -19,6 +19,9 @@ use crate::driver::{Arrivals, Connection, Patience, PipeKey};
 use crate::error::CallError;
 use crate::trace;
 
+/// Calls of [`Pipeline::try_calls`] that are made under one lock.
+const TOGETHER: usize = 32;
+
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
 /// A call by [`Client::request`] is a future: to have many in flight takes many tasks, which are
@@ -89,6 +92,18 @@ impl Link {
         self.in_flight += 1;
         self.has_fresh = true;
         Ok(())
+    }
+
+    fn call_all(
+        &mut self,
+        call: &mut Call<'_>,
+        calls: &[(u64, &Bytes)],
+        patience: Patience,
+    ) -> (usize, Option<Failure>) {
+        let (made, failure) = self.connection.pipe_all(call, calls, patience, self.pipe);
+        self.in_flight += made;
+        self.has_fresh |= made > 0;
+        (made, failure)
     }
 }
 
@@ -197,6 +212,60 @@ impl Pipeline {
             Err(Unsent::MustWait) => Err(self.client.keeper.not_connected()),
             Err(Unsent::Failed(error)) => Err(*error),
         }
+    }
+
+    /// Makes calls as [`Self::try_call`] does, in their order, and takes the connection's lock once
+    /// for each 32 of them, which is a good part of what a call costs.
+    ///
+    /// # Errors
+    /// How many were made, and why the next was not; those behind it were not tried.
+    pub fn try_calls<'p>(
+        &mut self,
+        calls: impl IntoIterator<Item = (u64, &'p Bytes)>,
+    ) -> Result<(), (usize, CallError)> {
+        static NOTHING: Bytes = Bytes::new();
+        let (mut calls, mut made) = (calls.into_iter(), 0);
+        loop {
+            // Put together before there is a lock: whoever gives them may use the connection.
+            let (mut together, mut count) = ([(0, &NOTHING); TOGETHER], 0);
+            for (place, call) in together.iter_mut().zip(&mut calls) {
+                *place = call;
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            let (more, failed) = self.make_all(&together[..count]);
+            made += more;
+            if let Some(error) = failed {
+                return Err((made, error));
+            }
+        }
+    }
+
+    fn make_all(&mut self, calls: &[(u64, &Bytes)]) -> (usize, Option<CallError>) {
+        let max = self.client.keeper.config.limits.max_calls;
+        let patience = self.patience();
+        let room = calls.len().min(max.saturating_sub(self.in_flight));
+        let mut made = 0;
+        // Where each has a trace of its own, or there is trouble, they are made one by one.
+        if trace::of_call(self.parent.as_ref()).is_none()
+            && let Some(link) = self.links.last_mut()
+        {
+            let mut call = self.common.call(calls[0].1, None);
+            made = link.call_all(&mut call, &calls[..room], patience).0;
+            let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
+            let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
+            self.in_flight += made;
+            self.since_turn[self.lane()] += bytes;
+        }
+        while let Some((tag, payload)) = calls.get(made) {
+            match self.try_call(*tag, payload) {
+                Ok(()) => made += 1,
+                Err(error) => return (made, Some(error)),
+            }
+        }
+        (made, None)
     }
 
     /// Makes the call on the connection that the last was made on, or on the one that has taken its
@@ -321,12 +390,13 @@ impl Pipeline {
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {
         loop {
-            if let Some((tag, answer)) = self.arrivals.take() {
+            if self.arrivals.len() > 0 {
                 self.in_flight -= 1;
                 if trace::is_watched() {
-                    self.observe(tag, answer.as_ref().err());
+                    self.observe();
                 }
-                return Poll::Ready(Some((tag, answer)));
+                // Not looked at any more: what is moved right after it was stored has to wait.
+                return Poll::Ready(self.arrivals.take());
             }
             if self.in_flight == 0 {
                 return Poll::Ready(None);
@@ -367,7 +437,10 @@ impl Pipeline {
     }
 
     #[cold]
-    fn observe(&self, tag: u64, error: Option<&CallError>) {
+    fn observe(&self) {
+        let Some((tag, error)) = self.arrivals.peek() else {
+            return;
+        };
         let error = error.map(tracing::field::display);
         let endpoint = self.client.endpoint();
         tracing::debug!(

@@ -1,5 +1,7 @@
 //! What callers, handlers and the driver of one connection share.
 
+mod pipe;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::batch::{Answers, Arrived, Arriving, Batch};
 use super::patience::Patience;
-use super::waiters::{Answer, Arrivals, PipeKey, WaiterKey, Waiters};
+use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
 use crate::transport::Writer;
@@ -255,63 +257,6 @@ impl Connection {
         let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_crowded;
         self.push_out(inner, is_lone, call.deadline);
         Ok(key)
-    }
-
-    /// A place for the answers to many calls of one task.
-    pub(crate) fn open_pipe(&self) -> PipeKey {
-        self.lock().waiters().open_pipe()
-    }
-
-    /// Queues a call whose answer goes into the pipe; it is written when that is polled, or with
-    /// what else is written.
-    #[inline]
-    pub(crate) fn pipe(
-        &self,
-        call: &mut Call<'_>,
-        patience: Patience,
-        pipe: PipeKey,
-        tag: u64,
-    ) -> Result<(), Failure> {
-        let now = patience.now();
-        let mut inner = self.lock();
-        call.deadline = patience.deadline(now);
-        let id = inner.session.call(now, call)?;
-        inner.waiters().add_piped(id, pipe, tag, patience.timeout);
-        Ok(())
-    }
-
-    /// Takes the answers that have come; if there are none, sees that fresh calls are written.
-    pub(crate) fn poll_pipe(
-        &self,
-        pipe: PipeKey,
-        into: &mut Arrivals,
-        has_fresh: &mut bool,
-        waker: &Waker,
-    ) -> Poll<()> {
-        let mut inner = self.lock();
-        let polled = inner.waiters().poll_pipe(pipe, into, waker);
-        if polled.is_pending() && std::mem::take(has_fresh) {
-            // What is late by now is for the driver to take back.
-            let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_due(clock::now());
-            inner.is_complete = !is_lone;
-            self.push_out(inner, is_lone, Time(0));
-        }
-        polled
-    }
-
-    /// Nobody waits for the pipe's answers any more: the server is told.
-    pub(crate) fn close_pipe(&self, pipe: PipeKey) {
-        let mut inner = self.lock();
-        let (calls, _left) = inner.waiters().close_pipe(pipe);
-        if calls.is_empty() {
-            // What is left is dropped without the lock: its waker may be the last of a task.
-            return drop(inner);
-        }
-        let now = clock::now();
-        calls
-            .into_iter()
-            .for_each(|id| inner.session.cancel(now, id));
-        self.wake_driver(inner);
     }
 
     /// Sends a message that nobody answers.

@@ -25,6 +25,12 @@ impl Arrivals {
         self.list.len() - self.taken
     }
 
+    /// The tag of the next, and why there is no answer, if there is none.
+    pub(crate) fn peek(&self) -> Option<(u64, Option<&CallError>)> {
+        let (tag, answer) = self.list.get(self.taken)?;
+        Some((*tag, answer.as_ref().err().map(|error| &**error)))
+    }
+
     #[inline]
     pub(crate) fn take(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
         let (tag, answer) = self.list.get_mut(self.taken)?;

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use postroad::CallError;
@@ -45,45 +45,50 @@ async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
         line: Line::new(thread.client(connection), thread),
         alone: JoinSet::new(),
     };
-    for _ in 0..callers {
-        all.call(thread.now());
-    }
-    while let Some(at) = poll_fn(|context| all.poll_free(context)).await {
-        all.call(at);
+    all.call(thread.now(), callers as u64);
+    while let Some((at, callers)) = poll_fn(|context| all.poll_free(context)).await {
+        all.call(at, callers);
     }
 }
 
 impl Callers {
-    /// Makes the next call of a caller that is free since then, while the load lasts.
-    #[inline]
-    fn call(&mut self, due: u64) {
+    /// Makes the next calls of so many callers that are free since then, while the load lasts.
+    fn call(&mut self, due: u64, callers: u64) {
         let thread = &self.thread;
-        if due >= thread.recorder.end() || !thread.takes(due) {
+        if due >= thread.recorder.end() {
             return;
         }
-        thread.recorder.due(due, due);
-        let job = thread.job();
-        if self.line.call(&job, due).is_err() {
-            let (thread, connection, job) = (Rc::clone(thread), self.connection, job.kept());
-            self.alone
-                .spawn_local(async move { call_alone(&thread, connection, due, job).await });
+        let calls = thread.takes_of(due, callers);
+        thread.recorder.all_due(due, due, calls);
+        for _ in self.line.call_alike(thread, due, calls)..calls {
+            let job = thread.job();
+            if self.line.call(&job, due).is_err() {
+                let (thread, connection, job) = (Rc::clone(thread), self.connection, job.kept());
+                self.alone
+                    .spawn_local(async move { call_alone(&thread, connection, due, job).await });
+            }
         }
     }
 
-    /// Since when the next caller is free; none when all have made their last call.
-    #[inline]
-    fn poll_free(&mut self, context: &mut Context<'_>) -> Poll<Option<u64>> {
+    /// Since when the next callers are free, and how many; none when all have made their last call.
+    fn poll_free(&mut self, context: &mut Context<'_>) -> Poll<Option<(u64, u64)>> {
         if !self.alone.is_empty() {
             while let Poll::Ready(Some(ended)) = self.alone.poll_join_next(context) {
                 if let Some(at) = pass_panic_on(ended).flatten() {
-                    return Poll::Ready(Some(at));
+                    return Poll::Ready(Some((at, 1)));
                 }
             }
         }
         if self.line.in_flight() == 0 && self.alone.is_empty() {
             return Poll::Ready(None);
         }
-        self.line.poll_ended(&self.thread, context).map(Some)
+        let at = ready!(self.line.poll_ended(&self.thread, context));
+        let mut callers = 1;
+        // Those whose answers came together call together.
+        while self.line.ready() > 0 && self.line.poll_ended(&self.thread, context).is_ready() {
+            callers += 1;
+        }
+        Poll::Ready(Some((at, callers)))
     }
 }
 
@@ -154,8 +159,9 @@ mod tests {
     }
 
     async fn turn(all: &mut Callers) {
-        let at = poll_fn(|context| all.poll_free(context)).await;
-        all.call(at.expect("the load lasts for an hour"));
+        let free = poll_fn(|context| all.poll_free(context)).await;
+        let (at, callers) = free.expect("the load lasts for an hour");
+        all.call(at, callers);
     }
 
     #[tokio::test]
@@ -163,9 +169,7 @@ mod tests {
         let run = async {
             let server = serve().await;
             let mut all = callers(8).await;
-            for _ in 0..8 {
-                all.call(all.thread.now());
-            }
+            all.call(all.thread.now(), 8);
             for _ in 0..100 {
                 turn(&mut all).await;
             }

@@ -83,6 +83,24 @@ impl Line {
         }
     }
 
+    /// Makes so many calls that are due together, if all carry the same; how many were made before
+    /// one was not.
+    pub(super) fn call_alike(&mut self, thread: &Thread, due: u64, calls: u64) -> u64 {
+        let Calls::Same(_) = self.calls else { return 0 };
+        let body = thread.job().body;
+        let alike = (0..calls).map(|_| (due, body));
+        let made = match self.pipeline.try_calls(alike) {
+            Ok(()) => calls,
+            Err((made, _why)) => made as u64,
+        };
+        if made > 0
+            && let Some(idle) = self.idle.take()
+        {
+            idle.wake();
+        }
+        made
+    }
+
     /// The same for a call that was due a while ago and has so much of its time left.
     pub(super) fn call_late(
         &mut self,

@@ -307,12 +307,18 @@ impl Thread {
     /// Whether a call that is due then may be made; if so, it is.
     #[inline]
     fn takes(&self, due: u64) -> bool {
+        self.takes_of(due, 1) > 0
+    }
+
+    /// How many of so many calls that are due then may be made; those are.
+    #[inline]
+    fn takes_of(&self, due: u64, calls: u64) -> u64 {
         if !self.recorder.counts(due) {
-            return true;
+            return calls;
         }
         let left = self.calls_left.get();
-        self.calls_left.set(left.saturating_sub(1));
-        left > 0
+        self.calls_left.set(left.saturating_sub(calls));
+        calls.min(left)
     }
 
     #[inline]
