@@ -21,7 +21,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
-    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, send, or blocking with 1";
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, together, send, or \
+    blocking with 1";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -134,6 +135,31 @@ async fn pipeline(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
     Ok(calling.await??)
 }
 
+/// The same where those whose answers came together are made together.
+async fn together(client: &Client, count: u64, in_flight: u64) -> Outcome<()> {
+    static BODY: Bytes = Bytes::from_static(&PAYLOAD);
+    let pipeline = client.pipeline("counts/call");
+    let mut pipeline = pipeline.timeout(Duration::from_secs(60));
+    let calling = tokio::spawn(async move {
+        let mut left = count;
+        while left > 0 || pipeline.in_flight() > 0 {
+            let calls = left.min(in_flight - pipeline.in_flight() as u64);
+            let made = pipeline.try_calls((0..calls).map(|call| (call, &BODY)));
+            made.map_err(|(_, error)| error)?;
+            left -= calls;
+            let mut is_waiting = true;
+            while is_waiting || pipeline.ready() > 0 {
+                if let Some((_, answer)) = pipeline.next().await {
+                    answer?;
+                }
+                is_waiting = false;
+            }
+        }
+        Ok::<_, postroad::CallError>(())
+    });
+    Ok(calling.await??)
+}
+
 /// Messages that nobody answers.
 async fn send(client: &Client, count: u64) -> Outcome<()> {
     let mut producer = client.producer("counts/send");
@@ -155,6 +181,7 @@ async fn make(
         "call" => call(client, count, in_flight).await,
         "blocking" if in_flight == 1 => blocking(url, count).await,
         "pipeline" => pipeline(client, count, in_flight).await,
+        "together" => together(client, count, in_flight).await,
         "send" => send(client, count).await,
         _ => Err(USAGE.into()),
     }

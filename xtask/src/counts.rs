@@ -20,13 +20,14 @@ const HEADER: &str = "\
 # scenario  in flight  instructions  allocations  system calls
 ";
 /// What is counted, and with how many in flight.
-const SCENARIOS: [(&str, u32); 7] = [
+const SCENARIOS: [(&str, u32); 8] = [
     ("call", 1),
     ("blocking", 1),
     ("call", 64),
     ("call", 1000),
     ("pipeline", 64),
     ("pipeline", 1000),
+    ("together", 64),
     ("send", 1),
 ];
 /// Messages of the shorter run; the longer one has twice as many.
