@@ -21,8 +21,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
-    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, together, send, or \
-    blocking with 1";
+    counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, together, send, \
+    batch, or blocking with 1";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -169,6 +169,18 @@ async fn send(client: &Client, count: u64) -> Outcome<()> {
     Ok(producer.flush().await?)
 }
 
+/// The same, 64 at a time.
+async fn batch(client: &Client, count: u64) -> Outcome<()> {
+    let mut producer = client.producer("counts/send");
+    for sent in (0..count).step_by(64) {
+        let messages = sent..count.min(sent + 64);
+        let messages = messages.map(|_| Bytes::from_static(&PAYLOAD));
+        let sent = producer.send_all(messages).await;
+        sent.map_err(|(_, error)| error)?;
+    }
+    Ok(producer.flush().await?)
+}
+
 /// All messages of a scenario, on this connection or on one of its own.
 async fn make(
     client: &Client,
@@ -183,6 +195,7 @@ async fn make(
         "pipeline" => pipeline(client, count, in_flight).await,
         "together" => together(client, count, in_flight).await,
         "send" => send(client, count).await,
+        "batch" => batch(client, count).await,
         _ => Err(USAGE.into()),
     }
 }
@@ -195,7 +208,7 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let client = connect(&url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
     make(&client, &url, scenario, count, in_flight).await?;
-    if scenario == "send" {
+    if matches!(scenario, "send" | "batch") {
         sink.all.notified().await;
     }
     tell(count, begin.elapsed(), cpu_time() - cpu);

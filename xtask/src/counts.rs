@@ -20,7 +20,7 @@ const HEADER: &str = "\
 # scenario  in flight  instructions  allocations  system calls
 ";
 /// What is counted, and with how many in flight.
-const SCENARIOS: [(&str, u32); 8] = [
+const SCENARIOS: [(&str, u32); 9] = [
     ("call", 1),
     ("blocking", 1),
     ("call", 64),
@@ -29,6 +29,7 @@ const SCENARIOS: [(&str, u32); 8] = [
     ("pipeline", 1000),
     ("together", 64),
     ("send", 1),
+    ("batch", 1),
 ];
 /// Messages of the shorter run; the longer one has twice as many.
 const MESSAGES: u32 = 20_000;

@@ -94,6 +94,61 @@ async fn a_producer_loses_nothing_and_keeps_the_order() -> Tested {
 }
 
 #[tokio::test]
+async fn messages_that_are_sent_together_keep_their_order_and_none_is_lost() -> Tested {
+    let (router, mut arrived) = numbers();
+    let (_server, client) = serve("tcp://127.0.0.1:0", router).await?;
+    let mut producer = client.producer("take");
+    let message = |number: u32, length: usize| {
+        let mut body = number.to_le_bytes().to_vec();
+        body.resize(length, 0);
+        Bytes::from(body)
+    };
+    // Lone ones and large ones are among them.
+    let mut number = 0;
+    for count in [0, 1, 31, 32, 33, 1_000, 20_000] {
+        let lengths = [4, 64, 4, 3_000, 4, 4, 4];
+        let messages = (0..count).map(|at: u32| message(number + at, lengths[at as usize % 7]));
+        producer.send_all(messages).await.map_err(|(_, why)| why)?;
+        number += count;
+        producer.send(message(number, 4)).await?;
+        number += 1;
+    }
+    let large = (0..100).map(|at| message(number + at, 300_000));
+    producer.send_all(large).await.map_err(|(_, why)| why)?;
+    number += 100;
+    producer.flush().await?;
+    for expected in 0..number {
+        assert_eq!(arrived.recv().await, Some(expected));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_messages_that_are_sent_together_it_is_told_how_many_were() -> Tested {
+    let (router, mut arrived) = numbers();
+    let (server, client) = serve("tcp://127.0.0.1:0", router).await?;
+    let mut producer = client.producer("take");
+    for before in [0_u32, 40] {
+        let too_large = Bytes::from(vec![0; 17 << 20]);
+        let small = (0..before).map(|number| Bytes::from(number.to_le_bytes().to_vec()));
+        let messages = small.chain([too_large, Bytes::new()]);
+        let (sent, why) = producer.send_all(messages).await.expect_err("too large");
+        assert!(matches!(why, CallError::Unsendable(_)), "{why}");
+        assert_eq!(sent, before as usize);
+        for number in 0..before {
+            assert_eq!(arrived.recv().await, Some(number));
+        }
+    }
+    server.shutdown().await;
+    let mut hasty = client.producer("take").timeout(Duration::from_millis(50));
+    let lost = hasty.send_all([Bytes::new(), Bytes::new()]).await;
+    let (sent, why) = lost.expect_err("nobody is there");
+    assert!(matches!(why, CallError::NotConnected { .. }), "{why}");
+    assert_eq!(sent, 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_flush_waits_also_for_what_was_less_urgent() -> Tested {
     let (router, mut arrived) = numbers();
     let (_server, client) = serve("tcp://127.0.0.1:0", router).await?;

@@ -31,6 +31,8 @@ const MT: &str = "postroad mt";
 const PIPELINE: &str = "postroad pipeline ct";
 /// The preset for those who send much: what it costs stands in docs/performance.md.
 const THROUGHPUT: &str = "postroad throughput";
+/// The same with messages that are sent 32 together.
+const BATCHES: &str = "postroad batches";
 const ECHO: Reference = Rows(&["tokio echo mt"]);
 const CODEC: Reference = Rows(&["LengthDelimitedCodec"]);
 
@@ -128,6 +130,20 @@ const GOALS: &[Goal] = &[
     (
         "C 64 B",
         THROUGHPUT,
+        Metric::Rate,
+        Rows(&["go batched"]),
+        AtLeast(15.0),
+    ),
+    (
+        "C 64 B",
+        BATCHES,
+        Metric::Rate,
+        Rows(&["tokio feed"]),
+        AtLeast(0.8),
+    ),
+    (
+        "C 64 B",
+        BATCHES,
         Metric::Rate,
         Rows(&["go batched"]),
         AtLeast(15.0),

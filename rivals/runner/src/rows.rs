@@ -391,6 +391,7 @@ pub(crate) const ROWS: &[Row] = &[
         "ct",
         &["W", "C 64 B", "C 1 KiB"],
     ),
+    postroad("postroad batches", "batches", "ct", ONE_WAY),
     decoder("LengthDelimitedCodec", Kind::Rival, "codec"),
     decoder("decode borrowed", Kind::Postroad, "borrowed"),
     decoder("decode owned", Kind::Postroad, "owned"),

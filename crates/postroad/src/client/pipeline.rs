@@ -12,15 +12,12 @@ use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::{Call, Failure};
 
 use super::Client;
-use super::prompt::{BATCH, Common, Prompt, Sending, Unsent, WINDOW};
+use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
 use crate::clock;
 use crate::context::Context;
 use crate::driver::{Arrivals, Connection, Patience, PipeKey};
 use crate::error::CallError;
 use crate::trace;
-
-/// Calls of [`Pipeline::try_calls`] that are made under one lock.
-const TOGETHER: usize = 32;
 
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
@@ -96,7 +93,7 @@ impl Link {
 
     fn call_all(
         &mut self,
-        call: &mut Call<'_>,
+        call: &Call<'_>,
         calls: &[(u64, &Bytes)],
         patience: Patience,
     ) -> (usize, Option<Failure>) {
@@ -252,8 +249,8 @@ impl Pipeline {
         if trace::of_call(self.parent.as_ref()).is_none()
             && let Some(link) = self.links.last_mut()
         {
-            let mut call = self.common.call(calls[0].1, None);
-            made = link.call_all(&mut call, &calls[..room], patience).0;
+            let call = self.common.call(calls[0].1, None);
+            made = link.call_all(&call, &calls[..room], patience).0;
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
             let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
             self.in_flight += made;

@@ -11,7 +11,7 @@ use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::Failure;
 
 use super::Client;
-use super::prompt::{BATCH, Common, Prompt, Sending, Unsent, WINDOW};
+use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
 use crate::driver::{Connection, Patience};
 use crate::error::CallError;
 
@@ -128,6 +128,65 @@ impl Producer {
         payload: impl Into<Bytes>,
     ) -> impl Future<Output = Result<(), CallError>> + Send {
         Sending::new(self, payload.into())
+    }
+
+    /// Sends messages in their order as [`Self::send`] does, and takes the connection's lock once
+    /// for each 32 of them, which is a good part of what a message costs.
+    ///
+    /// If the future is dropped before it is ready, some of the first were sent.
+    ///
+    /// # Errors
+    /// How many were sent, and why the next was not; those behind it were not tried.
+    pub async fn send_all(
+        &mut self,
+        messages: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), (usize, CallError)> {
+        let mut messages = messages.into_iter();
+        let (mut together, mut sent) = (Vec::with_capacity(TOGETHER), 0);
+        loop {
+            // Put together before there is a lock: whoever gives them may use the connection.
+            let (mut bytes, most) = (0, self.batch.min(self.window));
+            while together.len() < TOGETHER && bytes < most {
+                let Some(message) = messages.next() else {
+                    break;
+                };
+                bytes += message.len() + HEAD_BYTES;
+                together.push(message);
+            }
+            if together.is_empty() {
+                return Ok(());
+            }
+            let queued = self.queue_all(&together);
+            sent += queued;
+            // One by one where there is trouble, or the driver is to have its turn.
+            for message in together.drain(..).skip(queued) {
+                let one = match self.send_at_once(&message) {
+                    Err(Unsent::MustWait) => self.send_patiently(message).await,
+                    Err(Unsent::Failed(error)) => Err(*error),
+                    Ok(()) => Ok(()),
+                };
+                one.map_err(|error| (sent, error))?;
+                sent += 1;
+            }
+        }
+    }
+
+    /// Queues messages on the connection of the last, without waiting; how many.
+    fn queue_all(&mut self, messages: &[Bytes]) -> usize {
+        let Some(connection) = &self.connection else {
+            return 0;
+        };
+        if self.since_turn >= self.batch.min(self.window) {
+            return 0;
+        }
+        let (call, patience) = (self.common.call(&messages[0], None), self.patience());
+        let (queued, _why) = connection.queue_all(&call, messages, patience, self.linger.is_zero());
+        if queued > 0 {
+            let bytes = messages[..queued].iter().map(Bytes::len);
+            self.since_turn += bytes.sum::<usize>() + queued * HEAD_BYTES;
+            self.set_timer();
+        }
+        queued
     }
 
     /// Queues a message on a connection.

@@ -18,6 +18,8 @@ use crate::transport::BoxFuture;
 
 /// Bytes after which the driver may write before more are made.
 pub(super) const BATCH: usize = 64 * 1024;
+/// Calls or messages that are made under one lock at most, of those that are made together.
+pub(super) const TOGETHER: usize = 32;
 /// Unsent bytes over which a sender waits: few enough to stay in a processor's cache.
 pub(super) const WINDOW: usize = 256 * 1024;
 

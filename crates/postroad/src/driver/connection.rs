@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, Session};
 use tokio::sync::{Notify, watch};
@@ -136,6 +136,16 @@ impl Inner {
 
     fn is_due(&self, now: Time) -> bool {
         self.session.poll_timeout().is_some_and(|due| due <= now)
+    }
+
+    /// A reading of the clock for a message that nobody waits for: all that counts is how much of
+    /// its time the server is told, so any will do.
+    #[inline]
+    fn read_lately(&self, patience: Patience) -> Time {
+        match (&self.session, patience.limit) {
+            (Session::Native(_), Time::NEVER) => self.read_at,
+            _ => clock::now(),
+        }
     }
 
     /// Bytes that go before a message of this priority.
@@ -279,18 +289,47 @@ impl Connection {
         is_hasty: bool,
     ) -> Result<(), Failure> {
         let mut inner = self.lock();
-        // Nobody waits here for the end of its time: all that counts is how much of it the server
-        // is told, so any reading of the clock will do.
-        let now = match (&inner.session, patience.limit) {
-            (Session::Native(_), Time::NEVER) => inner.read_at,
-            _ => clock::now(),
-        };
+        let now = inner.read_lately(patience);
         call.deadline = patience.deadline(now);
         inner.session.send(now, call)?;
         let driver = is_hasty.then(|| inner.wake_driver()).flatten();
         drop(inner);
         driver.into_iter().for_each(Waker::wake);
         Ok(())
+    }
+
+    /// The same for messages that are sent together, in their order: how many were queued, and why
+    /// the next was not. Each takes its place in `call`.
+    pub(crate) fn queue_all(
+        &self,
+        call: &Call<'_>,
+        messages: &[Bytes],
+        patience: Patience,
+        is_hasty: bool,
+    ) -> (usize, Option<Failure>) {
+        let mut inner = self.lock();
+        let now = inner.read_lately(patience);
+        let deadline = patience.deadline(now);
+        let (mut queued, mut failure) = (0, None);
+        for payload in messages {
+            let call = Call {
+                payload,
+                deadline,
+                ..*call
+            };
+            match inner.session.send(now, &call) {
+                Ok(()) => queued += 1,
+                Err(why) => {
+                    failure = Some(why);
+                    break;
+                }
+            }
+        }
+        let must_wake = is_hasty && queued > 0;
+        let driver = must_wake.then(|| inner.wake_driver()).flatten();
+        drop(inner);
+        driver.into_iter().for_each(Waker::wake);
+        (queued, failure)
     }
 
     /// Has the driver write what is queued.

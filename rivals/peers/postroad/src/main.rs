@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::{Arguments, Caller, Pipelined, Received, Recorder, Result, Role, Sender};
 use postroad::{
-    BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server,
+    BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Preset, Producer, Router, Server,
     ServerConfig,
 };
 
@@ -18,6 +18,9 @@ const PRIORITY: u8 = 4;
 const PIPELINE: &str = "pipeline";
 /// The mode in which the server has a reactor a processor, as `postroad serve` has.
 const REACTORS: &str = "reactors";
+/// The mode in which messages are sent so many together, with large fragments.
+const BATCHES: &str = "batches";
+const BATCH: usize = 32;
 /// How modes begin in which a thread calls, without a runtime of its own; a preset may follow.
 const BLOCKING: &str = "blocking";
 
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
             };
             serve(arguments, Router::new().route("take", count))
         }),
+        Role::Sender(arguments) if arguments.mode == BATCHES => {
+            arguments.send(async |arguments| Ok(Batches(produce(arguments).await?)))
+        }
         Role::Sender(arguments) => arguments.send(produce),
     })
 }
@@ -60,6 +66,7 @@ fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
     let mode = mode.strip_prefix(BLOCKING).unwrap_or(mode);
     match mode.trim_start_matches('-') {
         "" | PIPELINE => {}
+        BATCHES => (server.preset, client.preset) = (Preset::Throughput, Preset::Throughput),
         REACTORS => server.workers = Some(std::thread::available_parallelism()?.get()),
         preset => {
             let preset = preset.parse()?;
@@ -160,5 +167,17 @@ async fn produce(arguments: Arguments) -> Result<OneWay> {
 impl Sender for OneWay {
     async fn send(&mut self) -> Result<()> {
         Ok(self.producer.send(self.payload.clone()).await?)
+    }
+}
+
+/// A sender whose messages come so many together.
+struct Batches(OneWay);
+
+impl Sender for Batches {
+    async fn send(&mut self) -> Result<()> {
+        let OneWay { producer, payload } = &mut self.0;
+        let messages = (0..BATCH).map(|_| payload.clone());
+        let sent = producer.send_all(messages).await;
+        Ok(sent.map_err(|(_, error)| error)?)
     }
 }

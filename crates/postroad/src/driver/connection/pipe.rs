@@ -39,7 +39,7 @@ impl Connection {
     /// made, and why the next was not. Each payload takes its place in `call`.
     pub(crate) fn pipe_all(
         &self,
-        call: &mut Call<'_>,
+        call: &Call<'_>,
         calls: &[(u64, &Bytes)],
         patience: Patience,
         pipe: PipeKey,
