@@ -102,6 +102,31 @@ fn a_run_that_cannot_start_leaves_no_files_behind() {
 }
 
 #[test]
+fn a_pipe_is_written_if_somebody_reads_it_and_refused_if_not() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe").display().to_string();
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo is there").success());
+    let load = ["--calls", "20", "--csv", &pipe];
+    let refused = bench(&node.tcp(), &load);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    let reads = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read_to_string(reads));
+    // Until the reader is there.
+    let written = loop {
+        let written = bench(&node.tcp(), &load);
+        match written.status.code() {
+            Some(2) => continue,
+            code => break code,
+        }
+    };
+    assert_eq!(written, Some(0));
+    let read = reader.join().expect("it does not panic");
+    assert!(read.expect("it is text").lines().count() > 1);
+}
+
+#[test]
 fn an_open_loop_makes_exactly_the_calls_that_are_due() {
     let node = Node::start(&["tcp://127.0.0.1:0"]);
     // Steps: 100 + 50 calls. Bursts: at 0, 200, 400 ms. A ramp: the area under it.

@@ -117,11 +117,14 @@ fn a_lost_worker_is_named_and_the_run_is_incomplete() {
     assert!(number(&report, "/workers/0/answered") < 200.0);
 }
 
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A server that counts its calls, and a coordinator of these workers.
 struct Load {
     runtime: Runtime,
     calls: Arc<Semaphore>,
-    _server: RunningServer,
+    server: RunningServer,
     url: String,
 }
 
@@ -134,7 +137,7 @@ impl Load {
         Self {
             runtime,
             calls,
-            _server: server,
+            server,
             url,
         }
     }
@@ -166,10 +169,18 @@ fn who_insists_with_ctrl_c_keeps_what_was_reported_and_is_told_what_is_missing()
     // The other goes on alone, for a few intervals.
     load.wait_for(300);
     signal(&bench, "INT");
-    let more = Instant::now();
-    while load.calls.available_permits() > 0 || more.elapsed() < Duration::from_millis(300) {
-        std::thread::yield_now();
-        load.calls.forget_permits(usize::MAX);
+    // The load has ended, and the one that can has told so, when its run can be followed by another.
+    let begin = Instant::now();
+    loop {
+        let other = ["--calls", "1", "--callers", "1", "--route", "count"];
+        let first = ["--workers", &workers[0].address, "--warmup", "0s"];
+        if run(&[&["bench", &load.url], &other[..], &first].concat())
+            .status
+            .success()
+        {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it never ends");
     }
     signal(&bench, "INT");
     assert_eq!(wait(&mut bench).code(), Some(130));
@@ -194,16 +205,20 @@ fn ctrl_c_while_workers_connect_leaves_those_that_have_free() {
     let workers = [Worker::start(), Worker::start()];
     signal(&workers[1].child, "STOP");
     let mut bench = load.begin(&workers);
-    // The first has connected when another run is refused there.
     let begin = Instant::now();
+    while load.server.stats().open == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the first does not connect");
+        std::thread::yield_now();
+    }
+    // It has been given its run when another is refused there.
     loop {
         let other = ["--calls", "1", "--callers", "1", "--route", "count"];
-        let first = ["--workers", &workers[0].address];
+        let first = ["--workers", &workers[0].address, "--warmup", "0s"];
         let refused = run(&[&["bench", &load.url], &other[..], &first].concat());
         if text(&refused.stderr).contains("another run is going on") {
             break;
         }
-        assert!(begin.elapsed() < Duration::from_secs(10), "it never begins");
+        assert!(begin.elapsed() < PATIENCE, "it never begins");
     }
     signal(&bench, "INT");
     assert_eq!(wait(&mut bench).code(), Some(130));

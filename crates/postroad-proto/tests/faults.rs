@@ -315,6 +315,17 @@ fn a_draining_dialect_client_leaves_when_its_last_call_is_given_up() {
 }
 
 #[test]
+fn a_drain_ends_with_the_last_call_that_is_taken_back_as_late() {
+    for mut pair in [opened(), line_pair()] {
+        pair.call(b"x", SECOND).unwrap();
+        pair.client.session.drain(pair.now, 25 * SECOND);
+        assert!(!pair.client.session.is_closed());
+        pair.client.session.expire(pair.now + SECOND);
+        assert!(pair.client.session.is_closed());
+    }
+}
+
+#[test]
 fn a_pause_in_the_middle_of_what_was_read_loses_nothing_and_keeps_places() {
     let pings = 2_000;
     let mut wire = Vec::new();

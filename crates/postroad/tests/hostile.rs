@@ -272,7 +272,7 @@ async fn a_peer_that_the_node_itself_kept_waiting_is_not_dropped() -> Tested {
     };
     run_for(Duration::from_millis(200)).await;
     // While the node's thread is held up, its peer takes all there is.
-    raw.set_read_timeout(Some(Duration::from_millis(300)))?;
+    raw.set_read_timeout(Some(Duration::from_millis(400)))?;
     let (mut piece, mut got) = (vec![0; 1 << 20], 0);
     while let Ok(read) = std::io::Read::read(&mut raw, &mut piece) {
         got += read;

@@ -62,10 +62,14 @@ impl Remote {
         let _lost = within(self.service().stop(self.run)).await;
     }
 
-    /// It is not forgotten while others still connect; without an end, unless it is lost, which its
-    /// start will say.
+    /// It is not forgotten while others still connect; without an end, unless it is lost or has
+    /// given up, which its start will say.
     async fn keep(self) {
-        while within(self.service().collect(self.run)).await.is_ok() {}
+        while let Ok(collected) = within(self.service().collect(self.run)).await {
+            if collected.ended.is_some() {
+                break;
+            }
+        }
     }
 
     fn service(&self) -> LoadWorkerClient {
@@ -138,8 +142,8 @@ impl Coordinator {
             let (number, remote) = match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    failed = failed.or(Some(Failed::new(exit::FAILED, error)));
-                    continue;
+                    failed = Some(Failed::new(exit::FAILED, error));
+                    break;
                 }
             };
             match remote {
@@ -147,7 +151,11 @@ impl Coordinator {
                     kept.spawn(remote.clone().keep());
                     remotes.push((number, remote));
                 }
-                Err(why) => failed = failed.or(Some(why)),
+                Err(why) => {
+                    // The others need not connect any more.
+                    failed = Some(why);
+                    break;
+                }
             }
         }
         kept.shutdown().await;

@@ -8,7 +8,8 @@ use hdrhistogram::Histogram;
 use super::mix::{Dice, Mix};
 use super::plan::{Payload, Plan, Shape};
 use super::report::{
-    Distribution, End, Ends, FORMAT, Interval, Load, Loop, Machine, Report, Sample, Usage, Validity,
+    Distribution, End, Ends, FORMAT, Interval, Load, Loop, Machine, Report, Sample, Silence, Usage,
+    Validity,
 };
 
 /// Numbers drawn from a seed.
@@ -69,6 +70,7 @@ pub(super) fn open_run(seed: u64) -> Report {
         held: 0,
         unfinished: 0,
         connections_lost: 0,
+        silence: Silence::default(),
         errors: BTreeMap::from([("SRV-E-503".to_owned(), failed)]),
         rate: all.len() as f64 / 60.0,
         sent_bytes: all.len() * 64,

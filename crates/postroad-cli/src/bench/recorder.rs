@@ -47,6 +47,9 @@ pub(super) struct Chunk {
     pub(super) lateness: Histogram<u64>,
     /// When there are several.
     pub(super) priorities: BTreeMap<u8, Share>,
+    /// The longest time in which a generator's calls waited and none was answered, and when it began,
+    /// of those that ended in it.
+    pub(super) silence: Silence,
     /// Calls that had not ended at its end, by the number of the interval in which they were due.
     pub(super) waiting: BTreeMap<u64, u64>,
     /// From the beginning of the measurement to the end of the load that this tells of, or to its
@@ -54,6 +57,14 @@ pub(super) struct Chunk {
     pub(super) until: Duration,
     /// The same to the last call that has ended, answered or not.
     pub(super) ended: Duration,
+}
+
+/// A time without an answer; one is longer than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Silence {
+    pub(super) time: Duration,
+    /// From the beginning of the measurement.
+    pub(super) since: Duration,
 }
 
 /// The calls of one priority.
@@ -113,6 +124,7 @@ impl Chunk {
             latency: histogram(),
             lateness: histogram(),
             priorities: BTreeMap::new(),
+            silence: Silence::default(),
             waiting: BTreeMap::new(),
             until: Duration::ZERO,
             ended: Duration::ZERO,
@@ -162,6 +174,7 @@ impl Chunk {
             add(&mut sum.latency, &share.latency);
             sum.failed += share.failed;
         }
+        self.silence = self.silence.max(other.silence);
         self.until = self.until.max(other.until);
         self.ended = self.ended.max(other.ended);
     }
@@ -183,6 +196,44 @@ pub(super) struct Recorder {
     current: RefCell<Current>,
 }
 
+/// How long calls have waited since the last answer.
+#[derive(Default)]
+struct Quiet {
+    longest: Silence,
+    /// When the first of them was made.
+    since: u64,
+    /// From when on some have waited all the time, and for how long others had before.
+    from: u64,
+    before: u64,
+}
+
+impl Quiet {
+    /// A call is made, and no other waits.
+    fn begins(&mut self, now: u64) {
+        if self.before == 0 {
+            self.since = now;
+        }
+        self.from = now;
+    }
+
+    /// No call waits any more, and none was answered.
+    fn pauses(&mut self, now: u64) {
+        self.before += now.saturating_sub(self.from);
+        self.from = now;
+    }
+
+    /// A call was answered; others may wait.
+    #[inline]
+    fn ends(&mut self, now: u64, start: u64) {
+        let time = Duration::from_nanos(self.before + now.saturating_sub(self.from));
+        if time > self.longest.time {
+            let since = Duration::from_nanos(self.since.saturating_sub(start));
+            self.longest = Silence { time, since };
+        }
+        (self.since, self.from, self.before) = (now, now, 0);
+    }
+}
+
 struct Current {
     chunk: Chunk,
     /// End of its interval.
@@ -191,6 +242,7 @@ struct Current {
     /// measurement.
     answered_at: u64,
     ended_at: u64,
+    quiet: Quiet,
     /// Calls that have not ended: those that were due in this interval, and in others.
     fresh: u64,
     older: BTreeMap<u64, u64>,
@@ -208,6 +260,17 @@ impl Current {
         &mut self.chunk
     }
 
+    fn waits(&self) -> bool {
+        self.fresh > 0 || !self.older.is_empty()
+    }
+
+    /// A call has failed; perhaps no other waits.
+    fn pause_if_idle(&mut self, now: u64) {
+        if !self.waits() {
+            self.quiet.pauses(now);
+        }
+    }
+
     fn take(&mut self) -> Chunk {
         let next = Chunk::new(self.chunk.number + 1);
         let mut chunk = std::mem::replace(&mut self.chunk, next);
@@ -216,6 +279,7 @@ impl Current {
                 .insert(chunk.number, std::mem::take(&mut self.fresh));
         }
         chunk.waiting = self.older.clone();
+        chunk.silence = std::mem::take(&mut self.quiet.longest);
         chunk.until = Duration::from_nanos(std::mem::take(&mut self.answered_at));
         chunk.ended = Duration::from_nanos(std::mem::take(&mut self.ended_at));
         chunk
@@ -240,6 +304,7 @@ impl Recorder {
                 until: nanos(start + interval),
                 answered_at: 0,
                 ended_at: 0,
+                quiet: Quiet::default(),
                 fresh: 0,
                 older: BTreeMap::new(),
                 finished: VecDeque::new(),
@@ -272,6 +337,9 @@ impl Recorder {
         }
         let mut current = self.current.borrow_mut();
         current.roll(now, self.interval).due += calls;
+        if !current.waits() {
+            current.quiet.begins(now);
+        }
         if due >= current.until - self.interval {
             current.fresh += calls;
         } else {
@@ -323,6 +391,7 @@ impl Recorder {
             chunk.not_sent += 1;
             self.failed_of(chunk, sent);
             self.waits_no_more(due, &mut current);
+            current.pause_if_idle(now);
         }
     }
 
@@ -349,6 +418,7 @@ impl Recorder {
         }
         let mut current = self.ended_at(due, now);
         current.answered_at = now - self.start;
+        current.quiet.ends(now, self.start);
         let chunk = &mut current.chunk;
         let latency = now.saturating_sub(due);
         chunk.latency.saturating_record(latency);
@@ -385,6 +455,7 @@ impl Recorder {
         );
         chunk.stayed += u64::from(stayed);
         self.failed_of(chunk, sent);
+        current.pause_if_idle(now);
     }
 
     /// What is counted now, when a call that was due then has ended.
@@ -413,6 +484,10 @@ impl Recorder {
         if over > self.start {
             current.roll(over - 1, self.interval);
         }
+        if !current.waits() {
+            current.quiet.from = now;
+        }
+        current.quiet.ends(now, self.start);
         let over = over.saturating_sub(self.start);
         current.answered_at = current.answered_at.max(over);
         current.ended_at = current.ended_at.max(over);
@@ -505,6 +580,38 @@ mod tests {
         let total = total(&recorder.rest(START + 3000 * MILLI));
         assert_eq!(total.until, Duration::from_millis(1200));
         assert_eq!(total.ended, Duration::from_millis(3000));
+    }
+
+    #[test]
+    fn silence_is_how_long_calls_waited_since_the_last_answer() {
+        let (answer, failure) = (
+            Ok(Bytes::new()),
+            Err(CallError::Deadline {
+                timeout: Duration::from_secs(3),
+                sent: true,
+            }),
+        );
+        let at = |millis: u64| START + millis * MILLI;
+        let silence = |calls: &[(u64, u64, bool)], end: u64| {
+            let recorder = recorder();
+            for (due, ended, is_answered) in calls {
+                recorder.due(at(*due), at(*due));
+                if *ended > 0 {
+                    let result = if *is_answered { &answer } else { &failure };
+                    recorder.ended(at(*due), at(*ended), SENT, result);
+                }
+            }
+            let silence = total(&recorder.rest(at(end))).silence;
+            (silence.time.as_millis(), silence.since.as_millis())
+        };
+        // Nobody waits between calls.
+        assert_eq!(silence(&[(10, 15, true), (500, 508, true)], 900), (8, 500));
+        // Failures are no answers, and only the waiting counts.
+        let failing = [(10, 11, true), (20, 70, false), (200, 240, false)];
+        assert_eq!(silence(&failing, 900), (90, 20));
+        // Who still waits at the end has waited until then.
+        assert_eq!(silence(&[(10, 11, true), (20, 0, true)], 900), (880, 20));
+        assert_eq!(silence(&[], 900), (0, 0));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) struct Report {
     /// Connections that were lost and had not come back at the end.
     #[serde(default)]
     pub(crate) connections_lost: u64,
+    /// The longest time in which calls of a generator's thread waited and none was answered.
+    #[serde(default)]
+    pub(crate) silence: Silence,
     /// Calls that failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answered calls a second.
@@ -104,33 +107,28 @@ impl Report {
         noted.chain(lost).chain(self.silence()).collect()
     }
 
-    /// The longest time in which calls waited and none was answered, if that is longer than the
-    /// percentiles say: the callers of a closed loop make no calls meanwhile that would be slow.
+    /// The longest time in which calls waited and none was answered, if the percentiles hide it: the
+    /// callers of a closed loop make no calls meanwhile that would be slow.
     fn silence(&self) -> Option<String> {
-        let (mut longest, mut present) = ((0.0, 0.0), (0.0, 0.0));
-        for interval in &self.series {
-            let is_measured = interval.at_seconds < self.load.duration_seconds;
-            if !is_measured || interval.answered > 0 || interval.due + interval.waiting == 0 {
-                present = (0.0, 0.0);
-                continue;
-            }
-            if present.0 == 0.0 {
-                present.1 = interval.at_seconds;
-            }
-            present.0 += interval.seconds;
-            if present.0 > longest.0 {
-                longest = present;
-            }
-        }
-        let (seconds, at) = longest;
+        let Silence { seconds, since } = self.silence;
+        let share = seconds / self.seconds.max(seconds).max(1e-9);
         let is_told = seconds * 1e9 <= self.latency_ns.p99 as f64;
-        (self.answered > 0 && seconds > 0.0 && !is_told).then(|| {
+        (self.answered > 0 && share > SHARE_NOTED && !is_told).then(|| {
             format!(
-                "nothing was answered for {seconds:.1} s, from second {at:.1} on, though calls \
-                 waited"
+                "nothing was answered for {seconds:.1} s, from second {since:.1} on, though calls \
+                 waited: that is {:.0} % of the time, and longer than p99",
+                100.0 * share
             )
         })
     }
+}
+
+/// A time without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Silence {
+    pub(crate) seconds: f64,
+    /// When it began, from the beginning of the measurement.
+    pub(crate) since: f64,
 }
 
 /// Where the generator ran.

@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::progress::Progress;
 use super::recorder::Chunk;
 use super::report::{
-    Distribution, Ends, FORMAT, Interval, Machine, Priority, Report, Validity, Worker,
+    Distribution, Ends, FORMAT, Interval, Machine, Priority, Report, Silence, Validity, Worker,
 };
 use super::threshold;
 use crate::exit::Failed;
@@ -187,18 +187,8 @@ async fn gather(
     let mut progress = Progress::new(plan);
     loop {
         tokio::select! {
-            chunk = source.next() => {
-                let Some(chunk) = chunk else { break };
-                let begun = plan.interval.as_secs_f64() * chunk.number as f64;
-                let is_loaded = begun < plan.duration.as_secs_f64();
-                if is_loaded {
-                    progress.show(&chunk, &measured.total);
-                }
-                measured.add(&chunk, plan.interval);
-                if measured.judge(&run.bounds, plan.interval, chunk, is_loaded) {
-                    source.stop();
-                }
-            }
+            // Each interval needs its look, however late this is.
+            biased;
             () = tokio::time::sleep_until(look.into()) => {
                 measured.look();
                 look += plan.interval;
@@ -210,6 +200,18 @@ async fn gather(
                     source.give_up();
                 }
                 measured.stopped = Some("it was interrupted".to_owned());
+            }
+            chunk = source.next() => {
+                let Some(chunk) = chunk else { break };
+                let begun = plan.interval.as_secs_f64() * chunk.number as f64;
+                let is_loaded = begun < plan.duration.as_secs_f64();
+                if is_loaded {
+                    progress.show(&chunk, &measured.total);
+                }
+                measured.add(&chunk, plan.interval);
+                if measured.judge(&run.bounds, plan.interval, chunk, is_loaded) {
+                    source.stop();
+                }
             }
         }
     }
@@ -328,6 +330,10 @@ impl Measured {
             held: total.held,
             unfinished: total.unfinished(),
             connections_lost: source.connections_lost() as u64,
+            silence: Silence {
+                seconds: total.silence.time.as_secs_f64(),
+                since: total.silence.since.as_secs_f64(),
+            },
             errors: total.errors.clone(),
             rate: total.answered() as f64 / seconds.max(1e-9),
             sent_bytes: total.sent_bytes,

@@ -1,7 +1,7 @@
 //! The client for code that is not async.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder as Thread, JoinHandle};
 use std::time::Duration;
@@ -131,6 +131,22 @@ impl Drop for BlockingClient {
     }
 }
 
+/// Of a thread that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// The runtime, which is driven by whoever waits on it first; when that thread has what it waited
 /// for, another goes on.
 #[derive(Debug)]
@@ -141,6 +157,8 @@ struct Shared {
     sent_away: Notify,
     /// It has, and does not drive until it is called back or no call has come for a while.
     is_aside: AtomicBool,
+    /// Threads that wait: one of them drives.
+    waiting: AtomicUsize,
     /// When the last call ended that somebody has waited for.
     last_end: AtomicU64,
     called_back: Mutex<bool>,
@@ -155,6 +173,7 @@ impl Shared {
             runtime,
             sent_away: Notify::new(),
             is_aside: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
             called_back: Mutex::new(false),
             changed: Condvar::new(),
@@ -165,21 +184,24 @@ impl Shared {
     /// Waits for a future, and drives the runtime unless another thread does.
     fn run<F: Future>(&self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
-        let mut has_waited = false;
+        let mut waiting = None;
         let output = self.runtime.block_on(std::future::poll_fn(|cx| {
             let polled = future.as_mut().poll(cx);
-            if polled.is_pending() && !has_waited {
-                has_waited = true;
+            if polled.is_pending() && waiting.is_none() {
+                waiting = Some(Waiting::begin(&self.waiting));
                 self.send_away();
             }
             polled
         }));
+        let has_waited = waiting.take().is_some();
         if has_waited {
             self.last_end.store(clock::now().0, Ordering::Relaxed);
         }
         // What was ready at once has run nothing of what it has left to be done, and what has
-        // waited nothing of what it has left since.
-        if self.is_aside.load(Ordering::SeqCst) && (!has_waited || self.client.has_left()) {
+        // waited nothing of what it has left since. Another who waits drives, or comes by here.
+        let must_drive =
+            self.waiting.load(Ordering::SeqCst) == 0 && self.is_aside.load(Ordering::SeqCst);
+        if must_drive && (!has_waited || self.client.has_left()) {
             self.call_back();
         }
         output

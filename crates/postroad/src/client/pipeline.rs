@@ -246,7 +246,8 @@ impl Pipeline {
         let room = calls.len().min(max.saturating_sub(self.in_flight));
         let mut made = 0;
         // Where each has a trace of its own, or there is trouble, they are made one by one.
-        if trace::of_call(self.parent.as_ref()).is_none()
+        if room > 0
+            && trace::of_call(self.parent.as_ref()).is_none()
             && let Some(link) = self.links.last_mut()
         {
             let call = self.common.call(calls[0].1, None);

@@ -20,6 +20,7 @@ pub(crate) struct Codec {
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
+
 fn run_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if time < Duration::from_micros(100) {

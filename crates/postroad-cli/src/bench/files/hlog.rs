@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry, LogIteratorError};
 
-use super::super::report::Report;
+use super::super::report::{Interval, Report};
 
 pub(super) fn text(report: &Report) -> String {
     let mut out = format!(
@@ -35,7 +35,11 @@ pub(super) fn text(report: &Report) -> String {
         "Interval_CompressedHistogram",
     ];
     let _ = writeln!(out, "\"{}\"", columns.join("\",\""));
-    for interval in &report.series {
+    // Behind the load calls may only have failed, of which a log knows nothing.
+    let is_of_load = |at: f64| at < report.load.duration_seconds;
+    let tells = |interval: &Interval| is_of_load(interval.at_seconds) || interval.answered > 0;
+    let last = report.series.iter().rposition(tells);
+    for interval in &report.series[..last.map_or(0, |last| last + 1)] {
         let _ = writeln!(
             out,
             "{:.3},{:.3},{:.3},{}",
@@ -117,6 +121,26 @@ mod tests {
             assert_eq!(logged.histogram, interval.hdr.histogram());
             assert_eq!(logged.duration, Duration::from_secs_f64(interval.seconds));
         }
+    }
+
+    #[test]
+    fn what_only_failed_behind_the_load_is_not_in_the_log() {
+        let mut report = example::open_run(1);
+        let loaded = report.series.len();
+        let empty = Interval {
+            at_seconds: 60.0,
+            answered: 0,
+            hdr: (&example::histogram()).into(),
+            ..report.series[0].clone()
+        };
+        report.series.push(empty.clone());
+        let lines = |report: &Report| read(text(report).as_bytes()).expect("it is a log").len();
+        assert_eq!(lines(&report), loaded);
+        report.series.push(Interval {
+            at_seconds: 61.0,
+            ..report.series[0].clone()
+        });
+        assert_eq!(lines(&report), loaded + 2, "without holes");
     }
 
     #[test]

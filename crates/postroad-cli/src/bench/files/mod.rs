@@ -3,10 +3,13 @@
 mod csv;
 pub(super) mod hlog;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use rustix::fs::OFlags;
 
 use super::args::{ReportFiles, Rewrite};
 use super::page;
@@ -24,7 +27,8 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
     ];
     let failed = forms.into_iter().filter_map(|(path, form)| {
         let path = path.as_ref()?;
-        let error = std::fs::write(path, form(report)).err()?;
+        let error = open(path, true).and_then(|mut file| file.write_all(form(report).as_bytes()));
+        let error = error.err()?;
         Some(format!("{}: {error}", path.display()))
     });
     let failed: Vec<String> = failed.collect();
@@ -36,11 +40,34 @@ pub(super) fn write(files: &ReportFiles, report: &Report) -> Result<(), Failed> 
 
 /// Files that were made to find out whether they can be. Those that stay empty go with it.
 #[derive(Debug)]
-pub(super) struct Made(Vec<PathBuf>);
+pub(super) struct Made {
+    files: Vec<PathBuf>,
+    /// Kept open, or their readers would take the run for over.
+    pipes: Vec<File>,
+}
+
+/// Opens a file to write it anew, or only to find out whether that can be done. A pipe that nobody
+/// reads is an error: to wait for a reader would be to hang.
+fn open(path: &Path, anew: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    if is_pipe {
+        let at_once = OFlags::NONBLOCK.bits() as i32;
+        let pipe = options.write(true).custom_flags(at_once).open(path)?;
+        // What is written to it may wait.
+        rustix::fs::fcntl_setfl(&pipe, OFlags::empty())?;
+        return Ok(pipe);
+    }
+    match anew {
+        true => options.write(true).truncate(true),
+        false => options.append(true),
+    };
+    options.create(true).open(path)
+}
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for path in &self.files {
             let metadata = std::fs::metadata(path);
             if metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
                 // Somebody else may have taken it away.
@@ -53,18 +80,18 @@ impl Drop for Made {
 /// Finds out before a run whether its files can be written after it. What they hold stays.
 pub(super) fn check(files: &ReportFiles) -> Result<Made, Failed> {
     check_distinct(&files.paths().collect::<Vec<_>>())?;
-    let mut made = Made(Vec::new());
+    let mut made = Made {
+        files: Vec::new(),
+        pipes: Vec::new(),
+    };
     for path in files.paths() {
-        // To open a pipe is to wait for whoever reads it.
-        let found = std::fs::metadata(path);
-        if found.is_ok_and(|found| found.file_type().is_fifo()) {
-            continue;
-        }
         let is_new = std::fs::symlink_metadata(path).is_err();
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
+        let opened = open(path, false);
+        let file = opened.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
         if is_new {
-            made.0.push(path.clone());
+            made.files.push(path.clone());
+        } else if file.metadata().is_ok_and(|file| file.file_type().is_fifo()) {
+            made.pipes.push(file);
         }
     }
     Ok(made)
@@ -86,7 +113,8 @@ fn is_same(one: &Path, other: &Path) -> bool {
     match (std::fs::metadata(one), std::fs::metadata(other)) {
         // Devices keep nothing that could be lost.
         (Ok(one), Ok(other)) => {
-            one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
+            let keeps = one.is_file() || one.file_type().is_fifo();
+            keeps && (one.dev(), one.ino()) == (other.dev(), other.ino())
         }
         (Err(_), Err(_)) => match (whole(one), whole(other)) {
             (Some(one), Some(other)) => one == other,

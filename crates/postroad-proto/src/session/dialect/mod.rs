@@ -239,7 +239,6 @@ impl DialectSession {
             return self.close(now, CloseReason::Drained);
         }
         self.expire(now);
-        self.finish_drain(now);
         if self.closed {
             return;
         }
@@ -269,6 +268,8 @@ impl DialectSession {
             let failure = Failure::Deadline { sent: true };
             self.events.push_back(Event::Finished(id, Err(failure)));
         }
+        // The last call may have been what a drain waited for.
+        self.finish_drain(now);
     }
 
     /// Frames make memory grow, and that is to be given back.

@@ -298,7 +298,6 @@ impl Native {
             }
         }
         self.expire(now);
-        self.continue_drain(now);
     }
 
     pub(super) fn expire(&mut self, now: Time) {
@@ -310,6 +309,8 @@ impl Native {
         for id in callee.map_or_else(Vec::new, |callee| callee.slots.expire(now)) {
             self.expire_request(now, id);
         }
+        // The last call may have been what a drain waited for.
+        self.continue_drain(now);
     }
 
     /// Gives back what calls have made grow. Once in a heartbeat's interval, so that whoever is
