@@ -169,7 +169,7 @@ fn who_insists_with_ctrl_c_keeps_what_was_reported_and_is_told_what_is_missing()
     // The other goes on alone, for a few intervals.
     load.wait_for(300);
     signal(&bench, "INT");
-    // The load has ended, and the one that can has told so, when its run can be followed by another.
+    // The load has ended, and the one that can has told so, when another run can follow there.
     let begin = Instant::now();
     loop {
         let other = ["--calls", "1", "--callers", "1", "--route", "count"];

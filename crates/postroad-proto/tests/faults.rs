@@ -320,7 +320,7 @@ fn a_drain_ends_with_the_last_call_that_is_taken_back_as_late() {
         pair.call(b"x", SECOND).unwrap();
         pair.client.session.drain(pair.now, 25 * SECOND);
         assert!(!pair.client.session.is_closed());
-        pair.client.session.expire(pair.now + SECOND);
+        pair.client.session.expire(pair.now + 2 * SECOND);
         assert!(pair.client.session.is_closed());
     }
 }

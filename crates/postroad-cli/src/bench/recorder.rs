@@ -47,8 +47,8 @@ pub(super) struct Chunk {
     pub(super) lateness: Histogram<u64>,
     /// When there are several.
     pub(super) priorities: BTreeMap<u8, Share>,
-    /// The longest time in which a generator's calls waited and none was answered, and when it began,
-    /// of those that ended in it.
+    /// The longest time in which a generator's calls waited and none was answered, of those times
+    /// that ended in it.
     pub(super) silence: Silence,
     /// Calls that had not ended at its end, by the number of the interval in which they were due.
     pub(super) waiting: BTreeMap<u64, u64>,

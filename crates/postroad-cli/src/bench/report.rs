@@ -107,8 +107,8 @@ impl Report {
         noted.chain(lost).chain(self.silence()).collect()
     }
 
-    /// The longest time in which calls waited and none was answered, if the percentiles hide it: the
-    /// callers of a closed loop make no calls meanwhile that would be slow.
+    /// The longest time in which calls waited and none was answered, if the percentiles hide it:
+    /// the callers of a closed loop make no calls meanwhile that would be slow.
     fn silence(&self) -> Option<String> {
         let Silence { seconds, since } = self.silence;
         let share = seconds / self.seconds.max(seconds).max(1e-9);
