@@ -110,7 +110,9 @@ fn a_pipe_is_written_if_somebody_reads_it_and_refused_if_not() {
     assert!(made.expect("mkfifo is there").success());
     let load = ["--calls", "20", "--csv", &pipe];
     let refused = bench(&node.tcp(), &load);
-    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(said.contains("start its reader first"), "{said}");
     let reads = pipe.clone();
     let reader = std::thread::spawn(move || std::fs::read_to_string(reads));
     // Until the reader is there.

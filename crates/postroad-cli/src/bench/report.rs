@@ -116,7 +116,7 @@ impl Report {
         (self.answered > 0 && share > SHARE_NOTED && !is_told).then(|| {
             format!(
                 "nothing was answered for {seconds:.1} s, from second {since:.1} on, though calls \
-                 waited: that is {:.0} % of the time, and longer than p99",
+                 waited: that is {:.0} % of the measured time, and longer than p99",
                 100.0 * share
             )
         })

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::args::{ReportFiles, Rewrite};
 use super::page;
@@ -53,7 +54,13 @@ fn open(path: &Path, anew: bool) -> io::Result<File> {
     let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
     if is_pipe {
         let at_once = OFlags::NONBLOCK.bits() as i32;
-        let pipe = options.write(true).custom_flags(at_once).open(path)?;
+        let opened = options.write(true).custom_flags(at_once).open(path);
+        let pipe = opened.map_err(|error| match error.raw_os_error() {
+            Some(number) if number == Errno::NXIO.raw_os_error() => {
+                io::Error::other("nobody reads this pipe; start its reader first")
+            }
+            _ => error,
+        })?;
         // What is written to it may wait.
         rustix::fs::fcntl_setfl(&pipe, OFlags::empty())?;
         return Ok(pipe);
