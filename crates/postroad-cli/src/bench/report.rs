@@ -362,13 +362,14 @@ impl Interval {
     }
 }
 
-/// What an end did in two intervals that follow each other.
+/// What an end did in two intervals that follow each other. The second may have been too short for
+/// a look of its own: then the first's has seen it.
 fn sum(sample: Option<Sample>, next: Option<Sample>) -> Option<Sample> {
-    let (sample, next) = (sample?, next?);
-    Some(Sample {
+    let sample = sample?;
+    Some(next.map_or(sample, |next| Sample {
         cpu_seconds: sample.cpu_seconds + next.cpu_seconds,
         memory_bytes: next.memory_bytes,
-    })
+    }))
 }
 
 /// Codes that are told apart: a server may make them up.
