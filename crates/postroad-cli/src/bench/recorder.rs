@@ -199,7 +199,8 @@ pub(super) struct Recorder {
 /// How long calls have waited since the last answer.
 #[derive(Default)]
 struct Quiet {
-    longest: Silence,
+    /// The longest such time, and when it began.
+    longest: (u64, u64),
     /// When the first of them was made.
     since: u64,
     /// From when on some have waited all the time, and for how long others had before.
@@ -225,10 +226,9 @@ impl Quiet {
     /// A call was answered; others may wait.
     #[inline]
     fn ends(&mut self, now: u64, start: u64) {
-        let time = Duration::from_nanos(self.before + now.saturating_sub(self.from));
-        if time > self.longest.time {
-            let since = Duration::from_nanos(self.since.saturating_sub(start));
-            self.longest = Silence { time, since };
+        let time = self.before + now.saturating_sub(self.from);
+        if time > self.longest.0 {
+            self.longest = (time, self.since.saturating_sub(start));
         }
         (self.since, self.from, self.before) = (now, now, 0);
     }
@@ -279,7 +279,11 @@ impl Current {
                 .insert(chunk.number, std::mem::take(&mut self.fresh));
         }
         chunk.waiting = self.older.clone();
-        chunk.silence = std::mem::take(&mut self.quiet.longest);
+        let (time, since) = std::mem::take(&mut self.quiet.longest);
+        chunk.silence = Silence {
+            time: Duration::from_nanos(time),
+            since: Duration::from_nanos(since),
+        };
         chunk.until = Duration::from_nanos(std::mem::take(&mut self.answered_at));
         chunk.ended = Duration::from_nanos(std::mem::take(&mut self.ended_at));
         chunk
