@@ -91,16 +91,11 @@ impl Link {
         Ok(())
     }
 
-    fn call_all(
-        &mut self,
-        call: &Call<'_>,
-        calls: &[(u64, &Bytes)],
-        patience: Patience,
-    ) -> (usize, Option<Failure>) {
-        let (made, failure) = self.connection.pipe_all(call, calls, patience, self.pipe);
+    fn call_all(&mut self, call: &Call<'_>, calls: &[(u64, &Bytes)], patience: Patience) -> usize {
+        let made = self.connection.pipe_all(call, calls, patience, self.pipe);
         self.in_flight += made;
         self.has_fresh |= made > 0;
-        (made, failure)
+        made
     }
 }
 
@@ -251,7 +246,7 @@ impl Pipeline {
             && let Some(link) = self.links.last_mut()
         {
             let call = self.common.call(calls[0].1, None);
-            made = link.call_all(&call, &calls[..room], patience).0;
+            made = link.call_all(&call, &calls[..room], patience);
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
             let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
             self.in_flight += made;

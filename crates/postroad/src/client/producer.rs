@@ -180,7 +180,7 @@ impl Producer {
             return 0;
         }
         let (call, patience) = (self.common.call(&messages[0], None), self.patience());
-        let (queued, _why) = connection.queue_all(&call, messages, patience, self.linger.is_zero());
+        let queued = connection.queue_all(&call, messages, patience, self.linger.is_zero());
         if queued > 0 {
             let bytes = messages[..queued].iter().map(Bytes::len);
             self.since_turn += bytes.sum::<usize>() + queued * HEAD_BYTES;

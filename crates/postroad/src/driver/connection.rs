@@ -298,38 +298,32 @@ impl Connection {
         Ok(())
     }
 
-    /// The same for messages that are sent together, in their order: how many were queued, and why
-    /// the next was not. Each takes its place in `call`.
+    /// The same for messages that are sent together, in their order: how many were queued before
+    /// one could not be. Each takes its place in `call`.
     pub(crate) fn queue_all(
         &self,
         call: &Call<'_>,
         messages: &[Bytes],
         patience: Patience,
         is_hasty: bool,
-    ) -> (usize, Option<Failure>) {
+    ) -> usize {
         let mut inner = self.lock();
         let now = inner.read_lately(patience);
         let deadline = patience.deadline(now);
-        let (mut queued, mut failure) = (0, None);
-        for payload in messages {
+        let sent = messages.iter().take_while(|payload| {
             let call = Call {
                 payload,
                 deadline,
                 ..*call
             };
-            match inner.session.send(now, &call) {
-                Ok(()) => queued += 1,
-                Err(why) => {
-                    failure = Some(why);
-                    break;
-                }
-            }
-        }
+            inner.session.send(now, &call).is_ok()
+        });
+        let queued = sent.count();
         let must_wake = is_hasty && queued > 0;
         let driver = must_wake.then(|| inner.wake_driver()).flatten();
         drop(inner);
         driver.into_iter().for_each(Waker::wake);
-        (queued, failure)
+        queued
     }
 
     /// Has the driver write what is queued.

@@ -36,14 +36,14 @@ impl Connection {
     }
 
     /// The same for calls that are made together, under one lock, in their order: how many were
-    /// made, and why the next was not. Each payload takes its place in `call`.
+    /// made before one could not be. Each payload takes its place in `call`.
     pub(crate) fn pipe_all(
         &self,
         call: &Call<'_>,
         calls: &[(u64, &Bytes)],
         patience: Patience,
         pipe: PipeKey,
-    ) -> (usize, Option<Failure>) {
+    ) -> usize {
         let now = patience.now();
         let mut inner = self.lock();
         let deadline = patience.deadline(now);
@@ -58,10 +58,10 @@ impl Connection {
                     let waiters = inner.waiters();
                     waiters.add_piped(id, pipe, *tag, patience.timeout);
                 }
-                Err(failure) => return (made, Some(failure)),
+                Err(_) => return made,
             }
         }
-        (calls.len(), None)
+        calls.len()
     }
 
     /// Takes the answers that have come; if there are none, sees that fresh calls are written.
