@@ -2,8 +2,10 @@
 //! identity.
 
 use bytes::{Bytes, BytesMut};
-use postroad_proto::dialect::{Codec, Crc, Dialect, Envelope, Packet, PriorityHeader, Reader};
-use postroad_proto::error::ErrorBody;
+use postroad_proto::dialect::{
+    Crc, Dialect, DialectCodec, Envelope, Packet, PriorityHeader, Reader,
+};
+use postroad_proto::error_body::ErrorBody;
 use postroad_proto::explain::{explain_dialect, explain_native};
 use postroad_proto::frame::{Frame, FrameDecoder, Opening, Parts, put_frame};
 
@@ -105,14 +107,14 @@ pub(crate) fn error_body(data: &[u8]) {
     }
 }
 
-fn codec(choice: u8) -> Codec {
+fn codec(choice: u8) -> DialectCodec {
     let dialect = Dialect::ALL[usize::from(choice & 7) % 6];
     let reader = if choice & 8 == 0 {
         Reader::Server
     } else {
         Reader::Client
     };
-    let mut codec = Codec::new(dialect, reader);
+    let mut codec = DialectCodec::new(dialect, reader);
     codec.crc = Crc::ALL[usize::from(choice >> 4) % 5];
     let headers = [
         PriorityHeader::Nine,

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
-use postroad_proto::dialect::{Codec, Dialect, Reader};
-use postroad_proto::error::{Code, ErrorBody};
+use postroad_proto::code::Code;
+use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
+use postroad_proto::error_body::ErrorBody;
 use postroad_proto::limits::Limits;
 use postroad_proto::session::{
     Call, CallId, CloseReason, Config, DialectConfig, Event, Mapping, Reply, Session,
@@ -33,7 +34,7 @@ fn config() -> Config {
 
 fn dialect(choice: u8) -> Option<DialectConfig> {
     let dialect = *Dialect::ALL.get(usize::from(choice))?;
-    let codec = Codec::new(dialect, Reader::Server);
+    let codec = DialectCodec::new(dialect, Reader::Server);
     Some(DialectConfig {
         codec,
         mapping: Arc::new(Mapping::default()),

@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::dialect::{Codec, Dialect, Reader};
-use crate::error::{ErrorBody, WireError};
+use crate::dialect::{Dialect, DialectCodec, Reader};
+use crate::error_body::ErrorBody;
 use crate::frame::{CRITICAL, FrameDecoder, Head, Kind, MAGIC, Opening, Parts};
 use crate::limits::{CHECKSUM_BYTES, FRAME_BODY_MAX, HEAD_BYTES, OPENING_HEAD_BYTES};
+use crate::wire_error::WireError;
 
 /// One field of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ fn show(bytes: &[u8]) -> String {
 
 /// Explains the frame of a dialect at the beginning of `bytes`.
 #[must_use]
-pub fn explain_dialect(codec: &Codec, bytes: &[u8]) -> Explanation {
+pub fn explain_dialect(codec: &DialectCodec, bytes: &[u8]) -> Explanation {
     let mut explanation = Explanation {
         title: format!("{} frame", codec.dialect.name()),
         ..Explanation::default()
@@ -104,7 +105,7 @@ pub fn explain_dialect(codec: &Codec, bytes: &[u8]) -> Explanation {
 }
 
 /// Adds the header's fields as far as they are there; where the payload begins.
-fn dialect_fields(to: &mut Explanation, codec: &Codec, bytes: &[u8]) -> usize {
+fn dialect_fields(to: &mut Explanation, codec: &DialectCodec, bytes: &[u8]) -> usize {
     let magic = |to: &mut Explanation, len: usize| {
         if let Some(magic) = bytes.get(..len) {
             to.field(
@@ -407,7 +408,7 @@ fn explain_body(to: &mut Explanation, head: &Head, mut body: Bytes) -> Option<Wi
                 to.field(at, body.len(), "error", text);
             }
             None => {
-                let fault = crate::error::WireFault::Reserved;
+                let fault = crate::wire_error::WireFault::Reserved;
                 return Some(WireError::new(fault, at, "error body does not parse"));
             }
         }

@@ -8,15 +8,22 @@
 //! - [`session`]: the state machine of one connection, of either end.
 //! - [`policy`]: reconnecting, and the states that users observe.
 //! - [`explain`]: any frame, field by field, for a person.
+//! - [`code`], [`error_body`], [`wire_error`]: what can go wrong, whose fault it is, and whether
+//!   trying again is safe.
+//! - [`trace`], [`text`]: what a call carries besides; text of a peer, fit to be shown.
 //! - [`limits`]: every bound.
 
+pub mod code;
 pub mod dialect;
-pub mod error;
+pub mod error_body;
 pub mod explain;
 pub mod frame;
 pub mod limits;
 pub mod policy;
 pub mod session;
+pub mod text;
 mod time;
+pub mod trace;
+pub mod wire_error;
 
 pub use time::Time;

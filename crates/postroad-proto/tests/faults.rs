@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
-use postroad_proto::error::{Code, Retry, WireFault};
+use postroad_proto::code::{Code, Retry};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
 use postroad_proto::session::{CloseReason, Config, Event, Failure, Reply};
+use postroad_proto::wire_error::WireFault;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
@@ -187,9 +188,9 @@ fn an_answer_for_which_the_client_has_no_room_may_have_been_worked_for() {
 #[test]
 fn an_id_of_sixteen_bits_is_not_used_again_while_its_answer_may_come() {
     use postroad_proto::Time;
-    use postroad_proto::dialect::{Codec, Dialect, Reader};
+    use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
     use postroad_proto::session::{DialectConfig, Mapping, Session};
-    let codec = Codec::new(Dialect::Priority, Reader::Client);
+    let codec = DialectCodec::new(Dialect::Priority, Reader::Client);
     let dialect = DialectConfig {
         codec,
         mapping: Mapping::default().into(),
@@ -222,7 +223,8 @@ fn an_id_of_sixteen_bits_is_not_used_again_while_its_answer_may_come() {
 
 #[test]
 fn an_error_with_a_long_chain_is_one_frame_for_a_peer_with_small_frames() {
-    use postroad_proto::error::{Cause, ErrorBody, Trace};
+    use postroad_proto::error_body::{Cause, ErrorBody};
+    use postroad_proto::trace::Trace;
     let mut client = Config::default();
     client.limits.max_frame = 1024;
     let mut pair = Pair::opened(client, Config::default());
@@ -270,9 +272,9 @@ fn the_largest_message_has_room_although_there_is_no_more_than_that() {
 /// Both ends of the `line` dialect.
 fn line_pair() -> Pair {
     use postroad_proto::Time;
-    use postroad_proto::dialect::{Codec, Dialect, Reader};
+    use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
     use postroad_proto::session::{DialectConfig, Mapping, Session};
-    let codec = Codec::new(Dialect::Line, Reader::Client);
+    let codec = DialectCodec::new(Dialect::Line, Reader::Client);
     let dialect = DialectConfig {
         codec,
         mapping: Mapping::default().into(),

@@ -2,11 +2,13 @@
 //! nothing panics.
 
 use bytes::{Bytes, BytesMut};
+use postroad_proto::code::{Code, Retry};
 use postroad_proto::dialect::{
-    Codec, Crc, Dialect, DialectFrame, FrameKind, PriorityHeader, Reader,
+    Crc, Dialect, DialectCodec, DialectFrame, FrameKind, PriorityHeader, Reader,
 };
-use postroad_proto::error::{Cause, Code, ErrorBody, Retry, WireError};
+use postroad_proto::error_body::{Cause, ErrorBody};
 use postroad_proto::frame::{Frame, FrameDecoder, Head, Kind, put_frame};
+use postroad_proto::wire_error::WireError;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -35,9 +37,9 @@ fn feed<T>(
     (all, None)
 }
 
-fn codecs() -> impl Strategy<Value = Codec> {
+fn codecs() -> impl Strategy<Value = DialectCodec> {
     (0..6_usize, 0..5_usize, 0..3_usize).prop_map(|(dialect, crc, header)| {
-        let mut codec = Codec::new(Dialect::ALL[dialect], Reader::Server);
+        let mut codec = DialectCodec::new(Dialect::ALL[dialect], Reader::Server);
         codec.crc = Crc::ALL[crc];
         let headers = [
             PriorityHeader::Nine,
@@ -64,7 +66,7 @@ fn requests() -> impl Strategy<Value = DialectFrame> {
 }
 
 /// The same frame without the fields that its dialect does not have.
-fn as_said(codec: &Codec, frame: &DialectFrame) -> DialectFrame {
+fn as_said(codec: &DialectCodec, frame: &DialectFrame) -> DialectFrame {
     let mut frame = frame.clone();
     let has = |dialects: &[Dialect]| dialects.contains(&codec.dialect);
     if !has(&[Dialect::Session, Dialect::Opcode]) {

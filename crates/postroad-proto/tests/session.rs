@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
-use postroad_proto::error::{Code, ErrorBody, Retry, Trace, WireFault};
+use postroad_proto::code::{Code, Retry};
+use postroad_proto::error_body::ErrorBody;
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
 use postroad_proto::session::{
     CancelReason, CloseReason, Config, Event, Failure, Reply, RouteRef, features,
 };
+use postroad_proto::trace::Trace;
+use postroad_proto::wire_error::WireFault;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);

@@ -15,8 +15,9 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use harness::{Conditions, End, Pair, call};
 use postroad_proto::Time;
-use postroad_proto::dialect::{Codec, Dialect, Reader};
-use postroad_proto::error::{Code, ErrorBody};
+use postroad_proto::code::Code;
+use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
+use postroad_proto::error_body::ErrorBody;
 use postroad_proto::limits::Limits;
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
@@ -106,7 +107,7 @@ impl Story {
                 Session::server(config.clone(), [0; 16], now),
             ),
             Some(dialect) => {
-                let mut codec = Codec::new(dialect, Reader::Client);
+                let mut codec = DialectCodec::new(dialect, Reader::Client);
                 codec.max_payload = config.limits.max_dialect_payload;
                 let dialect = DialectConfig {
                     codec,

@@ -1,10 +1,11 @@
 //! Bytes that were made without this code: the dialects' vectors and the native protocol's.
 
 use bytes::{Bytes, BytesMut};
-use postroad_proto::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader};
-use postroad_proto::error::{ErrorBody, WireError};
+use postroad_proto::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader};
+use postroad_proto::error_body::ErrorBody;
 use postroad_proto::frame::{FrameDecoder, Head, Opening, Parts, put_frame};
 use postroad_proto::limits::MAX_FRAME;
+use postroad_proto::wire_error::WireError;
 use serde_json::Value;
 
 fn hex(text: &str) -> Vec<u8> {
@@ -34,7 +35,7 @@ fn number(value: &Value, key: &str) -> u64 {
 }
 
 /// Feeds `bytes` in pieces of `step` and collects the results.
-fn feed(codec: &Codec, bytes: &[u8], step: usize) -> Result<Vec<DialectFrame>, WireError> {
+fn feed(codec: &DialectCodec, bytes: &[u8], step: usize) -> Result<Vec<DialectFrame>, WireError> {
     let (mut codec, mut buf, mut frames) = (codec.clone(), BytesMut::new(), Vec::new());
     for piece in bytes.chunks(step) {
         buf.extend_from_slice(piece);
@@ -47,7 +48,7 @@ fn feed(codec: &Codec, bytes: &[u8], step: usize) -> Result<Vec<DialectFrame>, W
 }
 
 /// The frame that a vector's fields describe, as this reader sees it.
-fn described(codec: &Codec, fields: &Value) -> DialectFrame {
+fn described(codec: &DialectCodec, fields: &Value) -> DialectFrame {
     let wire_type = number(fields, "cmd") + number(fields, "type");
     let opcode = number(fields, "opcode") + number(fields, "command");
     let payload = match fields["text"].as_str() {
@@ -89,7 +90,7 @@ fn every_dialect_vector_decodes_the_same_in_any_pieces_and_encodes_back() {
             continue;
         };
         let dialect = Dialect::from_name(vector["dialect"].as_str().unwrap_or_default());
-        let codec = Codec::new(dialect.expect("a known dialect"), Reader::Server);
+        let codec = DialectCodec::new(dialect.expect("a known dialect"), Reader::Server);
         let (text, fields) = (
             vector["hex"].as_str().unwrap_or_default(),
             Value::from(fields.clone()),
@@ -118,7 +119,7 @@ fn every_malformed_dialect_vector_fails_as_stated_in_any_pieces() {
             continue;
         };
         let dialect = Dialect::from_name(vector["dialect"].as_str().unwrap_or_default());
-        let codec = Codec::new(dialect.expect("a known dialect"), Reader::Server);
+        let codec = DialectCodec::new(dialect.expect("a known dialect"), Reader::Server);
         let text = vector["hex"].as_str().unwrap_or_default();
         let bytes = hex(text);
         let whole = feed(&codec, &bytes, bytes.len()).expect_err(text);
@@ -342,9 +343,9 @@ fn refuse(bytes: &[u8], is_opening: bool, checksum: bool) -> Result<(), WireErro
             let frame = decoder
                 .decode(&mut buf)?
                 .expect("the malformed vectors are whole");
-            std::str::from_utf8(&frame.body)
-                .map(drop)
-                .map_err(|_| WireError::new(postroad_proto::error::WireFault::Utf8, 16, "name"))
+            std::str::from_utf8(&frame.body).map(drop).map_err(|_| {
+                WireError::new(postroad_proto::wire_error::WireFault::Utf8, 16, "name")
+            })
         }
     }
 }

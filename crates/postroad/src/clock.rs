@@ -38,7 +38,7 @@ pub(crate) fn real() -> Time {
 #[cfg(target_os = "linux")]
 thread_local! {
     /// The coarse clock and the clock, when the thread last asked both.
-    static LATELY: Cell<(Time, Time)> = const { Cell::new((Time(0), Time(0))) };
+    static NOW_COARSE: Cell<(Time, Time)> = const { Cell::new((Time(0), Time(0))) };
 }
 
 /// Now, or up to a tick of the coarse clock before (1 to 10 ms), for what need not be exact: a
@@ -46,14 +46,14 @@ thread_local! {
 /// follows the pausing.
 #[cfg(target_os = "linux")]
 #[inline]
-pub(crate) fn lately() -> Time {
-    let (asked, then) = LATELY.get();
+pub(crate) fn now_coarse() -> Time {
+    let (asked, then) = NOW_COARSE.get();
     let tick = coarse();
     if tick == asked { then } else { ask(tick) }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) use now as lately;
+pub(crate) use now as now_coarse;
 
 #[cfg(target_os = "linux")]
 #[cold]
@@ -63,7 +63,7 @@ fn ask(tick: Time) -> Time {
     let (then, real) = (time(instant), instant.into_std());
     // A clock that is paused, or was, is not the real one; what it says is not kept.
     if before <= real && real <= std::time::Instant::now() {
-        LATELY.set((tick, then));
+        NOW_COARSE.set((tick, then));
     }
     then
 }
@@ -127,19 +127,21 @@ mod tests {
     fn what_it_was_lately_is_hardly_ago() {
         let mut last = Time(0);
         for _ in 0..1_000_000 {
-            let (lately, now) = (lately(), now());
-            assert!(last <= lately && lately <= now);
-            last = lately;
+            let (now_coarse, now) = (now_coarse(), now());
+            assert!(last <= now_coarse && now_coarse <= now);
+            last = now_coarse;
         }
         // A thread may be put aside between the two.
-        let ago = (0..10).map(|_| lately()).map(|lately| now().since(lately));
+        let ago = (0..10)
+            .map(|_| now_coarse())
+            .map(|now_coarse| now().since(now_coarse));
         assert!(ago.min() < Some(Duration::from_millis(15)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_paused_clock_is_asked_each_time() {
         for _ in 0..3 {
-            assert_eq!(lately(), now());
+            assert_eq!(now_coarse(), now());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
     }

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::error::Trace;
+use postroad_proto::trace::Trace;
 
 use crate::clock;
 
@@ -17,7 +17,7 @@ use crate::clock;
 /// same priority, unless the call says otherwise. Work that outlives the handler in a task of its
 /// own does not inherit them.
 #[derive(Clone, Copy, Debug)]
-pub struct Context {
+pub struct CallContext {
     pub(crate) deadline: Time,
     pub(crate) priority: u8,
     pub(crate) trace: Option<Trace>,
@@ -34,8 +34,8 @@ struct Current {
 }
 
 impl Current {
-    fn get(&self) -> Option<Context> {
-        self.is_set.get().then(|| Context {
+    fn get(&self) -> Option<CallContext> {
+        self.is_set.get().then(|| CallContext {
             deadline: self.deadline.get(),
             priority: self.priority.get(),
             trace: self.has_trace.get().then(|| self.trace.get()).flatten(),
@@ -64,7 +64,7 @@ thread_local! {
     } };
 }
 
-impl Context {
+impl CallContext {
     /// The context of the handler that runs on this thread now.
     #[must_use]
     pub fn current() -> Option<Self> {
@@ -92,12 +92,12 @@ impl Context {
 
 /// A handler's future: its context is the current one while it runs.
 pub(crate) struct Scoped<F> {
-    context: Context,
+    context: CallContext,
     future: F,
 }
 
 impl<F> Scoped<F> {
-    pub(crate) fn new(context: Context, future: F) -> Self {
+    pub(crate) fn new(context: CallContext, future: F) -> Self {
         Self { context, future }
     }
 
@@ -108,7 +108,7 @@ impl<F> Scoped<F> {
 
 /// Handlers run in contexts of their own while it lives. Puts the outer context back, also when one
 /// of them panics; there hardly ever is one.
-pub(crate) struct Scope(Option<Box<Context>>);
+pub(crate) struct Scope(Option<Box<CallContext>>);
 
 impl Scope {
     pub(crate) fn enter() -> Self {
@@ -135,7 +135,7 @@ impl Drop for Scope {
 impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self { context, future } = &mut *self;
         let scope = Scope::enter();
         scope.set(context.deadline, context.priority, context.trace.as_ref());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use postroad_proto::dialect::{Codec, Crc, Dialect, Envelope, PriorityHeader, Reader};
+use postroad_proto::dialect::{Crc, Dialect, DialectCodec, Envelope, PriorityHeader, Reader};
 use postroad_proto::session::{DialectConfig, Mapping};
 
 use crate::error::TransportError;
@@ -17,7 +17,7 @@ pub enum Protocol {
     /// Whatever the first bytes say: native, `sequence`, `opcode` or `compact`. For listeners only.
     Auto,
     /// One dialect.
-    Dialect(Codec),
+    Dialect(DialectCodec),
 }
 
 /// A parsed endpoint URL.
@@ -157,7 +157,7 @@ impl FromStr for Endpoint {
                         format!("no dialect {name:?}; there are native, auto, {names}"),
                     )
                 })?;
-                Protocol::Dialect(Codec::new(dialect, Reader::Client))
+                Protocol::Dialect(DialectCodec::new(dialect, Reader::Client))
             }
         };
         let (mut mapping, mut options) = (Mapping::default(), Vec::new());

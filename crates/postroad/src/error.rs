@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use postroad_proto::error::{Cause, Code, ErrorBody, Fault, Retry, Trace};
+use postroad_proto::code::{Code, Fault, Retry};
+use postroad_proto::error_body::{Cause, ErrorBody};
 use postroad_proto::policy::ConnectionState;
 use postroad_proto::session::{CloseReason, Failure};
+use postroad_proto::trace::Trace;
 
 /// What a handler answers with when it fails: a code, a message, and the chain of causes across
 /// services.

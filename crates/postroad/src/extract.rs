@@ -5,16 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
-use postroad_proto::error::Trace;
 use postroad_proto::frame::{PartTag, Parts};
 use postroad_proto::session::{Extras, Reply};
+use postroad_proto::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 #[cfg(feature = "protobuf")]
 use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
-use crate::context::Context;
+use crate::context::CallContext;
 use crate::error::{CodecError, Error};
 
 /// A request as a handler's extractors see it.
@@ -99,8 +99,8 @@ impl Request {
 
     /// The circumstances.
     #[must_use]
-    pub fn context(&self) -> Context {
-        Context {
+    pub fn context(&self) -> CallContext {
+        CallContext {
             deadline: self.deadline,
             priority: self.priority,
             trace: self.trace().copied(),
@@ -226,7 +226,7 @@ impl<S: Clone> FromRequest<S> for State<S> {
     }
 }
 
-impl<S> FromRequest<S> for Context {
+impl<S> FromRequest<S> for CallContext {
     fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
         Ok(request.context())
     }

@@ -52,16 +52,17 @@ pub mod transport;
 pub use bytes::Bytes;
 pub use postroad_macros::service;
 pub use postroad_proto as proto;
-pub use postroad_proto::error::{Code, Fault, Retry, Trace};
+pub use postroad_proto::code::{Code, Fault, Retry};
 pub use postroad_proto::limits::Limits;
 pub use postroad_proto::policy::{Backoff, ConnectionState, ServerState};
+pub use postroad_proto::trace::Trace;
 pub use serde;
 
 pub use client::{
     BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Pipeline, Producer,
 };
 pub use codec::{Json, MsgPack, Packet};
-pub use context::Context;
+pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
 pub use error::{CallError, CodecError, Error, TransportError};
 pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, State};

@@ -1,6 +1,6 @@
 //! Trace ids: drawn only for calls that somebody looks at, and for those that fail.
 
-use postroad_proto::error::Trace;
+use postroad_proto::trace::Trace;
 
 /// Whether somebody looks at calls.
 #[inline(always)]

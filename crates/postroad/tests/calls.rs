@@ -3,14 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad::codec::{Codec, PacketCodec, Raw};
 use postroad::{
-    Bytes, CallError, Client, ClientConfig, Code, ConnectionState, Context, Error, Json, Metadata,
-    MsgPack, Packet, Request, Retry, Router, RunningServer, Server, ServerConfig, ServerState,
-    State, Trace,
+    Bytes, CallContext, CallError, Client, ClientConfig, Code, ConnectionState, Error, Json,
+    Metadata, MsgPack, Packet, Request, Retry, Router, RunningServer, Server, ServerConfig,
+    ServerState, State, Trace,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -114,7 +114,7 @@ async fn every_codec_and_extractor_has_its_handler() -> Tested {
         .route("metadata", async |Metadata(pairs): Metadata| {
             Json(pairs.len())
         })
-        .route("request", async |request: Request, context: Context| {
+        .route("request", async |request: Request, context: CallContext| {
             let is_soon = context
                 .time_left()
                 .is_some_and(|left| left < Duration::from_secs(2));
@@ -234,7 +234,7 @@ async fn an_error_brings_its_chain_and_its_trace_across_services() -> Tested {
 
 #[tokio::test]
 async fn a_handlers_own_calls_end_no_later_than_its_own_and_keep_its_priority() -> Tested {
-    let inner = Router::new().route("inner", async |context: Context| {
+    let inner = Router::new().route("inner", async |context: CallContext| {
         Json((
             context.priority(),
             context.time_left().map(|left| left.as_secs()),
@@ -370,7 +370,7 @@ async fn a_call_that_is_dropped_in_any_stage_leaves_its_place_to_the_next() -> T
     let client = Client::new(url.parse()?, config)?;
     let echo = || client.request("postroad/echo").call_raw("x");
     let waker = std::task::Waker::noop();
-    let mut cx = TaskContext::from_waker(waker);
+    let mut cx = Context::from_waker(waker);
 
     // It waits for a connection.
     let mut waiting = Box::pin(echo());
@@ -393,7 +393,7 @@ async fn a_call_that_is_dropped_in_any_stage_leaves_its_place_to_the_next() -> T
         // Its answer is there, and nobody has looked.
         let (woken, mut answered) = (Arc::new(Woken::default()), Box::pin(echo()));
         let waker = Arc::clone(&woken).into();
-        let mut cx = TaskContext::from_waker(&waker);
+        let mut cx = Context::from_waker(&waker);
         assert!(answered.as_mut().poll(&mut cx).is_pending());
         woken.0.notified().await;
         drop(answered);
@@ -475,7 +475,7 @@ async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested 
     struct Panics(#[allow(dead_code, reason = "it is dropped")] Guard);
     impl Future for Panics {
         type Output = ();
-        fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
             panic!("in place")
         }
     }
@@ -483,7 +483,7 @@ async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested 
     let guarded = Arc::clone(&dropped);
     let router = Router::new()
         .route("priority", async || {
-            Json(Context::current().map(|context| context.priority()))
+            Json(CallContext::current().map(|context| context.priority()))
         })
         .route("panics", move || Panics(Guard(Arc::clone(&guarded))));
     let server = serve(router, "mem://panics").await;
@@ -507,7 +507,7 @@ async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested 
         assert_eq!(server.stats().panicked, 3 * round);
         assert_eq!(dropped.load(Ordering::Relaxed), 3 * round as usize);
     }
-    assert!(Context::current().is_none());
+    assert!(CallContext::current().is_none());
     assert_eq!((server.stats().failed, server.stats().open), (9, 1));
     Ok(())
 }

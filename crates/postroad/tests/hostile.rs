@@ -291,10 +291,10 @@ async fn a_peer_that_the_node_itself_kept_waiting_is_not_dropped() -> Tested {
 
 #[tokio::test]
 async fn a_dialects_peer_that_reads_slowly_gets_all_of_many_large_answers() -> Tested {
-    use postroad::proto::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader};
+    use postroad::proto::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader};
     let server = serve("tcp+sequence://127.0.0.1:0?route=big").await?;
     let mut raw = TcpStream::connect(&server.addresses()[0]).await?;
-    let mut codec = Codec::new(Dialect::Sequence, Reader::Client);
+    let mut codec = DialectCodec::new(Dialect::Sequence, Reader::Client);
     codec.max_payload = 2 << 20;
     let mut requests = BytesMut::new();
     for id in 1..=64 {

@@ -3,11 +3,12 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Context as TaskContext;
+use std::task::Context;
 use std::time::Duration;
 
 use postroad::{
-    Bytes, CallError, Client, ClientConfig, Context, Router, RunningServer, Server, ServerConfig,
+    Bytes, CallContext, CallError, Client, ClientConfig, Router, RunningServer, Server,
+    ServerConfig,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -645,7 +646,7 @@ async fn an_answer_over_a_new_connection_is_not_held_up_by_the_old_one() -> Test
     held.notified().await;
     let (sender, mut answers) = mpsc::channel(8);
     let taken = Arc::clone(&pipeline);
-    let take = move |cx: &mut TaskContext<'_>| {
+    let take = move |cx: &mut Context<'_>| {
         let mut pipeline = taken.lock().expect("nobody panics with it");
         pipeline.poll_next(cx)
     };
@@ -682,8 +683,8 @@ async fn an_answer_over_a_new_connection_is_not_held_up_by_the_old_one() -> Test
 #[tokio::test]
 async fn a_handlers_pipeline_ends_no_later_than_the_handler() -> Tested {
     let left = async || {
-        let left = Context::current().and_then(|context| context.time_left());
-        let context = Context::current().map(|context| context.priority());
+        let left = CallContext::current().and_then(|context| context.time_left());
+        let context = CallContext::current().map(|context| context.priority());
         format!(
             "{} {context:?}",
             left.is_some_and(|left| left < Duration::from_secs(3))

@@ -4,7 +4,7 @@ use crate::terminal::say;
 use std::io::Read;
 use std::process::ExitCode;
 
-use postroad::proto::dialect::{Codec, Crc, Dialect, PriorityHeader, Reader};
+use postroad::proto::dialect::{Crc, Dialect, DialectCodec, PriorityHeader, Reader};
 use postroad::proto::explain::{Explanation, explain_dialect, explain_native};
 use postroad::proto::frame::MAGIC;
 
@@ -17,7 +17,7 @@ const SHOWN: usize = 8;
 
 enum As {
     Native,
-    Dialect(Box<Codec>),
+    Dialect(Box<DialectCodec>),
 }
 
 pub(crate) fn run(decode: &Decode, color: Color) -> Result<ExitCode, Failed> {
@@ -87,7 +87,7 @@ fn reading(decode: &Decode, bytes: &[u8]) -> Result<As, Failed> {
         } else {
             Reader::Server
         };
-        let mut codec = Codec::new(dialect, reader);
+        let mut codec = DialectCodec::new(dialect, reader);
         let crc = Crc::from_name(&decode.crc);
         codec.crc = crc.ok_or_else(|| Failed::usage(format!("no checksum {:?}", decode.crc)))?;
         let header = PriorityHeader::from_bytes(decode.header);

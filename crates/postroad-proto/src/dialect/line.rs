@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Codec, DialectFrame, FrameKind, Reader};
-use crate::error::{WireError, WireFault};
+use super::{DialectCodec, DialectFrame, FrameKind, Reader};
+use crate::wire_error::{WireError, WireFault};
 
 const PING: &[u8] = b"PING";
 const PONG: &[u8] = b"PONG";
@@ -11,7 +11,7 @@ const ACK: &[u8] = b"ACK: ";
 const ERR: &[u8] = b"ERR: ";
 
 pub(super) fn decode(
-    codec: &mut Codec,
+    codec: &mut DialectCodec,
     buf: &mut BytesMut,
 ) -> Result<Option<DialectFrame>, WireError> {
     // Prefixes of answers are not payload.
@@ -77,7 +77,11 @@ fn too_long(max: usize) -> WireError {
     WireError::new(WireFault::Length, max, detail)
 }
 
-pub(super) fn encode(_codec: &Codec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
+pub(super) fn encode(
+    _codec: &DialectCodec,
+    frame: &DialectFrame,
+    out: &mut BytesMut,
+) -> Option<()> {
     let text = &frame.payload;
     let prefix: &[u8] = match frame.kind {
         FrameKind::Ping => PING,

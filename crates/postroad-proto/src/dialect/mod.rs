@@ -16,8 +16,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 pub use envelope::{Envelope, EnvelopeError, Opened, Packet, ReplyFrame, Target};
 
-use crate::error::{WireError, WireFault};
 use crate::limits::MAX_DIALECT_PAYLOAD;
+use crate::wire_error::{WireError, WireFault};
 
 /// Which of the published designs a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -247,7 +247,7 @@ pub enum Reader {
 
 /// A dialect and its settings: encodes, and decodes with what little memory of the past that needs.
 #[derive(Clone, Debug)]
-pub struct Codec {
+pub struct DialectCodec {
     /// Which one.
     pub dialect: Dialect,
     /// Which end this is.
@@ -281,7 +281,7 @@ pub enum EncodeError {
     NotALine,
 }
 
-impl Codec {
+impl DialectCodec {
     /// A codec with the dialect's defaults.
     #[must_use]
     pub fn new(dialect: Dialect, reader: Reader) -> Self {

@@ -3,14 +3,17 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    Codec, DialectFrame, be16, check_magic, check_version, code_of_frame, kind_of_code, take,
+    DialectCodec, DialectFrame, be16, check_magic, check_version, code_of_frame, kind_of_code, take,
 };
-use crate::error::WireError;
+use crate::wire_error::WireError;
 
 const MAGIC: [u8; 4] = [0x4D, 0x43, 0x50, 0x01];
 const HEADER: usize = 8;
 
-pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<DialectFrame>, WireError> {
+pub(super) fn decode(
+    codec: &DialectCodec,
+    buf: &mut BytesMut,
+) -> Result<Option<DialectFrame>, WireError> {
     check_magic(buf, &MAGIC)?;
     check_version(buf, 4)?;
     if buf.len() < HEADER {

@@ -3,13 +3,16 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    Codec, DialectFrame, FrameKind, Reader, be16, be32, check_version, take, unknown_type,
+    DialectCodec, DialectFrame, FrameKind, Reader, be16, be32, check_version, take, unknown_type,
 };
-use crate::error::{WireError, WireFault};
+use crate::wire_error::{WireError, WireFault};
 
 const PRIORITY_MAX: u8 = 7;
 
-pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<DialectFrame>, WireError> {
+pub(super) fn decode(
+    codec: &DialectCodec,
+    buf: &mut BytesMut,
+) -> Result<Option<DialectFrame>, WireError> {
     check_version(buf, 0)?;
     let header = codec.header.bytes();
     if buf.len() < header {
@@ -41,7 +44,7 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
     }))
 }
 
-pub(super) fn encode(codec: &Codec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
+pub(super) fn encode(codec: &DialectCodec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
     let wire = match frame.kind {
         FrameKind::Request | FrameKind::OneWay => 1,
         FrameKind::Response => 2,

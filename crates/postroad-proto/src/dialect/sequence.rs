@@ -3,16 +3,19 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    Codec, DialectFrame, FrameKind, be32, check_magic, check_version, kind_of, take, type_of,
-    unknown_type,
+    DialectCodec, DialectFrame, FrameKind, be32, check_magic, check_version, kind_of, take,
+    type_of, unknown_type,
 };
-use crate::error::WireError;
+use crate::wire_error::WireError;
 
 pub(super) const MAGIC: [u8; 2] = [0xAB, 0xCD];
 const HEADER: usize = 12;
 const ONE_WAY: u8 = 6;
 
-pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<DialectFrame>, WireError> {
+pub(super) fn decode(
+    codec: &DialectCodec,
+    buf: &mut BytesMut,
+) -> Result<Option<DialectFrame>, WireError> {
     check_magic(buf, &MAGIC)?;
     check_version(buf, 2)?;
     if buf.len() < HEADER {

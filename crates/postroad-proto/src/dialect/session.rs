@@ -3,8 +3,8 @@
 use bytes::{Buf, BufMut, BytesMut};
 use crc::{CRC_16_ARC, CRC_16_IBM_3740, CRC_16_KERMIT, CRC_16_MODBUS, CRC_16_XMODEM};
 
-use super::{Codec, Crc, DialectFrame, be16, be32, code_of_frame, kind_of_code};
-use crate::error::{WireError, WireFault};
+use super::{Crc, DialectCodec, DialectFrame, be16, be32, code_of_frame, kind_of_code};
+use crate::wire_error::{WireError, WireFault};
 
 const HEADER: usize = 7;
 const TRAILER: usize = 2;
@@ -24,7 +24,10 @@ fn checksum(crc: Crc, bytes: &[u8]) -> u16 {
     }
 }
 
-pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<DialectFrame>, WireError> {
+pub(super) fn decode(
+    codec: &DialectCodec,
+    buf: &mut BytesMut,
+) -> Result<Option<DialectFrame>, WireError> {
     if buf.len() < HEADER {
         return Ok(None);
     }
@@ -55,7 +58,7 @@ pub(super) fn decode(codec: &Codec, buf: &mut BytesMut) -> Result<Option<Dialect
     }))
 }
 
-pub(super) fn encode(codec: &Codec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
+pub(super) fn encode(codec: &DialectCodec, frame: &DialectFrame, out: &mut BytesMut) -> Option<()> {
     let start = out.len();
     out.put_u8(code_of_frame(frame));
     out.put_u32(frame.id);

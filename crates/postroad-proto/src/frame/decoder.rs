@@ -3,8 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{CLASS_RESERVED, Head, HeadWords, Kind, QOS, checksum, frame_bytes};
-use crate::error::{WireError, WireFault};
 use crate::limits::{CHECKSUM_BYTES, HEAD_BYTES};
+use crate::wire_error::{WireError, WireFault};
 
 /// A frame and its body, parts included.
 #[derive(Clone, Debug, PartialEq, Eq)]

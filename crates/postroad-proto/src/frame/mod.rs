@@ -119,7 +119,7 @@ pub struct Head {
     pub kind: u8,
     /// Priority, QoS and flags.
     pub class: u8,
-    /// Codec, attempt, no-retry.
+    /// DialectCodec, attempt, no-retry.
     pub form: u8,
     /// A number defined by a ROUTE frame, 0 for none; some kinds use it otherwise.
     pub route: u16,
@@ -321,7 +321,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::error::WireFault;
+    use crate::wire_error::WireFault;
 
     const DECODER: FrameDecoder = FrameDecoder {
         max_body: 64 * 1024,

@@ -3,10 +3,11 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::parts::{Parts, put_part};
-use crate::error::{Retry, WireError, WireFault};
+use crate::code::Retry;
 use crate::limits::{
     CHECKSUM_BYTES, FRAME_BODY_MAX, FRAME_BODY_MIN, OPENING_BODY_MAX, OPENING_HEAD_BYTES,
 };
+use crate::wire_error::{WireError, WireFault};
 
 /// The first four bytes of every native connection.
 pub const MAGIC: [u8; 4] = [0xF7, b'P', b'R', b'D'];
@@ -392,6 +393,6 @@ impl Refuse {
         out.put_u8(0);
         out.put_u32_le(self.retry_after_ms);
         out.put_u32_le(self.features);
-        out.put_slice(crate::error::cut_at_char(&self.text, 1024).as_bytes());
+        out.put_slice(crate::text::cut_at_char(&self.text, 1024).as_bytes());
     }
 }

@@ -2,8 +2,9 @@
 
 use bytes::BufMut;
 
-use crate::error::{Trace, WireError, WireFault};
 use crate::limits::PARTS_MAX;
+use crate::trace::Trace;
+use crate::wire_error::{WireError, WireFault};
 
 /// Known tags of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

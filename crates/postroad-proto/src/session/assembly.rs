@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::Time;
-use crate::error::{WireError, WireFault};
 use crate::frame::Head;
 use crate::session::Extras;
+use crate::wire_error::{WireError, WireFault};
 
 /// What the parts of a frame say that the session itself needs.
 #[derive(Debug, Default)]

@@ -7,9 +7,9 @@ use bytes::BytesMut;
 
 use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session};
 use crate::Time;
-use crate::dialect::{Codec, Dialect, Reader};
-use crate::error::{WireError, WireFault};
+use crate::dialect::{Dialect, DialectCodec, Reader};
 use crate::frame::MAGIC;
+use crate::wire_error::{WireError, WireFault};
 
 /// Waits for a magic until the handshake time is up.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Detect {
             Ok(None) => None,
             Ok(Some(dialect)) => {
                 let (config, mapping) = (Arc::clone(&self.config), Arc::clone(&self.mapping));
-                let mut codec = Codec::new(dialect, Reader::Server);
+                let mut codec = DialectCodec::new(dialect, Reader::Server);
                 codec.max_payload = config.limits.max_dialect_payload;
                 let dialect = DialectConfig { codec, mapping };
                 Some(Session::dialect_server(config, dialect, now))

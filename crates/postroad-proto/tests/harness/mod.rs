@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
-use postroad_proto::error::WireFault;
 use postroad_proto::frame::{Head, put_frame};
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
     Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, Session,
 };
+use postroad_proto::wire_error::WireFault;
 
 /// One direction of a wire: pieces and when they arrive.
 #[derive(Debug, Default)]

@@ -3,21 +3,21 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::error::Trace;
 use postroad_proto::session::{Call, Failure, Reply};
+use postroad_proto::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::prompt::Unsent;
 use super::{Client, DefaultCodec, encode, to_json};
 use crate::codec::{Codec, json, msgpack, numbers};
-use crate::context::Context;
-use crate::driver::{Answer, Connection, Patience, WaiterKey};
+use crate::context::CallContext;
+use crate::driver::{Answer, Budget, Connection, WaiterKey};
 use crate::error::{CallError, CodecError};
 use crate::trace;
 
@@ -194,24 +194,24 @@ impl<'a> CallBuilder<'a> {
     /// # Errors
     /// If they cannot be sent.
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
-        let context = Context::current();
-        let patience = self.patience(context.as_ref());
+        let context = CallContext::current();
+        let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
         let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
         // Whoever sends without end must not keep the driver from writing.
         tokio::task::coop::consume_budget().await;
         if let Some(connection) = self.client.keeper.current() {
-            match connection.send(&mut call, patience) {
+            match connection.send(&mut call, budget) {
                 Err(Failure::NotOpen) => {}
-                result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
+                result => return result.map_err(|failure| self.failed(failure, budget.timeout)),
             }
         }
-        let (patience, deadline) = patience.starting_now();
+        let (budget, deadline) = budget.starting_now();
         let mut connections = self.client.keeper.connections(deadline);
         loop {
-            match connections.next().await?.send(&mut call, patience) {
+            match connections.next().await?.send(&mut call, budget) {
                 Err(Failure::NotOpen) => {}
-                result => return result.map_err(|failure| self.failed(failure, patience.timeout)),
+                result => return result.map_err(|failure| self.failed(failure, budget.timeout)),
             }
         }
     }
@@ -233,16 +233,16 @@ impl<'a> CallBuilder<'a> {
 
     /// The time that the call has; every wait is charged to it.
     #[inline]
-    fn patience(&self, context: Option<&Context>) -> Patience {
+    fn budget(&self, context: Option<&CallContext>) -> Budget {
         let timeout = self.timeout.unwrap_or(self.client.keeper.config.timeout);
-        Patience::within(
+        Budget::within(
             timeout,
             context.map_or(Time::NEVER, |context| context.deadline),
         )
     }
 
     #[inline]
-    fn trace_of(&self, context: Option<&Context>) -> Option<Box<Trace>> {
+    fn trace_of(&self, context: Option<&CallContext>) -> Option<Box<Trace>> {
         let own = self
             .extras
             .as_ref()
@@ -256,7 +256,7 @@ impl<'a> CallBuilder<'a> {
         &'b self,
         codec: u8,
         payload: &'b Bytes,
-        context: Option<&Context>,
+        context: Option<&CallContext>,
         trace: Option<&'b Trace>,
     ) -> Call<'b> {
         let extras = self.extras.as_ref();
@@ -288,8 +288,8 @@ impl<'a> CallBuilder<'a> {
 
     /// Waits for a connection, and for another if that one ends before the call is sent.
     async fn run_patiently(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
-        let context = Context::current();
-        let (patience, deadline) = self.patience(context.as_ref()).starting_now();
+        let context = CallContext::current();
+        let (budget, deadline) = self.budget(context.as_ref()).starting_now();
         let trace = self.trace_of(context.as_ref());
         let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
         let mut connections = self.client.keeper.connections(deadline);
@@ -298,14 +298,9 @@ impl<'a> CallBuilder<'a> {
                 Ok(connection) => connection,
                 Err(error) => return Err(self.observed(trace.as_deref(), error)),
             };
-            let make = |cx: &mut TaskContext<'_>| {
+            let make = |cx: &mut Context<'_>| {
                 let connection = Arc::clone(&connection);
-                Poll::Ready(Answering::begin(
-                    connection,
-                    &mut call,
-                    patience,
-                    cx.waker(),
-                ))
+                Poll::Ready(Answering::begin(connection, &mut call, budget, cx.waker()))
             };
             let result = match poll_fn(make).await {
                 Ok(answering) => answering.await,
@@ -313,7 +308,7 @@ impl<'a> CallBuilder<'a> {
             };
             match result {
                 Err(failure) if *failure == Failure::NotOpen => {}
-                result => return self.finish(trace.as_deref(), result, patience.timeout),
+                result => return self.finish(trace.as_deref(), result, budget.timeout),
             }
         }
     }
@@ -384,8 +379,8 @@ impl Calling<'_> {
     /// Sends the call where there is a connection, which nearly always there is.
     #[inline]
     fn begin(&mut self, waker: &Waker) -> Result<(), Unsent> {
-        let context = Context::current();
-        let patience = self.builder.patience(context.as_ref());
+        let context = CallContext::current();
+        let budget = self.builder.budget(context.as_ref());
         let trace = self.builder.trace_of(context.as_ref());
         let (codec, payload) = (self.codec, &self.payload);
         let mut call = self
@@ -393,26 +388,26 @@ impl Calling<'_> {
             .spec(codec, payload, context.as_ref(), trace.as_deref());
         let connection = self.builder.client.keeper.current();
         let connection = connection.ok_or(Unsent::MustWait)?;
-        match Answering::begin(connection, &mut call, patience, waker) {
+        match Answering::begin(connection, &mut call, budget, waker) {
             Ok(answering) => {
                 // It is; to know that saves a drop.
                 debug_assert!(matches!(self.stage, Stage::New), "it begins once");
                 if let Stage::New = self.stage {
-                    self.stage = Stage::Sent(answering, patience.timeout, trace);
+                    self.stage = Stage::Sent(answering, budget.timeout, trace);
                 }
                 Ok(())
             }
             Err(Failure::NotOpen) => Err(Unsent::MustWait),
             Err(failure) => {
                 let builder = &self.builder;
-                let error = builder.fail(trace.as_deref(), failure, patience.timeout);
+                let error = builder.fail(trace.as_deref(), failure, budget.timeout);
                 Err(Unsent::Failed(Box::new(error)))
             }
         }
     }
 
     #[cold]
-    fn poll_patiently(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Reply, CallError>> {
+    fn poll_patiently(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
         let Stage::Patient(patient) = &mut self.stage else {
             return Poll::Ready(Err(self.builder.client.keeper.not_connected()));
         };
@@ -426,7 +421,7 @@ impl Future for Calling<'_> {
     type Output = Result<Reply, CallError>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Stage::Sent(answering, timeout, trace) = &mut this.stage {
             // Handed on as it is: a result is large, and moves from stage to stage cost time.
@@ -458,7 +453,7 @@ impl Future for Raw<'_> {
     type Output = Result<Bytes, CallError>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_ok(|reply| reply.payload)
     }
 }
@@ -483,10 +478,10 @@ impl Answering {
     fn begin(
         connection: Arc<Connection>,
         call: &mut Call<'_>,
-        patience: Patience,
+        budget: Budget,
         waker: &Waker,
     ) -> Result<Self, Failure> {
-        let key = Some(connection.call(call, patience, waker)?);
+        let key = Some(connection.call(call, budget, waker)?);
         Ok(Self { connection, key })
     }
 }
@@ -495,7 +490,7 @@ impl Future for Answering {
     type Output = Answer;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let Some(key) = self.key else {
             return Poll::Ready(Err(Box::new(Failure::NotOpen)));
         };

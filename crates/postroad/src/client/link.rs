@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use postroad_proto::Time;
-use postroad_proto::error::Retry;
+use postroad_proto::code::Retry;
 use postroad_proto::policy::{ConnectionState, Reconnect};
 use postroad_proto::session::{CloseReason, Session};
 use tokio::sync::{Notify, watch};
 
 use super::ClientConfig;
 use crate::clock;
-use crate::driver::{Connection, ConnectionDriver, Link};
+use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::transport::Transport;
@@ -226,7 +226,7 @@ impl LinkKeeper {
             .await;
     }
 
-    async fn dial(&self) -> Result<(ConnectionDriver, watch::Receiver<Link>), Failed> {
+    async fn dial(&self) -> Result<(ConnectionDriver, watch::Receiver<LinkState>), Failed> {
         let dial = self.transport.dial(&self.endpoint);
         let timeout = self.config.connect_timeout;
         let stream = match tokio::time::timeout(timeout, dial).await {
@@ -350,9 +350,11 @@ impl Keeping {
                 tokio::spawn(driver);
                 // An attempt that is given up takes its connection with it.
                 let guard = Unopened(Some(Arc::clone(&connection)));
-                let opened = link.wait_for(|link| !matches!(link, Link::Opening)).await;
+                let opened = link
+                    .wait_for(|link| !matches!(link, LinkState::Opening))
+                    .await;
                 match opened.map(|link| link.clone()) {
-                    Ok(Link::Closed(reason)) => Err(Failed::from(reason)),
+                    Ok(LinkState::Closed(reason)) => Err(Failed::from(reason)),
                     Ok(_) => {
                         guard.opened();
                         Ok((connection, link))
@@ -379,7 +381,7 @@ impl Keeping {
         &mut self,
         keeper: Arc<LinkKeeper>,
         connection: Arc<Connection>,
-        mut link: watch::Receiver<Link>,
+        mut link: watch::Receiver<LinkState>,
     ) -> bool {
         self.reconnect.succeeded();
         // A wish to try at once is fulfilled by now.
@@ -389,7 +391,7 @@ impl Keeping {
         // From here the clients alone keep the keeper.
         drop(keeper);
         let ended = tokio::select! {
-            ended = link.wait_for(|link| !matches!(link, Link::Open)) => {
+            ended = link.wait_for(|link| !matches!(link, LinkState::Open)) => {
                 Some(ended.map(|link| link.clone()))
             }
             // An error says that the last client was dropped, which has drained the connection.
@@ -404,25 +406,27 @@ impl Keeping {
         keeper.current.store(None);
         match ended {
             // The old connection finishes its calls while a new one is dialled.
-            Ok(Link::Draining) | Ok(Link::Closed(CloseReason::Drained)) => {
+            Ok(LinkState::Draining) | Ok(LinkState::Closed(CloseReason::Drained)) => {
                 keeper.failed("the server is shutting down");
                 keeper.transition(ConnectionState::Closing);
                 keeper.transition(ConnectionState::Closed);
                 true
             }
-            Ok(Link::Closed(reason)) => self.pause(keeper, &Failed::from(reason)).await,
+            Ok(LinkState::Closed(reason)) => self.pause(keeper, &Failed::from(reason)).await,
             _ => self.pause(keeper, &Failed::from(CloseReason::Local)).await,
         }
     }
 
     /// Closes on purpose: no new calls, those in flight are finished.
-    async fn finish(&self, connection: &Connection, mut link: watch::Receiver<Link>) -> bool {
+    async fn finish(&self, connection: &Connection, mut link: watch::Receiver<LinkState>) -> bool {
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.current.store(None);
             keeper.transition(ConnectionState::Closing);
         }
         connection.drain(CLOSE_GRACE);
-        let _ = link.wait_for(|link| matches!(link, Link::Closed(_))).await;
+        let _ = link
+            .wait_for(|link| matches!(link, LinkState::Closed(_)))
+            .await;
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.transition(ConnectionState::Closed);
         }

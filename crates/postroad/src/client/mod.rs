@@ -11,7 +11,7 @@ mod prompt;
 use std::fmt;
 use std::sync::Arc;
 
-use postroad_proto::error::{Fault, Retry};
+use postroad_proto::code::{Fault, Retry};
 use postroad_proto::policy::ConnectionState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -2,20 +2,20 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::error::Trace;
 use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::session::{Call, Failure};
+use postroad_proto::trace::Trace;
 
 use super::Client;
 use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
 use crate::clock;
-use crate::context::Context;
-use crate::driver::{Arrivals, Connection, Patience, PipeKey};
+use crate::context::CallContext;
+use crate::driver::{Budget, Connection, PipeKey, PipelineAnswers};
 use crate::error::CallError;
 use crate::trace;
 
@@ -53,7 +53,7 @@ pub struct Pipeline {
     /// The connections that calls are in flight on; the last takes new ones.
     links: Vec<Link>,
     /// Answers that were taken off a connection, and nobody has asked for yet.
-    arrivals: Arrivals,
+    arrivals: PipelineAnswers,
     in_flight: usize,
     /// Bytes of calls since the driver had its turn and there was room, by priority.
     since_turn: [usize; 8],
@@ -84,15 +84,15 @@ impl Link {
     }
 
     #[inline]
-    fn call(&mut self, call: &mut Call<'_>, patience: Patience, tag: u64) -> Result<(), Failure> {
-        self.connection.pipe(call, patience, self.pipe, tag)?;
+    fn call(&mut self, call: &mut Call<'_>, budget: Budget, tag: u64) -> Result<(), Failure> {
+        self.connection.pipe(call, budget, self.pipe, tag)?;
         self.in_flight += 1;
         self.has_fresh = true;
         Ok(())
     }
 
-    fn call_all(&mut self, call: &Call<'_>, calls: &[(u64, &Bytes)], patience: Patience) -> usize {
-        let made = self.connection.pipe_all(call, calls, patience, self.pipe);
+    fn call_all(&mut self, call: &Call<'_>, calls: &[(u64, &Bytes)], budget: Budget) -> usize {
+        let made = self.connection.pipe_all(call, calls, budget, self.pipe);
         self.in_flight += made;
         self.has_fresh |= made > 0;
         made
@@ -107,7 +107,7 @@ impl Drop for Link {
 
 impl Pipeline {
     pub(super) fn new(client: Client, route: &str) -> Self {
-        let context = Context::current();
+        let context = CallContext::current();
         let mut common = Common::new(&client, route);
         if let Some(context) = &context {
             common.priority = context.priority;
@@ -117,7 +117,7 @@ impl Pipeline {
             limit: context.map_or(Time::NEVER, |context| context.deadline),
             parent: context.and_then(|context| context.trace),
             links: Vec::new(),
-            arrivals: Arrivals::default(),
+            arrivals: PipelineAnswers::default(),
             in_flight: 0,
             since_turn: [0; 8],
             has_moved: false,
@@ -199,7 +199,7 @@ impl Pipeline {
     #[inline]
     pub fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), CallError> {
         // Not `map_err`: that all is well should not have to travel through memory.
-        match self.make(tag, payload, self.patience()) {
+        match self.make(tag, payload, self.budget()) {
             Ok(()) => Ok(()),
             Err(Unsent::MustWait) => Err(self.client.keeper.not_connected()),
             Err(Unsent::Failed(error)) => Err(*error),
@@ -237,7 +237,7 @@ impl Pipeline {
 
     fn make_all(&mut self, calls: &[(u64, &Bytes)]) -> (usize, Option<CallError>) {
         let max = self.client.keeper.config.limits.max_calls;
-        let patience = self.patience();
+        let budget = self.budget();
         let room = calls.len().min(max.saturating_sub(self.in_flight));
         let mut made = 0;
         // Where each has a trace of its own, or there is trouble, they are made one by one.
@@ -246,7 +246,7 @@ impl Pipeline {
             && let Some(link) = self.links.last_mut()
         {
             let call = self.common.call(calls[0].1, None);
-            made = link.call_all(&call, &calls[..room], patience);
+            made = link.call_all(&call, &calls[..room], budget);
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
             let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
             self.in_flight += made;
@@ -264,15 +264,15 @@ impl Pipeline {
     /// Makes the call on the connection that the last was made on, or on the one that has taken its
     /// place.
     #[inline]
-    fn make(&mut self, tag: u64, payload: &Bytes, patience: Patience) -> Result<(), Unsent> {
+    fn make(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Result<(), Unsent> {
         // An answer that nobody takes holds its part of a read buffer.
         if self.in_flight >= self.client.keeper.config.limits.max_calls {
             return Err(Unsent::Failed(Box::new(self.full())));
         }
         // Whether all is well is decided at once: a failure is large, and to hand it on costs more.
-        match self.make_on_last(tag, payload, patience) {
+        match self.make_on_last(tag, payload, budget) {
             Ok(()) => Ok(()),
-            Err(failure) => self.make_on_next(failure, tag, payload, patience),
+            Err(failure) => self.make_on_next(failure, tag, payload, budget),
         }
     }
 
@@ -283,13 +283,13 @@ impl Pipeline {
         failure: Failure,
         tag: u64,
         payload: &Bytes,
-        patience: Patience,
+        budget: Budget,
     ) -> Result<(), Unsent> {
         let made = match failure {
-            Failure::NotOpen if self.follow() => self.make_on_last(tag, payload, patience),
+            Failure::NotOpen if self.follow() => self.make_on_last(tag, payload, budget),
             failure => Err(failure),
         };
-        made.map_err(|failure| Unsent::of(failure, patience.timeout))
+        made.map_err(|failure| Unsent::of(failure, budget.timeout))
     }
 
     #[cold]
@@ -303,21 +303,16 @@ impl Pipeline {
 
     /// The time that a call has; every wait is charged to it.
     #[inline]
-    fn patience(&self) -> Patience {
-        Patience::within(self.common.timeout, self.limit)
+    fn budget(&self) -> Budget {
+        Budget::within(self.common.timeout, self.limit)
     }
 
     #[inline]
-    fn make_on_last(
-        &mut self,
-        tag: u64,
-        payload: &Bytes,
-        patience: Patience,
-    ) -> Result<(), Failure> {
+    fn make_on_last(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Result<(), Failure> {
         let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
         let trace = trace::of_call(self.parent.as_ref());
         let mut call = self.common.call(payload, trace.as_deref());
-        link.call(&mut call, patience, tag)?;
+        link.call(&mut call, budget, tag)?;
         self.in_flight += 1;
         self.since_turn[self.lane()] += payload.len() + HEAD_BYTES;
         Ok(())
@@ -380,7 +375,7 @@ impl Pipeline {
     #[inline]
     pub fn poll_next(
         &mut self,
-        cx: &mut TaskContext<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {
         loop {
             if self.arrivals.len() > 0 {
@@ -399,7 +394,7 @@ impl Pipeline {
     }
 
     /// Takes what has come from any connection.
-    fn poll_links(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll_links(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Whoever always finds an answer must not keep the driver from writing.
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         for link in &mut self.links {
@@ -450,12 +445,12 @@ impl Prompt for Pipeline {
         if self.since_turn[self.lane()] >= BATCH {
             return Err(Unsent::MustWait);
         }
-        self.make(*tag, payload, self.patience())
+        self.make(*tag, payload, self.budget())
     }
 
     async fn send_patiently(&mut self, (tag, payload): (u64, Bytes)) -> Result<(), CallError> {
-        let (patience, deadline) = self.patience().starting_now();
-        let timeout = patience.timeout;
+        let (budget, deadline) = self.budget().starting_now();
+        let timeout = budget.timeout;
         if self.since_turn[self.lane()] >= BATCH {
             let turns = tokio::time::timeout_at(clock::instant(deadline), self.take_turns());
             if turns.await.is_err() {
@@ -466,7 +461,7 @@ impl Prompt for Pipeline {
         let client = self.client.clone();
         let mut connections = client.keeper.connections(deadline);
         loop {
-            match self.make(tag, &payload, patience) {
+            match self.make(tag, &payload, budget) {
                 Ok(()) => return Ok(()),
                 Err(Unsent::Failed(error)) => return Err(*error),
                 Err(Unsent::MustWait) => {}

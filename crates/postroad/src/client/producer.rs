@@ -12,7 +12,7 @@ use postroad_proto::session::Failure;
 
 use super::Client;
 use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
-use crate::driver::{Connection, Patience};
+use crate::driver::{Budget, Connection};
 use crate::error::CallError;
 
 /// Sends one-way messages of one route, in order.
@@ -179,8 +179,8 @@ impl Producer {
         if self.since_turn >= self.batch.min(self.window) {
             return 0;
         }
-        let (call, patience) = (self.common.call(&messages[0], None), self.patience());
-        let queued = connection.queue_all(&call, messages, patience, self.linger.is_zero());
+        let (call, budget) = (self.common.call(&messages[0], None), self.budget());
+        let queued = connection.queue_all(&call, messages, budget, self.linger.is_zero());
         if queued > 0 {
             let bytes = messages[..queued].iter().map(Bytes::len);
             self.since_turn += bytes.sum::<usize>() + queued * HEAD_BYTES;
@@ -195,15 +195,15 @@ impl Producer {
         &self,
         connection: &Connection,
         payload: &Bytes,
-        patience: Patience,
+        budget: Budget,
     ) -> Result<(), Failure> {
         let mut call = self.common.call(payload, None);
-        connection.queue(&mut call, patience, self.linger.is_zero())
+        connection.queue(&mut call, budget, self.linger.is_zero())
     }
 
     #[inline]
-    fn patience(&self) -> Patience {
-        Patience::within(self.common.timeout, Time::NEVER)
+    fn budget(&self) -> Budget {
+        Budget::within(self.common.timeout, Time::NEVER)
     }
 
     /// Sees that messages which linger leave in time, whether more are sent or not.
@@ -267,7 +267,7 @@ impl Prompt for Producer {
             return Err(Unsent::MustWait);
         }
         let connection = self.connection.as_ref().ok_or(Unsent::MustWait)?;
-        self.queue(connection, payload, self.patience())
+        self.queue(connection, payload, self.budget())
             .map_err(|failure| Unsent::of(failure, self.common.timeout))?;
         self.since_turn += payload.len() + HEAD_BYTES;
         self.set_timer();
@@ -283,13 +283,13 @@ impl Prompt for Producer {
                 Err(Unsent::MustWait) => {}
             }
         }
-        let (patience, deadline) = self.patience().starting_now();
+        let (budget, deadline) = self.budget().starting_now();
         let mut connections = self.client.keeper.connections(deadline);
         let connection = loop {
             let connection = connections.next().await?;
-            match self.queue(&connection, &payload, patience) {
+            match self.queue(&connection, &payload, budget) {
                 Err(Failure::NotOpen) => {}
-                Err(failure) => return Err(CallError::from_failure(failure, patience.timeout)),
+                Err(failure) => return Err(CallError::from_failure(failure, budget.timeout)),
                 Ok(()) => break connection,
             }
         };

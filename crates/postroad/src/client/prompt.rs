@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::error::Trace;
 use postroad_proto::session::{Call, Failure};
+use postroad_proto::trace::Trace;
 
 use super::Client;
 use super::call::PRIORITY;

@@ -7,7 +7,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use postroad_proto::session::{CallId, Event, Failure, Reply, Request, Sink};
 
-use super::connection::{Answered, Link};
+use super::connection::{Answered, LinkState};
 use super::waiters::Waiters;
 use super::{ANSWERS_AT_ONCE, BATCH_MAX};
 use crate::error::Error;
@@ -59,7 +59,7 @@ impl Answers {
 
 /// Requests in the order in which they came, in places that are filled again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Arrived {
+pub(crate) struct RequestBatch {
     places: Vec<Request>,
     /// How many of the places are filled.
     len: usize,
@@ -67,7 +67,7 @@ pub(crate) struct Arrived {
     started: usize,
 }
 
-impl Arrived {
+impl RequestBatch {
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -123,9 +123,9 @@ impl Arrived {
 /// What has happened, taken out under the lock and handed out without it.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) arrived: Arrived,
+    pub(super) arrived: RequestBatch,
     pub(super) wakers: Vec<Waker>,
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<LinkState>,
 }
 
 impl Batch {
@@ -135,13 +135,13 @@ impl Batch {
 }
 
 /// Takes what arrives most without the detour over the session's events.
-pub(super) struct Arriving<'a> {
+pub(super) struct BatchSink<'a> {
     /// Of a client.
     pub(super) waiters: Option<&'a mut Waiters>,
     pub(super) batch: &'a mut Batch,
 }
 
-impl Sink for Arriving<'_> {
+impl Sink for BatchSink<'_> {
     #[inline]
     fn request(&mut self, _: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
         self.batch.arrived.add(fill);

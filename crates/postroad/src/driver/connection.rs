@@ -17,8 +17,8 @@ use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, 
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::batch::{Answers, Arrived, Arriving, Batch};
-use super::patience::Patience;
+use super::batch::{Answers, Batch, BatchSink, RequestBatch};
+use super::budget::Budget;
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
@@ -26,7 +26,7 @@ use crate::transport::Writer;
 
 /// Where a connection stands, for whoever watches it.
 #[derive(Clone, Debug)]
-pub(crate) enum Link {
+pub(crate) enum LinkState {
     /// Not agreed yet.
     Opening,
     /// Calls can be made.
@@ -52,7 +52,7 @@ pub(crate) trait Service: Send {
         &mut self,
         connection: &Arc<Connection>,
         now: Time,
-        arrived: &mut Arrived,
+        arrived: &mut RequestBatch,
         answers: &mut Answers,
     );
 }
@@ -141,8 +141,8 @@ impl Inner {
     /// A reading of the clock for a message that nobody waits for: all that counts is how much of
     /// its time the server is told, so any will do.
     #[inline]
-    fn read_lately(&self, patience: Patience) -> Time {
-        match (&self.session, patience.limit) {
+    fn read_lately(&self, budget: Budget) -> Time {
+        match (&self.session, budget.limit) {
             (Session::Native(_), Time::NEVER) => self.read_at,
             _ => clock::now(),
         }
@@ -177,7 +177,7 @@ impl Inner {
 struct Watched {
     /// Told after each write while somebody waits for room.
     emptied: Notify,
-    link: watch::Sender<Link>,
+    link: watch::Sender<LinkState>,
 }
 
 /// One connection: handles are cheap and hold no protocol state.
@@ -202,7 +202,7 @@ impl Connection {
         session: Session,
         writer: Writer,
         peer: String,
-        link: Option<watch::Sender<Link>>,
+        link: Option<watch::Sender<LinkState>>,
         wakes: bool,
     ) -> Self {
         let inner = Inner {
@@ -255,12 +255,12 @@ impl Connection {
     pub(crate) fn call(
         &self,
         call: &mut Call<'_>,
-        patience: Patience,
+        budget: Budget,
         waker: &Waker,
     ) -> Result<WaiterKey, Failure> {
-        let now = patience.now();
+        let now = budget.now();
         let mut inner = self.lock();
-        call.deadline = patience.deadline(now);
+        call.deadline = budget.deadline(now);
         let id = inner.session.call(now, call)?;
         let key = inner.waiters().add(id, waker);
         // Those who were answered together will call together.
@@ -270,10 +270,10 @@ impl Connection {
     }
 
     /// Sends a message that nobody answers.
-    pub(crate) fn send(&self, call: &mut Call<'_>, patience: Patience) -> Result<(), Failure> {
-        let now = patience.now();
+    pub(crate) fn send(&self, call: &mut Call<'_>, budget: Budget) -> Result<(), Failure> {
+        let now = budget.now();
         let mut inner = self.lock();
-        call.deadline = patience.deadline(now);
+        call.deadline = budget.deadline(now);
         inner.session.send(now, call)?;
         self.push_out(inner, false, Time::NEVER);
         Ok(())
@@ -285,12 +285,12 @@ impl Connection {
     pub(crate) fn queue(
         &self,
         call: &mut Call<'_>,
-        patience: Patience,
+        budget: Budget,
         is_hasty: bool,
     ) -> Result<(), Failure> {
         let mut inner = self.lock();
-        let now = inner.read_lately(patience);
-        call.deadline = patience.deadline(now);
+        let now = inner.read_lately(budget);
+        call.deadline = budget.deadline(now);
         inner.session.send(now, call)?;
         let driver = is_hasty.then(|| inner.wake_driver()).flatten();
         drop(inner);
@@ -304,12 +304,12 @@ impl Connection {
         &self,
         call: &Call<'_>,
         messages: &[Bytes],
-        patience: Patience,
+        budget: Budget,
         is_hasty: bool,
     ) -> usize {
         let mut inner = self.lock();
-        let now = inner.read_lately(patience);
-        let deadline = patience.deadline(now);
+        let now = inner.read_lately(budget);
+        let deadline = budget.deadline(now);
         let sent = messages.iter().take_while(|payload| {
             let call = Call {
                 payload,
@@ -556,7 +556,7 @@ impl Connection {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.read_at = now;
-        let mut sink = Arriving {
+        let mut sink = BatchSink {
             waiters: inner.waiters.as_deref_mut(),
             batch,
         };
@@ -605,7 +605,7 @@ impl Connection {
         self.writer.buffers()
     }
 
-    /// How things stand, for a driver that did not use the session lately.
+    /// How things stand, for a driver that did not use the session now_coarse.
     pub(super) fn status(&self, armed: Time) -> Status {
         self.lock().status(armed)
     }
@@ -664,9 +664,9 @@ impl Connection {
                     target: "postroad::connection", peer = %self.peer, protocol, version, agent,
                     "open"
                 );
-                batch.link = Some(Link::Open);
+                batch.link = Some(LinkState::Open);
             }
-            Event::Draining => batch.link = Some(Link::Draining),
+            Event::Draining => batch.link = Some(LinkState::Draining),
             Event::RoundTrip(round_trip) => {
                 tracing::trace!(
                     target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
@@ -674,7 +674,7 @@ impl Connection {
             }
             Event::Closed(reason) => {
                 inner.closed = Some(Box::new(reason.clone()));
-                batch.link = Some(Link::Closed(reason));
+                batch.link = Some(LinkState::Closed(reason));
             }
             _ => {}
         }

@@ -6,8 +6,8 @@
 //! it, and handlers run without it.
 
 mod batch;
+mod budget;
 mod connection;
-mod patience;
 mod spin;
 mod waiters;
 
@@ -31,13 +31,13 @@ use crate::preset::Preset;
 use crate::transport::{Reader, Stream};
 
 use batch::Batch;
-pub(crate) use batch::{Answers, Arrived};
+pub(crate) use batch::{Answers, RequestBatch};
+pub(crate) use budget::Budget;
 use connection::Status;
-pub(crate) use connection::{Answered, Connection, Link, Service};
-pub(crate) use patience::Patience;
+pub(crate) use connection::{Answered, Connection, LinkState, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
-pub(crate) use waiters::{Answer, Arrivals, PipeKey, WaiterKey};
+pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
 
 /// Bytes of a thread's read buffer.
 const READ_BYTES: usize = 64 * 1024;
@@ -98,7 +98,7 @@ struct Lists {
 
 /// Which end a driver drives.
 enum Role {
-    Client(watch::Sender<Link>),
+    Client(watch::Sender<LinkState>),
     Server(Box<dyn Service>),
 }
 
@@ -138,8 +138,8 @@ impl ConnectionDriver {
         session: Session,
         peer: String,
         preset: Preset,
-    ) -> (Self, watch::Receiver<Link>) {
-        let (link, watcher) = watch::channel(Link::Opening);
+    ) -> (Self, watch::Receiver<LinkState>) {
+        let (link, watcher) = watch::channel(LinkState::Opening);
         let driver = Self::new(stream, session, peer, Role::Client(link), preset);
         (driver, watcher)
     }

@@ -15,12 +15,12 @@ pub(crate) type Answer = Result<Reply, Box<Failure>>;
 /// The answers to a pipeline's calls, with their tags, in the order in which they came. They are
 /// taken where they lie: what is moved right after it was stored has to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals {
+pub(crate) struct PipelineAnswers {
     list: Vec<(u64, Result<Bytes, Box<CallError>>)>,
     taken: usize,
 }
 
-impl Arrivals {
+impl PipelineAnswers {
     pub(crate) fn len(&self) -> usize {
         self.list.len() - self.taken
     }
@@ -92,7 +92,7 @@ pub(crate) struct PipeKey(u32);
 
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
-    arrivals: Arrivals,
+    arrivals: PipelineAnswers,
     waker: Option<Waker>,
 }
 
@@ -208,7 +208,7 @@ impl Waiters {
     pub(super) fn poll_pipe(
         &mut self,
         pipe: PipeKey,
-        into: &mut Arrivals,
+        into: &mut PipelineAnswers,
         waker: &Waker,
     ) -> Poll<()> {
         let Some(Some(pipe)) = self.pipes.get_mut(pipe.0 as usize) else {

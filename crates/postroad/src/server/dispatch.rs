@@ -6,18 +6,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::error::{Code, Retry, Trace};
+use postroad_proto::code::{Code, Retry};
 use postroad_proto::session::{Reply, Request as Asked, RouteRef};
+use postroad_proto::trace::Trace;
 
 use super::stats::{Counters, count};
 use crate::clock::{self, Watch};
 use crate::codec::Json;
 use crate::context::{Scope, Scoped};
-use crate::driver::{Answered, Answers, Arrived, Connection, Service};
+use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::router::{Router, Routes, Started, Starter, Table};
@@ -312,7 +313,7 @@ impl Dispatcher {
 /// Requests of one connection whose handlers are being started.
 struct Starting<'a> {
     connection: &'a Arc<Connection>,
-    arrived: &'a mut Arrived,
+    arrived: &'a mut RequestBatch,
     answers: &'a mut Answers,
     watch: Watch,
     started: u64,
@@ -323,7 +324,7 @@ impl Service for Dispatcher {
         &mut self,
         connection: &Arc<Connection>,
         now: Time,
-        arrived: &mut Arrived,
+        arrived: &mut RequestBatch,
         answers: &mut Answers,
     ) {
         let (lookup, dispatch) = self.lookup();
@@ -512,7 +513,7 @@ impl Drop for Running {
 impl Future for Running {
     type Output = Answered;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Answered> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
         let this = &mut *self;
         let seen = Seen {
             origin: &this.origin,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use postroad_proto::error::{Fault, Retry};
+use postroad_proto::code::{Fault, Retry};
 use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

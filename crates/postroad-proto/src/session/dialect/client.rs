@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::DialectSession;
 use crate::Time;
+use crate::code::{Code, Retry};
 use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Packet};
-use crate::error::{Cause, Code, ErrorBody, Retry};
+use crate::error_body::{Cause, ErrorBody};
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Event, Failure, Reply};

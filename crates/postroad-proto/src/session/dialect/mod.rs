@@ -17,9 +17,11 @@ use super::{
     earliest,
 };
 use crate::Time;
-use crate::dialect::{Codec, Dialect, DialectFrame, FrameKind, Reader, ReplyFrame};
-use crate::error::{Code, ErrorBody, WireError, WireFault};
+use crate::code::Code;
+use crate::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader, ReplyFrame};
+use crate::error_body::ErrorBody;
 use crate::limits::EVENTS_MAX;
+use crate::wire_error::{WireError, WireFault};
 
 /// A request that is being served, and what its answer has to repeat.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct DialectSession {
     config: Arc<Config>,
-    codec: Codec,
+    codec: DialectCodec,
     mapping: Arc<Mapping>,
     closed: bool,
     /// No new requests are read; closes when those in flight have ended.
@@ -438,7 +440,7 @@ mod tests {
             ..Config::default()
         });
         let dialect = DialectConfig {
-            codec: Codec::new(Dialect::Sequence, Reader::Server),
+            codec: DialectCodec::new(Dialect::Sequence, Reader::Server),
             mapping: Arc::default(),
         };
         let client = DialectSession::client(Arc::clone(&config), dialect.clone(), begin);

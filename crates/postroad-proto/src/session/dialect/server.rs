@@ -4,12 +4,14 @@ use bytes::Bytes;
 
 use super::{DialectSession, Pending};
 use crate::Time;
+use crate::code::Code;
 use crate::dialect::{
     Correlation, Dialect, DialectFrame, ERROR_BYTES, Envelope, FrameKind, Opened, ReplyFrame,
     Target,
 };
-use crate::error::{Code, ErrorBody, WireError, WireFault};
+use crate::error_body::ErrorBody;
 use crate::session::{CallId, CloseReason, Event, Mapping, Reply, Request, RouteRef, no_room};
+use crate::wire_error::{WireError, WireFault};
 
 impl DialectSession {
     /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
@@ -220,5 +222,5 @@ pub(super) fn error_text(error: &ErrorBody) -> Bytes {
     let mut text = error.to_string();
     text.retain(|c| c != '\r');
     let text = text.replace('\n', " ");
-    Bytes::copy_from_slice(crate::error::cut_at_char(&text, ERROR_BYTES).as_bytes())
+    Bytes::copy_from_slice(crate::text::cut_at_char(&text, ERROR_BYTES).as_bytes())
 }

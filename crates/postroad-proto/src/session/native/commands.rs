@@ -6,7 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
-use crate::error::{Code, ErrorBody};
+use crate::code::Code;
+use crate::error_body::ErrorBody;
 use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::outbox::{Place, cannot_queue};

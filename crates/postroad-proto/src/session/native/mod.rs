@@ -24,9 +24,10 @@ use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
 use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
 use crate::Time;
-use crate::error::{Retry, WireError, WireFault};
+use crate::code::Retry;
 use crate::frame::{FrameDecoder, Head, Kind, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
+use crate::wire_error::{WireError, WireFault};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -350,9 +351,9 @@ impl Native {
         if matches!(self.phase, Phase::Opening(_)) {
             self.refuse_malformed(&error);
         } else {
-            let text = format!("{} {error}", crate::error::Code::PROTOCOL);
+            let text = format!("{} {error}", crate::code::Code::PROTOCOL);
             let mut body = error.at.to_le_bytes().to_vec();
-            body.extend_from_slice(crate::error::cut_at_char(&text, 512).as_bytes());
+            body.extend_from_slice(crate::text::cut_at_char(&text, 512).as_bytes());
             self.outbox.push_control(Head::new(Kind::Fault), &body);
         }
         self.close(now, CloseReason::Protocol(error));

@@ -4,11 +4,13 @@ use bytes::{Buf, BytesMut};
 
 use super::{CloseReason, Event, Native, Phase, Role};
 use crate::Time;
-use crate::error::{Printable, Retry, WireError, WireFault};
+use crate::code::Retry;
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 use crate::limits::PARTS_ROOM;
 use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, features};
+use crate::text::Printable;
+use crate::wire_error::{WireError, WireFault};
 
 const AGENT: u8 = 1;
 /// Parts of an opening that are understood here: agent, credentials, authority, resume, token,
@@ -20,7 +22,7 @@ fn millis(config: &Config) -> u32 {
 }
 
 fn agent_part(config: &Config) -> OpeningParts {
-    let agent = crate::error::cut_at_char(&config.agent, 255).to_owned();
+    let agent = crate::text::cut_at_char(&config.agent, 255).to_owned();
     vec![(AGENT, agent.into())]
 }
 

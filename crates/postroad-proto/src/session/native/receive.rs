@@ -6,12 +6,16 @@ use bytes::{Buf, Bytes};
 
 use super::{Callee, CancelReason, Drain, Event, Native, Role};
 use crate::Time;
-use crate::error::{Code, ErrorBody, Printable, Retry, Trace, WireError, WireFault};
+use crate::code::{Code, Retry};
+use crate::error_body::ErrorBody;
 use crate::frame::{CRITICAL, Head, HeadWords, Kind, MESSAGE_ID, MORE, PARTS, PartTag, Parts};
 use crate::limits::ROUTE_NAME_MAX;
 use crate::session::assembly::{Known, Message, Unkept};
 use crate::session::slots::Accepted;
 use crate::session::{CallId, CloseReason, Failure, Reply, RouteRef, Sink};
+use crate::text::Printable;
+use crate::trace::Trace;
+use crate::wire_error::{WireError, WireFault};
 
 /// Takes the parts off the body, and reads them; most frames have none.
 #[inline]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::session::{Call, Failure};
 
-use super::super::patience::Patience;
-use super::super::waiters::{Arrivals, PipeKey};
+use super::super::budget::Budget;
+use super::super::waiters::{PipeKey, PipelineAnswers};
 use super::Connection;
 use crate::clock;
 
@@ -23,15 +23,15 @@ impl Connection {
     pub(crate) fn pipe(
         &self,
         call: &mut Call<'_>,
-        patience: Patience,
+        budget: Budget,
         pipe: PipeKey,
         tag: u64,
     ) -> Result<(), Failure> {
-        let now = patience.now();
+        let now = budget.now();
         let mut inner = self.lock();
-        call.deadline = patience.deadline(now);
+        call.deadline = budget.deadline(now);
         let id = inner.session.call(now, call)?;
-        inner.waiters().add_piped(id, pipe, tag, patience.timeout);
+        inner.waiters().add_piped(id, pipe, tag, budget.timeout);
         Ok(())
     }
 
@@ -41,12 +41,12 @@ impl Connection {
         &self,
         call: &Call<'_>,
         calls: &[(u64, &Bytes)],
-        patience: Patience,
+        budget: Budget,
         pipe: PipeKey,
     ) -> usize {
-        let now = patience.now();
+        let now = budget.now();
         let mut inner = self.lock();
-        let deadline = patience.deadline(now);
+        let deadline = budget.deadline(now);
         for (made, (tag, payload)) in calls.iter().enumerate() {
             let call = Call {
                 payload,
@@ -56,7 +56,7 @@ impl Connection {
             match inner.session.call(now, &call) {
                 Ok(id) => {
                     let waiters = inner.waiters();
-                    waiters.add_piped(id, pipe, *tag, patience.timeout);
+                    waiters.add_piped(id, pipe, *tag, budget.timeout);
                 }
                 Err(_) => return made,
             }
@@ -68,7 +68,7 @@ impl Connection {
     pub(crate) fn poll_pipe(
         &self,
         pipe: PipeKey,
-        into: &mut Arrivals,
+        into: &mut PipelineAnswers,
         has_fresh: &mut bool,
         waker: &Waker,
     ) -> Poll<()> {

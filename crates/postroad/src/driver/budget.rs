@@ -8,7 +8,7 @@ use crate::clock;
 
 /// The time that a call has: so long, but not beyond a limit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Budget {
     pub(crate) timeout: Duration,
     pub(super) limit: Time,
 }
@@ -16,12 +16,12 @@ pub(crate) struct Patience {
 /// Timeouts from here on are kept within a tick of the coarse clock, which is cheaper to read.
 const LONG: Duration = Duration::from_secs(1);
 
-impl Patience {
+impl Budget {
     /// When a call is made, as exactly as its timeout asks for.
     #[inline]
     pub(super) fn now(self) -> Time {
         match (self.timeout < LONG, self.limit) {
-            (false, Time::NEVER) => clock::lately(),
+            (false, Time::NEVER) => clock::now_coarse(),
             _ => clock::now(),
         }
     }

@@ -1,0 +1,92 @@
+//! Settings of sessions, and of the dialects that they speak.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dialect::{DialectCodec, Envelope};
+use crate::limits::{FRAGMENT_BYTES, Limits};
+
+/// Features of the native protocol, as bits.
+pub mod features {
+    /// Every frame ends with CRC32C.
+    pub const CHECKSUM: u32 = 1 << 0;
+    /// What this code can do.
+    pub const BUILT: u32 = CHECKSUM;
+}
+
+/// Settings of one end's sessions, which share them.
+///
+/// # Defaults
+/// Version 1; a checksum offered; heartbeat 30 s; opening 5 s; 30 s for a frame that has begun, 10
+/// s for a write.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Lowest version spoken.
+    pub version_min: u16,
+    /// Highest version spoken.
+    pub version_max: u16,
+    /// Features offered, bits of [`features`]. Leave out the checksum where the transport has its
+    /// own.
+    pub offered: u32,
+    /// Features without which there is no session.
+    pub required: u32,
+    /// Bounds.
+    pub limits: Limits,
+    /// Payload of one fragment, bytes, where the peer's frames have room for it: what an urgent
+    /// message may have to wait for.
+    pub fragment: usize,
+    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
+    /// ms.
+    pub heartbeat: Duration,
+    /// Whether a dialect's client sends heartbeats: a peer that does not know them would be taken
+    /// for dead.
+    pub has_heartbeat: bool,
+    /// Time for the whole opening.
+    pub handshake: Duration,
+    /// Time for a frame that has begun to arrive.
+    pub read_stall: Duration,
+    /// Time in which a transport that takes nothing must take something.
+    pub write_stall: Duration,
+    /// Who this is, for the other end's logs.
+    pub agent: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version_min: 1,
+            version_max: 1,
+            offered: features::CHECKSUM,
+            required: 0,
+            limits: Limits::default(),
+            fragment: FRAGMENT_BYTES,
+            heartbeat: Duration::from_secs(30),
+            has_heartbeat: true,
+            handshake: Duration::from_secs(5),
+            read_stall: Duration::from_secs(30),
+            write_stall: Duration::from_secs(10),
+            agent: concat!("postroad/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// How a dialect's frames find their routes at the server, and routes their frames at the client.
+#[derive(Clone, Debug, Default)]
+pub struct Mapping {
+    /// Where a frame's route stands.
+    pub envelope: Option<Envelope>,
+    /// Commands, opcodes or envelope types and their routes.
+    pub codes: HashMap<u8, Arc<str>>,
+    /// The route of everything that neither says.
+    pub fixed: Option<Arc<str>>,
+}
+
+/// A dialect of one listener or endpoint.
+#[derive(Clone, Debug)]
+pub struct DialectConfig {
+    /// DialectCodec and its settings; who reads is set by the session.
+    pub codec: DialectCodec,
+    /// From frames to routes.
+    pub mapping: Arc<Mapping>,
+}
