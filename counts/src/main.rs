@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use postroad::config::Preset;
 use postroad::{
-    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Preset, Router, Server, ServerConfig,
+    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Router, Server, ServerConfig,
 };
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
@@ -48,10 +49,8 @@ fn router(sink: &Arc<Sink>) -> Router {
 }
 
 async fn serve(endpoint: &str, sink: &Arc<Sink>) -> Outcome<postroad::RunningServer> {
-    let config = ServerConfig {
-        preset: preset()?,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.connection.preset = preset()?;
     let server = Server::new(router(sink)).config(config);
     Ok(server.listen(endpoint.parse()?).start().await?)
 }
@@ -63,10 +62,9 @@ fn preset() -> Outcome<Preset> {
 }
 
 fn config() -> Outcome<ClientConfig> {
-    Ok(ClientConfig {
-        preset: preset()?,
-        ..ClientConfig::default()
-    })
+    let mut config = ClientConfig::default();
+    config.connection.preset = preset()?;
+    Ok(config)
 }
 
 async fn connect(url: &str) -> Outcome<Client> {

@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use postroad::proto::dialect::Envelope;
-use postroad::proto::session::Mapping;
-use postroad::{Endpoint, Preset, ServerConfig};
-use serde::{Deserialize, Deserializer};
+use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
+use postroad::{Endpoint, ServerConfig};
+use serde::Deserialize;
 
 /// Where a node listens if nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
@@ -38,56 +36,14 @@ pub(crate) enum ConfigError {
     Flag(String),
 }
 
+/// The file as it is written: each section is the library's own structure.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
-    server: ServerSection,
-    limits: LimitsSection,
+    server: ServerConfig,
+    connection: ConnectionConfig,
+    limits: Limits,
     listen: Vec<Listen>,
-}
-
-/// A time such as `250ms`.
-#[derive(Clone, Copy, Debug)]
-struct Time(Duration);
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let time = humantime::parse_duration(&text);
-        time.map(Self).map_err(|error| {
-            serde::de::Error::custom(format!(
-                "{text:?} is no time ({error}); write \"250ms\", \"5s\", \"2m\""
-            ))
-        })
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ServerSection {
-    preset: Option<Preset>,
-    workers: Option<usize>,
-    max_connections: Option<usize>,
-    max_requests: Option<usize>,
-    heartbeat: Option<Time>,
-    handshake: Option<Time>,
-    read_stall: Option<Time>,
-    write_stall: Option<Time>,
-    drain: Option<Time>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsSection {
-    max_frame: Option<usize>,
-    max_message: Option<usize>,
-    max_calls: Option<usize>,
-    max_routes: Option<usize>,
-    max_dialect_payload: Option<usize>,
-    outbox_pause: Option<usize>,
-    outbox_max: Option<usize>,
-    assembly_max: Option<usize>,
-    assemblies: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,8 +113,7 @@ impl NodeConfig {
             let default = DEFAULT_LISTEN.parse::<Endpoint>();
             listen_on.push(default.map_err(|error| ConfigError::Wrong(error.to_string()))?);
         }
-        parsed.server.workers = workers.or(parsed.server.workers);
-        let server = parsed.settings();
+        let server = parsed.settings(workers);
         server
             .check()
             .map_err(|error| ConfigError::Wrong(format!("{path}: {error}")))?;
@@ -210,40 +165,14 @@ fn with_variables(
     Ok(merged)
 }
 
-/// Replaces a default by what was said.
-fn set<T>(field: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *field = value;
-    }
-}
-
 impl File {
-    fn settings(&self) -> ServerConfig {
-        let mut config = ServerConfig::default();
-        let Self { server, limits, .. } = self;
-        let time = |time: Option<Time>| time.map(|time| time.0);
+    /// The node's settings; without a number of workers, one a core.
+    fn settings(self, workers: Option<usize>) -> ServerConfig {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        config.workers = Some(server.workers.unwrap_or(cores));
-        set(&mut config.preset, server.preset);
-        set(&mut config.max_connections, server.max_connections);
-        set(&mut config.max_requests, server.max_requests);
-        set(&mut config.heartbeat, time(server.heartbeat));
-        set(&mut config.handshake, time(server.handshake));
-        set(&mut config.read_stall, time(server.read_stall));
-        set(&mut config.write_stall, time(server.write_stall));
-        set(&mut config.drain, time(server.drain));
-        set(&mut config.limits.max_frame, limits.max_frame);
-        set(&mut config.limits.max_message, limits.max_message);
-        set(&mut config.limits.max_calls, limits.max_calls);
-        set(&mut config.limits.max_routes, limits.max_routes);
-        set(
-            &mut config.limits.max_dialect_payload,
-            limits.max_dialect_payload,
-        );
-        set(&mut config.limits.outbox_pause, limits.outbox_pause);
-        set(&mut config.limits.outbox_max, limits.outbox_max);
-        set(&mut config.limits.assembly_max, limits.assembly_max);
-        set(&mut config.limits.assemblies, limits.assemblies);
+        let mut config = self.server;
+        config.workers = Some(workers.or(config.workers).unwrap_or(cores));
+        config.connection = self.connection;
+        config.connection.limits = self.limits;
         config
     }
 }
@@ -292,6 +221,8 @@ impl Listen {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<NodeConfig, String> {
@@ -326,6 +257,13 @@ mod tests {
             error.contains("line 2, column 9") && error.contains("\"soon\" is no time"),
             "{error}"
         );
+        let config = load("[limits]\nmax_message = \"4MiB\"\n", &[]).unwrap();
+        assert_eq!(config.server.connection.limits.max_message, 4 << 20);
+        let error = load("[limits]\nmax_message = \"4 apples\"\n", &[]).unwrap_err();
+        assert!(
+            error.contains("line 2, column 15") && error.contains("\"4 apples\" is no size"),
+            "{error}"
+        );
         let error = load("[limits]\nmax_calls = 70000\n", &[]).unwrap_err();
         assert!(
             error.contains("max_calls = 70000") && error.contains("1 to 65536"),
@@ -345,7 +283,10 @@ mod tests {
         let config = load("[server]\ndrain = \"1s\"\nmax_requests = 9\n", &variables).unwrap();
         assert_eq!(config.server.drain, Duration::from_secs(7));
         assert_eq!(
-            (config.server.limits.max_calls, config.server.max_requests),
+            (
+                config.server.connection.limits.max_calls,
+                config.server.max_requests
+            ),
             (5, 9)
         );
         let error = load("", &[("POSTROAD_SERVER__DRIAN", "7s")]).unwrap_err();

@@ -4,7 +4,8 @@ use crate::terminal::tell;
 use std::fmt;
 use std::process::ExitCode;
 
-use postroad::{CallError, ConnectError, Error, StartError, TransportError};
+use postroad::transport::TransportError;
+use postroad::{CallError, ConnectError, Error, StartError};
 
 use crate::terminal::Style;
 

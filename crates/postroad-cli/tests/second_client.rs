@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use node::{has_peer, peer, root, text};
-use postroad::{Bytes, Router, RunningServer, Server, State};
+use postroad::extract::State;
+use postroad::{Bytes, Router, RunningServer, Server};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use node::{counting_server, number, postroad, report, run, signal, wait};
-use postroad::{Bytes, Limits, Router, RunningServer, Server, ServerConfig};
+use postroad::{Bytes, Router, RunningServer, Server, ServerConfig};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -157,13 +157,8 @@ async fn narrow() -> RunningServer {
         sleep_until(tokio::time::Instant::now() + Duration::from_millis(5)).await;
         Bytes::new()
     });
-    let config = ServerConfig {
-        limits: Limits {
-            max_calls: 4,
-            ..Limits::default()
-        },
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.connection.limits.max_calls = 4;
     let endpoint = "tcp://127.0.0.1:0".parse().expect("a URL");
     let server = Server::new(router).config(config).listen(endpoint);
     server.start().await.expect("there are ports")

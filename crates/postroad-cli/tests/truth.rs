@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use node::text;
-use postroad::{Bytes, Error, Router, RunningServer, Server, State};
+use postroad::extract::State;
+use postroad::{Bytes, Error, Router, RunningServer, Server};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};

@@ -261,7 +261,7 @@ fn routes(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
             let router = router.described(
                 #route,
                 (#request.to_owned(), #response.to_owned()),
-                move |payload: ::postroad::Payload<#arguments>| {
+                move |payload: ::postroad::extract::Payload<#arguments>| {
                     let service = ::std::sync::Arc::clone(&each);
                     async move {
                         let reply = payload.reply(());

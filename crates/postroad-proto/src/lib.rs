@@ -12,6 +12,7 @@
 //!   trying again is safe.
 //! - [`trace`], [`text`]: what a call carries besides; text of a peer, fit to be shown.
 //! - [`limits`]: every bound.
+//! - [`units`]: sizes and times as people write them.
 
 pub mod code;
 pub mod dialect;
@@ -24,6 +25,7 @@ pub mod session;
 pub mod text;
 mod time;
 pub mod trace;
+pub mod units;
 pub mod wire_error;
 
 pub use time::Time;

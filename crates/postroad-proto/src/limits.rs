@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 /// Bytes of a native frame's head; see `docs/protocol.md`, section 2.
 pub const HEAD_BYTES: usize = 16;
 /// Bytes of the CRC32C behind a frame, where it was agreed.
@@ -105,12 +107,15 @@ const _: () = assert!(
 ///
 /// # Defaults
 /// The constants of this module of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Largest frame body accepted, bytes. At least 24 KiB (a fragment and its parts), at most 16
     /// MiB - 1.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub max_frame: usize,
     /// Largest message accepted, bytes, in as many fragments as it takes.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub max_message: usize,
     /// Calls in flight that this end accepts, at most 65,536. The native protocol refuses more;
     /// a dialect's connection is not read while it is at this bound.
@@ -118,12 +123,16 @@ pub struct Limits {
     /// Route numbers kept for the other end. Each costs its name.
     pub max_routes: usize,
     /// Largest payload of a dialect frame, bytes, where the dialect's own field allows that much.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub max_dialect_payload: usize,
     /// Unsent bytes over which no more requests are read from this connection.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub outbox_pause: usize,
     /// Unsent bytes over which answers are replaced by errors: the peer does not read them.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub outbox_max: usize,
     /// Bytes of incomplete messages, all together.
+    #[serde(deserialize_with = "crate::units::size::deserialize")]
     pub assembly_max: usize,
     /// Incomplete messages at once.
     pub assemblies: usize,

@@ -3,8 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
-use postroad::{Client, ClientConfig, Endpoint, Router, Server, TransportError};
+use postroad::{Client, ClientConfig, Endpoint, Router, Server};
 use tokio::net::{TcpListener, TcpStream};
 
 static DIALLED: AtomicU64 = AtomicU64::new(0);

@@ -25,7 +25,7 @@ pub enum Protocol {
 /// ```
 /// let endpoint: postroad::Endpoint = "tcp+session://127.0.0.1:7401?crc=modbus".parse()?;
 /// assert_eq!((endpoint.transport(), endpoint.address()), ("tcp", "127.0.0.1:7401"));
-/// # Ok::<(), postroad::TransportError>(())
+/// # Ok::<(), postroad::transport::TransportError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Endpoint {

@@ -37,11 +37,12 @@
 mod client;
 mod clock;
 pub mod codec;
+pub mod config;
 mod context;
 mod driver;
 mod endpoint;
 mod error;
-mod extract;
+pub mod extract;
 mod handler;
 mod preset;
 mod router;
@@ -51,22 +52,18 @@ pub mod transport;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;
-pub use postroad_proto as proto;
 pub use postroad_proto::code::{Code, Fault, Retry};
-pub use postroad_proto::limits::Limits;
-pub use postroad_proto::policy::{Backoff, ConnectionState, ServerState};
+pub use postroad_proto::policy::{ConnectionState, ServerState};
 pub use postroad_proto::trace::Trace;
 pub use serde;
 
 pub use client::{
     BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Pipeline, Producer,
 };
-pub use codec::{Json, MsgPack, Packet};
+pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
-pub use error::{CallError, CodecError, Error, TransportError};
-pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, State};
+pub use error::{CallError, Error};
 pub use handler::Handler;
-pub use preset::Preset;
 pub use router::{Description, Router, Routes};
-pub use server::{ConfigError, RunningServer, Server, ServerConfig, ServerStats, StartError};
+pub use server::{RunningServer, Server, ServerConfig, ServerStats, StartError};

@@ -184,7 +184,8 @@ impl Default for Router {
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
-    /// Without routes; handlers get clones of `state` by the extractor [`State`](crate::State).
+    /// Without routes; handlers get clones of `state` by the extractor
+    /// [`State`](crate::extract::State).
     #[must_use]
     pub fn with_state(state: S) -> Self {
         Self {

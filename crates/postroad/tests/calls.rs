@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use postroad::codec::Packet;
 use postroad::codec::{Codec, PacketCodec, Raw};
+use postroad::extract::{Metadata, Request, State};
 use postroad::{
     Bytes, CallContext, CallError, Client, ClientConfig, Code, ConnectionState, Error, Json,
-    Metadata, MsgPack, Packet, Request, Retry, Router, RunningServer, Server, ServerConfig,
-    ServerState, State, Trace,
+    MsgPack, Retry, Router, RunningServer, Server, ServerConfig, ServerState, Trace,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -366,7 +367,7 @@ async fn a_call_that_is_dropped_in_any_stage_leaves_its_place_to_the_next() -> T
     let url = "mem://stages";
     let mut config = ClientConfig::default();
     // Whoever left its place taken would keep the next one from calling.
-    config.limits.max_calls = 1;
+    config.connection.limits.max_calls = 1;
     let client = Client::new(url.parse()?, config)?;
     let echo = || client.request("postroad/echo").call_raw("x");
     let waker = std::task::Waker::noop();
@@ -555,10 +556,8 @@ async fn more_requests_than_the_server_takes_are_refused_with_a_hint() -> Tested
             gate.notified().await;
         },
     );
-    let config = ServerConfig {
-        max_requests: 1,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.max_requests = 1;
     let server = Server::new(router)
         .config(config)
         .listen("mem://full".parse()?)
@@ -666,10 +665,8 @@ async fn a_client_comes_back_by_itself_and_goes_offline_when_attempts_are_used_u
 
 #[tokio::test(start_paused = true)]
 async fn callers_wait_for_a_connection_in_bounded_number_and_time() -> Tested {
-    let config = ClientConfig {
-        max_pending: 2,
-        ..ClientConfig::default()
-    };
+    let mut config = ClientConfig::default();
+    config.max_pending = 2;
     let client = Client::new("mem://nobody".parse()?, config)?;
     let calls: Vec<_> = (0..3)
         .map(|_| {
@@ -693,10 +690,8 @@ async fn callers_wait_for_a_connection_in_bounded_number_and_time() -> Tested {
 #[tokio::test]
 async fn versions_that_do_not_meet_are_named_and_not_tried_again() -> Tested {
     let _server = serve(Router::new(), "mem://versions").await;
-    let config = ClientConfig {
-        versions: (2, 3),
-        ..ClientConfig::default()
-    };
+    let mut config = ClientConfig::default();
+    config.connection.versions = (2, 3);
     let error = Client::connect_with("mem://versions".parse()?, config)
         .await
         .unwrap_err();
@@ -726,10 +721,8 @@ fn a_blocking_client_needs_no_runtime() -> Tested {
 
 #[tokio::test]
 async fn connections_are_spread_over_reactors_of_their_own() -> Tested {
-    let config = ServerConfig {
-        workers: Some(2),
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.workers = Some(2);
     let names = Router::new().route("thread", async || {
         std::thread::current().name().unwrap_or_default().to_owned()
     });

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use postroad::codec::{Codec, Json, MsgPack, PacketCodec, Raw};
-use postroad::{CodecError, Packet};
+use postroad::codec::{CodecError, Packet};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,13 +13,11 @@ type Tested = Result<(), Box<dyn std::error::Error>>;
 /// Short times, so that giving up can be waited for.
 fn impatient() -> ServerConfig {
     let short = Duration::from_millis(400);
-    let config = ServerConfig::default();
-    ServerConfig {
-        handshake: short,
-        read_stall: short,
-        write_stall: short,
-        ..config
-    }
+    let mut config = ServerConfig::default();
+    config.connection.handshake = short;
+    config.connection.read_stall = short;
+    config.connection.write_stall = short;
+    config
 }
 
 async fn serve(url: &str) -> Result<RunningServer, Box<dyn std::error::Error>> {
@@ -80,7 +78,7 @@ async fn wait_for(server: &RunningServer, reason: &str) {
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = postroad::proto::policy::Random::new(seed);
+    let mut random = postroad_proto::policy::Random::new(seed);
     (0..len).map(|_| random.bits() as u8).collect()
 }
 
@@ -130,7 +128,7 @@ async fn whoever_says_nothing_is_closed_when_the_opening_is_due() -> Tested {
 #[tokio::test]
 async fn more_requests_in_one_piece_than_are_served_at_once_all_get_their_answers() -> Tested {
     let mut config = impatient();
-    config.limits.max_calls = 1;
+    config.connection.limits.max_calls = 1;
     for config in [impatient(), config] {
         let server = Server::new(Router::new()).config(config);
         let server = server
@@ -291,7 +289,7 @@ async fn a_peer_that_the_node_itself_kept_waiting_is_not_dropped() -> Tested {
 
 #[tokio::test]
 async fn a_dialects_peer_that_reads_slowly_gets_all_of_many_large_answers() -> Tested {
-    use postroad::proto::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader};
+    use postroad_proto::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader};
     let server = serve("tcp+sequence://127.0.0.1:0?route=big").await?;
     let mut raw = TcpStream::connect(&server.addresses()[0]).await?;
     let mut codec = DialectCodec::new(Dialect::Sequence, Reader::Client);
@@ -331,7 +329,7 @@ async fn a_dialects_peer_that_reads_slowly_gets_all_of_many_large_answers() -> T
 
 /// HELLO without checksum, made by hand.
 fn bytes_of_hello() -> Vec<u8> {
-    use postroad::proto::frame::{Hello, Opening};
+    use postroad_proto::frame::{Hello, Opening};
     let hello = Opening::Hello(Hello {
         version_min: 1,
         version_max: 1,
@@ -351,7 +349,7 @@ fn bytes_of_hello() -> Vec<u8> {
 
 /// A request that names its route.
 fn request(id: u32, route: &str) -> Vec<u8> {
-    use postroad::proto::frame::{Head, Kind, PartTag, put_frame, put_part};
+    use postroad_proto::frame::{Head, Kind, PartTag, put_frame, put_part};
     let (mut parts, mut out) = (Vec::new(), Vec::new());
     put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
     let head = Head {
@@ -368,7 +366,9 @@ async fn a_client_that_vanishes_in_the_middle_of_a_call_frees_its_handler() -> T
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<()>(1);
     let router = Router::with_state(sender).route(
         "forever",
-        async |postroad::State(alive): postroad::State<tokio::sync::mpsc::Sender<()>>| {
+        async |postroad::extract::State(alive): postroad::extract::State<
+            tokio::sync::mpsc::Sender<()>,
+        >| {
             let _ = alive.send(()).await;
             std::future::pending::<()>().await;
         },
@@ -393,10 +393,8 @@ async fn a_client_that_vanishes_in_the_middle_of_a_call_frees_its_handler() -> T
 
 #[tokio::test]
 async fn more_connections_than_allowed_are_turned_away_and_counted() -> Tested {
-    let config = ServerConfig {
-        max_connections: 2,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.max_connections = 2;
     let server = Server::new(Router::new())
         .config(config)
         .listen("tcp://127.0.0.1:0".parse()?)

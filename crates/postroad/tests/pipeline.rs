@@ -114,7 +114,7 @@ async fn calls_that_are_made_together_have_their_own_answers() -> Tested {
 async fn of_calls_that_are_made_together_it_is_told_how_many_were() -> Tested {
     let server = serve("tcp://127.0.0.1:0", echo()).await?;
     let mut config = ClientConfig::default();
-    config.limits.max_calls = 40;
+    config.connection.limits.max_calls = 40;
     let url = format!("tcp://{}", server.addresses()[0]);
     let client = Client::connect_with(url.parse()?, config).await?;
     let mut pipeline = client.pipeline("echo");
@@ -428,10 +428,8 @@ async fn dropping_a_pipeline_stops_its_handlers_and_no_others() -> Tested {
 async fn calls_on_a_connection_that_ends_fail_and_the_next_go_over_a_new_one() -> Tested {
     let never = async || std::future::pending::<()>().await;
     let router = || Router::new().route("never", never).merge(echo());
-    let config = ServerConfig {
-        drain: Duration::ZERO,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.drain = Duration::ZERO;
     let server = Server::new(router()).config(config);
     let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
     let address = server.addresses()[0].clone();
@@ -462,7 +460,7 @@ async fn calls_on_a_connection_that_ends_fail_and_the_next_go_over_a_new_one() -
 async fn too_many_calls_are_refused_and_those_in_flight_go_on() -> Tested {
     let server = Server::new(echo());
     let mut config = ServerConfig::default();
-    config.limits.max_calls = 4;
+    config.connection.limits.max_calls = 4;
     let server = server
         .config(config)
         .listen("tcp://127.0.0.1:0".parse()?)
@@ -487,7 +485,7 @@ async fn too_many_calls_are_refused_and_those_in_flight_go_on() -> Tested {
 async fn answers_that_nobody_takes_are_bounded() -> Tested {
     let server = serve("tcp://127.0.0.1:0", echo()).await?;
     let mut config = ClientConfig::default();
-    config.limits.max_calls = 10;
+    config.connection.limits.max_calls = 10;
     let url = format!("tcp://{}", server.addresses()[0]);
     let client = Client::connect_with(url.parse()?, config).await?;
     let mut pipeline = client.pipeline("echo");
@@ -511,10 +509,8 @@ async fn answers_that_nobody_takes_are_bounded() -> Tested {
 async fn the_wait_for_a_connection_is_charged_to_the_call() -> Tested {
     let never = async || std::future::pending::<()>().await;
     let url = "mem://pipeline-late";
-    let mut config = ClientConfig {
-        max_wait: Duration::from_secs(60),
-        ..ClientConfig::default()
-    };
+    let mut config = ClientConfig::default();
+    config.max_wait = Duration::from_secs(60);
     // Five attempts with jitter may all be made within these seconds.
     config.backoff.attempts = None;
     let client = Client::new(url.parse()?, config)?;

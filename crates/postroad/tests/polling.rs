@@ -9,10 +9,12 @@ use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use postroad::config::Preset;
+use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Listener, Stream, Transport, Transports};
 use postroad::{
-    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Preset, Router, RunningServer, Server,
-    ServerConfig, TransportError,
+    BlockingClient, Bytes, Client, ClientConfig, Endpoint, Router, RunningServer, Server,
+    ServerConfig,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -26,11 +28,10 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn client_config() -> ClientConfig {
-    ClientConfig {
-        preset: Preset::LowLatency,
-        timeout: Duration::from_secs(20),
-        ..ClientConfig::default()
-    }
+    let mut config = ClientConfig::default();
+    config.connection.preset = Preset::LowLatency;
+    config.timeout = Duration::from_secs(20);
+    config
 }
 
 /// A polling node on a thread of its own, which ends with this.
@@ -51,10 +52,8 @@ fn serve(url: &str) -> Node {
     let endpoint = url.parse().expect("the test's own URL");
     std::thread::spawn(move || {
         runtime().block_on(async {
-            let config = ServerConfig {
-                preset: Preset::LowLatency,
-                ..ServerConfig::default()
-            };
+            let mut config = ServerConfig::default();
+            config.connection.preset = Preset::LowLatency;
             let router = Router::new().route("slow", || {
                 keep_busy(Duration::from_micros(40));
                 std::future::ready(())
@@ -154,10 +153,8 @@ fn a_blocking_caller_polls_for_its_own_answers() -> Tested {
 #[tokio::test(start_paused = true)]
 async fn who_polls_sleeps_at_last_also_where_the_clock_stands_still() -> Tested {
     let slow = async || tokio::time::sleep(Duration::from_secs(1)).await; // tidy: paused clock
-    let config = ServerConfig {
-        preset: Preset::LowLatency,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.connection.preset = Preset::LowLatency;
     let server = Server::new(Router::new().route("slow", slow)).config(config);
     let _node = server.listen("mem://paused".parse()?).start().await?;
     let client = Client::connect_with("mem://paused".parse()?, client_config()).await?;
@@ -259,10 +256,8 @@ async fn times_asked(node: &Node, preset: Preset) -> Result<usize, Box<dyn std::
     let endpoint: Endpoint = format!("asked://{}", node.server.addresses()[0]).parse()?;
     let mut asked = 0;
     for _ in 0..30 {
-        let config = ClientConfig {
-            preset,
-            ..client_config()
-        };
+        let mut config = client_config();
+        config.connection.preset = preset;
         let client = Client::with_transports(endpoint.clone(), config, &transports)?;
         let mut state = client.state();
         let is_there = |state: &_| *state == postroad::ConnectionState::Connected;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use postroad::{Bytes, CallError, Client, Preset, Router, RunningServer, Server, ServerConfig};
+use postroad::config::Preset;
+use postroad::{Bytes, CallError, Client, Router, RunningServer, Server, ServerConfig};
 use tokio::sync::mpsc;
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
@@ -208,17 +209,13 @@ async fn a_producer_whose_connection_broke_says_so() -> Tested {
 #[tokio::test]
 async fn every_preset_answers_small_and_large_calls() -> Tested {
     for (name, preset) in Preset::ALL {
-        let config = ServerConfig {
-            preset,
-            ..ServerConfig::default()
-        };
+        let mut config = ServerConfig::default();
+        config.connection.preset = preset;
         let server = Server::new(Router::new()).config(config);
         let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
         let url = format!("tcp://{}", server.addresses()[0]);
-        let config = postroad::ClientConfig {
-            preset,
-            ..postroad::ClientConfig::default()
-        };
+        let mut config = postroad::ClientConfig::default();
+        config.connection.preset = preset;
         let client = Client::connect_with(url.parse()?, config).await?;
         for len in [0, 1, 64, 60_000, 200_000, 64] {
             let body = Bytes::from(vec![7; len]);

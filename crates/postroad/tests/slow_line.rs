@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Listener, Stream, Transport, Transports};
-use postroad::{Bytes, Client, ClientConfig, Endpoint, Limits, Router, Server, TransportError};
+use postroad::{Bytes, Client, ClientConfig, Endpoint, Router, Server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -100,14 +101,9 @@ async fn bulk_waits_for_room_also_where_only_urgent_calls_are_answered() -> Test
     let server = server.start().await?;
     let mut transports = Transports::default();
     transports.register("slow", Slow);
-    let config = ClientConfig {
-        limits: Limits {
-            outbox_max: 2 << 20,
-            max_message: 1 << 20,
-            ..Limits::default()
-        },
-        ..ClientConfig::default()
-    };
+    let mut config = ClientConfig::default();
+    config.connection.limits.outbox_max = 2 << 20;
+    config.connection.limits.max_message = 1 << 20;
     let endpoint = format!("slow://{}", server.addresses()[0]).parse()?;
     let client = Client::with_transports(endpoint, config, &transports)?;
     let mut pipeline = client.pipeline("length");

@@ -22,10 +22,8 @@ async fn storm(url: &str, workers: Option<usize>) {
         tokio::task::yield_now().await;
         body
     });
-    let config = ServerConfig {
-        workers,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::default();
+    config.workers = workers;
     let server = Server::new(router).config(config);
     let server = server
         .listen(url.parse().expect("an endpoint"))

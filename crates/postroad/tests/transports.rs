@@ -1,9 +1,8 @@
 //! Every transport carries calls; wrong keys and taken names are refused with words.
 
+use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
-use postroad::{
-    Client, ClientConfig, Endpoint, Router, RunningServer, Server, ServerState, TransportError,
-};
+use postroad::{Client, ClientConfig, Endpoint, Router, RunningServer, Server, ServerState};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
 

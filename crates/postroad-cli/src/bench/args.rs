@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
-use postroad::Preset;
+use postroad::config::Preset;
 
 use super::mix::Mix;
 use super::plan::{CONNECTIONS_MAX, THREADS_MAX};

@@ -37,11 +37,9 @@ impl Remote {
         let endpoint: Endpoint = url(&name)
             .parse()
             .map_err(|error| named(Failed::from(error)))?;
-        let config = ClientConfig {
-            timeout: CONNECTING,
-            limits: limits(),
-            ..ClientConfig::default()
-        };
+        let mut config = ClientConfig::default();
+        config.timeout = CONNECTING;
+        config.connection.limits = limits();
         let client = Client::connect_with(endpoint, config).await;
         let client = client.map_err(|error| named(error.into()))?.with_msgpack();
         let run = LoadWorkerClient::new(client.clone()).prepare(plan).await;

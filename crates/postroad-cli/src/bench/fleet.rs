@@ -1,6 +1,7 @@
 //! What a coordinator and its workers say to each other: a service of the library itself.
 
-use postroad::{Error, Limits};
+use postroad::Error;
+use postroad::config::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;

@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use postroad::{Backoff, Bytes, ClientConfig, Endpoint, Preset, Protocol};
+use postroad::config::{Backoff, Preset};
+use postroad::{Bytes, ClientConfig, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::args::{Run, SIZE_MAX, Spacing};
@@ -256,13 +257,11 @@ impl Plan {
     }
 
     pub(super) fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig {
-            // It was checked.
-            preset: self.preset.parse().unwrap_or_default(),
-            ..ClientConfig::default()
-        };
+        let mut config = ClientConfig::default();
+        // It was checked.
+        config.connection.preset = self.preset.parse().unwrap_or_default();
         // As many as are asked for: the server says what it takes.
-        config.limits.max_calls = 65_536;
+        config.connection.limits.max_calls = 65_536;
         config.max_pending = IN_FLIGHT_MAX;
         // A caller that waits for a connection gives up when its call does.
         config.max_wait = self.timeout.values().max().copied().unwrap_or_default();

@@ -32,10 +32,8 @@ pub(super) fn run(worker: &args::Worker) -> Result<ExitCode, Failed> {
         let mut signals = Signals::listen()?;
         let endpoint: Endpoint = url(&worker.listen).parse()?;
         let server = Server::new(load_worker_routes(Hired::default()));
-        let config = ServerConfig {
-            limits: limits(),
-            ..ServerConfig::default()
-        };
+        let mut config = ServerConfig::default();
+        config.connection.limits = limits();
         let server = server.config(config).listen(endpoint).start().await?;
         for address in server.addresses() {
             say(format_args!("worker on {address}"));

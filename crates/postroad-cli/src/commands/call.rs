@@ -4,8 +4,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use postroad::codec::numbers;
-use postroad::proto::dialect::Dialect;
 use postroad::{Bytes, Client, ClientConfig, Endpoint, Protocol};
+use postroad_proto::dialect::Dialect;
 
 use crate::args::Call;
 use crate::exit::Failed;
@@ -25,10 +25,8 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     super::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let work = async {
-            let config = ClientConfig {
-                timeout: call.timeout,
-                ..ClientConfig::default()
-            };
+            let mut config = ClientConfig::default();
+            config.timeout = call.timeout;
             let client = Client::connect_with(endpoint, config).await?;
             let mut request = client
                 .request(&call.route)

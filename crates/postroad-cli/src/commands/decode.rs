@@ -4,9 +4,9 @@ use crate::terminal::say;
 use std::io::Read;
 use std::process::ExitCode;
 
-use postroad::proto::dialect::{Crc, Dialect, DialectCodec, PriorityHeader, Reader};
-use postroad::proto::explain::{Explanation, explain_dialect, explain_native};
-use postroad::proto::frame::MAGIC;
+use postroad_proto::dialect::{Crc, Dialect, DialectCodec, PriorityHeader, Reader};
+use postroad_proto::explain::{Explanation, explain_dialect, explain_native};
+use postroad_proto::frame::MAGIC;
 
 use crate::args::{Color, Decode, Output};
 use crate::exit::{self, Failed};

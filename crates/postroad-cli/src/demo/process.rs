@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use postroad::proto::dialect::Dialect;
+use postroad_proto::dialect::Dialect;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exit::{self, Failed};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use postroad::proto::dialect::Dialect;
 use postroad::{CallError, Client, Retry, Trace};
+use postroad_proto::dialect::Dialect;
 use tokio::task::JoinHandle;
 
 use super::node::{OrdersClient, StockClient};

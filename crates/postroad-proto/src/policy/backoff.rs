@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 /// A small generator (SplitMix64) whose seed the caller gives, so that a simulation can repeat it.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -37,11 +39,14 @@ impl Random {
 ///
 /// # Defaults
 /// 1 s, doubled, at most 30 s, with full jitter; `Offline` after 5 attempts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// Bound of the first wait; more than 0.
+    #[serde(deserialize_with = "crate::units::time::deserialize")]
     pub first: Duration,
     /// Bound of every wait; at least `first`.
+    #[serde(deserialize_with = "crate::units::time::deserialize")]
     pub max: Duration,
     /// Failed attempts after which the state becomes `Offline`; `None` goes on for ever.
     pub attempts: Option<u32>,

@@ -245,14 +245,17 @@ impl LinkKeeper {
                 });
             }
         };
-        let mut config = self.config.session(self.transport.has_integrity());
+        let mut config = self
+            .config
+            .connection
+            .session(self.transport.has_integrity());
         config.has_heartbeat = self.endpoint.has_heartbeat();
         let now = clock::now();
         let session = match self.endpoint.dialect(config.limits.max_dialect_payload) {
             None => Session::client(config, now),
             Some(dialect) => Session::dialect_client(config, dialect, now),
         };
-        let (peer, preset) = (self.endpoint.to_string(), self.config.preset);
+        let (peer, preset) = (self.endpoint.to_string(), self.config.connection.preset);
         Ok(ConnectionDriver::client(stream, session, peer, preset))
     }
 }

@@ -24,9 +24,9 @@ pub use pipeline::Pipeline;
 pub use producer::Producer;
 
 use crate::codec::{Codec, Json};
+use crate::config::ConfigError;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
-use crate::server::ConfigError;
 use crate::transport::{Transports, Use};
 use link::LinkKeeper;
 

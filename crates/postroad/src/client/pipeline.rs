@@ -236,7 +236,7 @@ impl Pipeline {
     }
 
     fn make_all(&mut self, calls: &[(u64, &Bytes)]) -> (usize, Option<CallError>) {
-        let max = self.client.keeper.config.limits.max_calls;
+        let max = self.client.keeper.config.connection.limits.max_calls;
         let budget = self.budget();
         let room = calls.len().min(max.saturating_sub(self.in_flight));
         let mut made = 0;
@@ -266,7 +266,7 @@ impl Pipeline {
     #[inline]
     fn make(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Result<(), Unsent> {
         // An answer that nobody takes holds its part of a read buffer.
-        if self.in_flight >= self.client.keeper.config.limits.max_calls {
+        if self.in_flight >= self.client.keeper.config.connection.limits.max_calls {
             return Err(Unsent::Failed(Box::new(self.full())));
         }
         // Whether all is well is decided at once: a failure is large, and to hand it on costs more.

@@ -19,7 +19,7 @@ pub use postroad_proto::dialect::Packet;
 pub use protobuf::Protobuf;
 pub use raw::{PacketCodec, Raw};
 
-use crate::error::CodecError;
+pub use crate::error::CodecError;
 
 /// Numbers of codecs on the wire; 8 to 15 are the application's.
 pub mod numbers {

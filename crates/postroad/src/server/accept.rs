@@ -40,7 +40,7 @@ pub(super) async fn accept(
     mut listener: Box<dyn Listener>,
     has_integrity: bool,
 ) {
-    let config = Arc::new(shared.config.session(has_integrity));
+    let config = Arc::new(shared.config.connection.session(has_integrity));
     let listening = Arc::new(Listening {
         shared,
         endpoint,
@@ -168,7 +168,7 @@ impl Listening {
         } = &*self;
         let Incoming { peer, open } = incoming;
         let begin = clock::now();
-        let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
+        let stream = match tokio::time::timeout(shared.config.connection.handshake, open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 shared.counters.closed("handshake", "transport");
@@ -191,7 +191,7 @@ impl Listening {
             session.turn_away(clock::now());
         }
         let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
-        let preset = shared.config.preset;
+        let preset = shared.config.connection.preset;
         let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();
         shared.enter(connection);

@@ -15,10 +15,10 @@ use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use config::{ConfigError, ServerConfig};
-pub(crate) use config::{bound, check_times};
+pub use config::ServerConfig;
 pub use stats::ServerStats;
 
+use crate::config::ConfigError;
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;

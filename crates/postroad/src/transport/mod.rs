@@ -24,7 +24,7 @@ pub use stream::{AsyncStream, Stream};
 pub(crate) use stream::{Reader, Writer};
 
 use crate::endpoint::Endpoint;
-use crate::error::TransportError;
+pub use crate::error::TransportError;
 
 /// A boxed future: transports are chosen at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use harness::{Arguments, Report, Result, Role, print};
-use postroad::proto::frame::{FrameDecoder, Head, Kind, put_frame};
+use postroad_proto::frame::{FrameDecoder, Head, Kind, put_frame};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 
 /// Frames in a buffer, as a read may bring them.

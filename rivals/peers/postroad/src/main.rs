@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Arguments, Caller, Pipelined, Received, Recorder, Result, Role, Sender};
+use postroad::config::Preset;
 use postroad::{
-    BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Preset, Producer, Router, Server,
+    BlockingClient, Client, ClientConfig, Endpoint, Pipeline, Producer, Router, Server,
     ServerConfig,
 };
 
@@ -66,11 +67,14 @@ fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
     let mode = mode.strip_prefix(BLOCKING).unwrap_or(mode);
     match mode.trim_start_matches('-') {
         "" | PIPELINE => {}
-        BATCHES => (server.preset, client.preset) = (Preset::Throughput, Preset::Throughput),
+        BATCHES => {
+            (server.connection.preset, client.connection.preset) =
+                (Preset::Throughput, Preset::Throughput)
+        }
         REACTORS => server.workers = Some(std::thread::available_parallelism()?.get()),
         preset => {
             let preset = preset.parse()?;
-            (server.preset, client.preset) = (preset, preset);
+            (server.connection.preset, client.connection.preset) = (preset, preset);
         }
     }
     // As many calls as a row has in flight; the default is 1,000.

@@ -8,12 +8,13 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use postroad::Bytes;
 #[cfg(feature = "avro")]
 use postroad::codec::Avro;
+use postroad::codec::CodecError;
 #[cfg(feature = "protobuf")]
 use postroad::codec::Protobuf;
 use postroad::codec::{Codec, Json, MsgPack, PacketCodec};
-use postroad::{Bytes, CodecError};
 use serde::Serialize;
 
 use super::args;

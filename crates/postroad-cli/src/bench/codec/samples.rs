@@ -1,6 +1,7 @@
 //! The values that every codec writes and reads.
 
-use postroad::{Bytes, Packet};
+use postroad::Bytes;
+use postroad::codec::Packet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
