@@ -78,8 +78,8 @@ fn configured(mode: &str) -> Result<(ServerConfig, ClientConfig)> {
         }
     }
     // As many calls as a row has in flight; the default is 1,000.
-    server.limits.max_calls = 65_536;
-    client.limits.max_calls = 65_536;
+    server.connection.limits.max_calls = 65_536;
+    client.connection.limits.max_calls = 65_536;
     Ok((server, client))
 }
 
