@@ -348,12 +348,17 @@ fn a_pause_in_the_middle_of_what_was_read_loses_nothing_and_keeps_places() {
         let mut config = Config::default();
         config.limits.outbox_pause = 16_384;
         let mut pair = Pair::opened(Config::default(), config);
-        let End { session, buf, .. } = &mut pair.server;
+        let End {
+            session,
+            buf,
+            arrivals,
+            ..
+        } = &mut pair.server;
         let (mut answered, mut pauses, mut out) = (0, 0, Vec::new());
         for piece in wire.chunks(step) {
             buf.extend_from_slice(piece);
             loop {
-                session.handle_bytes(pair.now, buf);
+                session.handle_bytes(pair.now, buf, arrivals);
                 let paused = !session.wants_read() && !session.is_closed();
                 pauses += u32::from(paused);
                 if paused || step > 1 {

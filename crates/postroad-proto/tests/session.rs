@@ -526,8 +526,7 @@ fn a_frame_of_a_byte_a_second_is_given_up_at_its_deadline() {
     put_frame(&mut out, Head::new(Kind::Request), &[], &[0; 100], true);
     for byte in out {
         pair.server.buf.extend_from_slice(&[byte]);
-        let End { session, buf, .. } = &mut pair.server;
-        session.handle_bytes(pair.now, buf);
+        pair.server.take_bytes(pair.now);
         pair.run_for(SECOND);
         if closed(&pair.server).is_some() {
             break;
@@ -581,10 +580,7 @@ fn unread_answers_stop_the_reading_of_requests_and_are_bounded() {
     }
     assert!(pair.server.session.memory() < 22 << 20);
     pair.run_for(SECOND);
-    let answers = pair.client.events.iter().filter_map(|event| match event {
-        Event::Finished(_, answer) => Some(answer),
-        _ => None,
-    });
+    let answers = pair.client.finished.iter().map(|(_, answer)| answer);
     let (answered, refused): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.is_ok());
     assert_eq!(
         (answered.len(), refused.len()),

@@ -189,7 +189,7 @@ impl Native {
         };
         let sent = self.take_back(id, call.place, 2);
         self.events
-            .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
+            .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
 
     /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so
@@ -218,8 +218,8 @@ impl Native {
     ) {
         if self.end_call(id) {
             match result {
-                Ok(reply) => sink.replied(&mut self.events, id, reply),
-                Err(failure) => sink.failed(&mut self.events, id, failure),
+                Ok(reply) => sink.replied(id, reply),
+                Err(failure) => sink.failed(id, failure),
             }
             self.after_call();
         }

@@ -372,7 +372,7 @@ impl Native {
                     reason: reason.clone(),
                     sent,
                 };
-                self.events.push_back(Event::Finished(id, Err(failure)));
+                self.events.push_back(Event::Failed(id, failure));
             }
         }
         let callee = self.callee.as_ref();

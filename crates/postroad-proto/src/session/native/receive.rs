@@ -261,7 +261,7 @@ impl Native {
         if !is_wanted {
             return Ok(());
         }
-        sink.request(&mut self.events, |request| {
+        sink.request(|request| {
             request.id = is_call.then_some(CallId(id));
             request.route = match route {
                 0 => RouteRef::Unsaid,
@@ -286,7 +286,7 @@ impl Native {
         let id = CallId(words.id());
         if self.end_call(id) {
             let codec = words.form() & 15;
-            sink.replied(&mut self.events, id, Reply { codec, payload });
+            sink.replied(id, Reply { codec, payload });
             self.after_call();
         }
     }
@@ -465,7 +465,7 @@ impl Native {
             None if head.route == 0 => RouteRef::Unsaid,
             _ => RouteRef::Number(head.route),
         };
-        sink.request(&mut self.events, |request| {
+        sink.request(|request| {
             request.id = is_call.then_some(CallId(head.id));
             request.route = route;
             request.set_flags(head.class, head.form);
