@@ -23,6 +23,7 @@ mod frames;
 mod heartbeat;
 mod native;
 mod outbox;
+mod parsed_parts;
 mod sink;
 mod slots;
 mod stalls;
