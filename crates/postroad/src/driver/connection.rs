@@ -560,7 +560,7 @@ impl Connection {
             waiters: inner.waiters.as_deref_mut(),
             batch,
         };
-        inner.session.handle_bytes_into(now, buf, &mut sink);
+        inner.session.handle_bytes(now, buf, &mut sink);
         let has_stopped = !inner.session.wants_read() || batch.room() == 0;
         inner.is_crowded = batch.wakers.len() > 1;
         (self.finish(guard, batch, armed), has_stopped)
@@ -635,12 +635,11 @@ impl Connection {
     fn collect(&self, inner: &mut Inner, batch: &mut Batch) {
         while let Some(event) = inner.session.poll_event() {
             match event {
-                Event::Finished(id, answer) => {
+                Event::Failed(id, failure) => {
                     let waiters = inner.waiters.as_mut();
-                    let waker = waiters.and_then(|all| all.finish(id, answer.map_err(Box::new)));
+                    let waker = waiters.and_then(|all| all.finish(id, Err(Box::new(failure))));
                     batch.wakers.extend(waker);
                 }
-                Event::Request(request) => batch.arrived.add(|place| *place = request),
                 event => self.collect_rare(event, inner, batch),
             }
         }
