@@ -1,5 +1,6 @@
 //! What a handler can ask for, and what it can answer with.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
 use crate::context::CallContext;
 use crate::error::{CodecError, Error};
+use crate::transport::PeerInfo;
 
 /// A request as a handler's extractors see it.
 #[derive(Clone, Debug)]
@@ -36,7 +38,7 @@ pub struct Request {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) route: Arc<str>,
-    pub(crate) peer: Arc<str>,
+    pub(crate) peer: Arc<PeerInfo>,
     pub(crate) protocol: &'static str,
 }
 
@@ -85,9 +87,9 @@ impl Request {
         &self.origin.route
     }
 
-    /// Who sent it: address, or user and process.
+    /// Who sent it. Its `Display` is the address, or user and process.
     #[must_use]
-    pub fn peer(&self) -> &str {
+    pub fn peer(&self) -> &PeerInfo {
         &self.origin.peer
     }
 
@@ -194,9 +196,15 @@ impl<T> Payload<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(pub Vec<(String, Bytes)>);
 
-/// Who sent the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer(pub Arc<str>);
+/// Who sent the request: address, certificate, process, agent. Its `Display` is the address.
+#[derive(Clone, Debug)]
+pub struct Peer(pub Arc<PeerInfo>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 fn unreadable(request: &Request, error: &CodecError) -> Error {
     Error::bad_request(format!(

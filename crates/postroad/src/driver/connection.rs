@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
-use crate::transport::Writer;
+use crate::transport::{PeerInfo, Writer};
 
 /// Where a connection stands, for whoever watches it.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ pub(crate) struct Connection {
     writer: Writer,
     /// Of a client.
     watched: Option<Box<Watched>>,
-    pub(crate) peer: Arc<str>,
+    pub(crate) peer: Arc<PeerInfo>,
 }
 
 impl fmt::Debug for Connection {
@@ -201,7 +201,7 @@ impl Connection {
     pub(super) fn new(
         session: Session,
         writer: Writer,
-        peer: String,
+        peer: PeerInfo,
         link: Option<watch::Sender<LinkState>>,
         wakes: bool,
     ) -> Self {
@@ -234,7 +234,7 @@ impl Connection {
             inner: Mutex::new(inner),
             writer,
             watched,
-            peer: peer.into(),
+            peer: Arc::new(peer),
         }
     }
 
@@ -660,9 +660,10 @@ impl Connection {
                 version,
                 agent,
             } => {
+                self.peer.opened(&agent, None);
                 tracing::debug!(
-                    target: "postroad::connection", peer = %self.peer, protocol, version, agent,
-                    "open"
+                    target: "postroad::connection", peer = %self.peer,
+                    connection = self.peer.connection().number(), protocol, version, agent, "open"
                 );
                 batch.link = Some(LinkState::Open);
             }

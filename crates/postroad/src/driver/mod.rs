@@ -28,7 +28,7 @@ use tokio::time::Sleep;
 
 use crate::clock;
 use crate::preset::Preset;
-use crate::transport::{Reader, Stream};
+use crate::transport::{PeerInfo, Reader, Stream};
 
 use batch::Batch;
 pub(crate) use batch::{Answers, RequestBatch};
@@ -140,6 +140,7 @@ impl ConnectionDriver {
         preset: Preset,
     ) -> (Self, watch::Receiver<LinkState>) {
         let (link, watcher) = watch::channel(LinkState::Opening);
+        let peer = PeerInfo::named(peer);
         let driver = Self::new(stream, session, peer, Role::Client(link), preset);
         (driver, watcher)
     }
@@ -148,14 +149,14 @@ impl ConnectionDriver {
     pub(crate) fn server(
         stream: Stream,
         session: Session,
-        peer: String,
+        peer: PeerInfo,
         service: Box<dyn Service>,
         preset: Preset,
     ) -> Self {
         Self::new(stream, session, peer, Role::Server(service), preset)
     }
 
-    fn new(stream: Stream, session: Session, peer: String, role: Role, preset: Preset) -> Self {
+    fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
         let (reader, writer) = stream.split();
         let spin = Spin::new(preset.spin());
         let (link, service) = match role {

@@ -29,7 +29,7 @@ const TOLD_MAX: usize = 64;
 /// What the connections of one listener share.
 struct Listening {
     shared: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     config: Arc<Config>,
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn accept(
     let config = Arc::new(shared.config.session(has_integrity));
     let listening = Arc::new(Listening {
         shared,
-        endpoint,
+        endpoint: Arc::new(endpoint),
         config,
     });
     let Listening {
@@ -166,25 +166,27 @@ impl Listening {
         let Self {
             shared, endpoint, ..
         } = &*self;
-        let Incoming { peer, open } = incoming;
+        let Incoming { mut peer, open } = incoming;
+        peer.arrived_at(endpoint);
         let begin = clock::now();
-        let stream = match tokio::time::timeout(shared.config.handshake, open()).await {
+        let mut stream = match tokio::time::timeout(shared.config.handshake, open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 shared.counters.closed("handshake", "transport");
                 tracing::warn!(
-                    target: "postroad::connection", %endpoint, peer, %error, "handshake failed"
+                    target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
                 );
                 return None;
             }
             Err(_) => {
                 shared.counters.closed("handshake", "timeout");
                 tracing::warn!(
-                    target: "postroad::connection", %endpoint, peer, "handshake timed out"
+                    target: "postroad::connection", %endpoint, %peer, "handshake timed out"
                 );
                 return None;
             }
         };
+        peer.certified_by(stream.take_certificate());
         // TLS, detection and opening share one time.
         let mut session = self.session(begin);
         if is_over {
@@ -224,7 +226,9 @@ impl Listening {
 
     /// Counts the end of a connection and logs it, loudly only where the peer is to blame.
     fn log_end(&self, connection: &Connection, reason: &CloseReason) {
-        let (endpoint, peer) = (&self.endpoint, &*connection.peer);
+        let endpoint = &self.endpoint;
+        let peer = &connection.peer;
+        let id = peer.connection().number();
         let protocol = connection.protocol();
         self.shared.counters.closed(protocol, reason.word());
         let is_ordinary = matches!(
@@ -233,11 +237,13 @@ impl Listening {
         );
         if is_ordinary {
             tracing::debug!(
-                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
+                "closed"
             );
         } else {
             tracing::warn!(
-                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
+                "closed"
             );
         }
     }

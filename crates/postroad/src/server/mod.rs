@@ -23,7 +23,7 @@ use crate::driver::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 use crate::router::{Router, Routes};
-use crate::transport::{Transports, Use};
+use crate::transport::{ConnectionId, Transports, Use};
 use dispatch::Dispatch;
 use reactors::Reactors;
 use stats::Counters;
@@ -183,8 +183,7 @@ pub(crate) struct Shared {
     pub(crate) reactors: Reactors,
     routes: Routes,
     state: watch::Sender<ServerState>,
-    /// By their addresses, which nobody else has while there is a reference.
-    connections: Mutex<HashMap<usize, Weak<Connection>>>,
+    connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
     /// Connections that are open; a change wakes a shutdown that waits for none.
     pub(crate) open: watch::Sender<usize>,
 }
@@ -266,7 +265,7 @@ impl Shared {
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.insert(address(connection), Arc::downgrade(connection));
+        connections.insert(connection.peer.connection(), Arc::downgrade(connection));
     }
 
     pub(crate) fn leave(&self, connection: &Arc<Connection>) {
@@ -274,12 +273,8 @@ impl Shared {
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.remove(&address(connection));
+        connections.remove(&connection.peer.connection());
     }
-}
-
-fn address(connection: &Arc<Connection>) -> usize {
-    Arc::as_ptr(connection).addr()
 }
 
 /// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.
