@@ -44,6 +44,7 @@ mod error;
 mod extract;
 mod handler;
 mod preset;
+mod route;
 mod router;
 mod server;
 mod trace;
@@ -68,5 +69,8 @@ pub use error::{CallError, CodecError, Error, TransportError};
 pub use extract::{FromRequest, IntoReply, Metadata, Payload, Peer, Request, State};
 pub use handler::Handler;
 pub use preset::Preset;
-pub use router::{Description, Router, Routes};
-pub use server::{ConfigError, RunningServer, Server, ServerConfig, ServerStats, StartError};
+pub use route::{Description, RouteOptions};
+pub use router::Router;
+pub use server::{
+    ConfigError, Routes, RunningServer, Server, ServerConfig, ServerStats, StartError,
+};

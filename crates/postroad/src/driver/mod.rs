@@ -34,7 +34,7 @@ use batch::Batch;
 pub(crate) use batch::{Answers, RequestBatch};
 pub(crate) use budget::Budget;
 use connection::Status;
-pub(crate) use connection::{Answered, Connection, LinkState, Service};
+pub(crate) use connection::{Answered, Connection, Forget, LinkState, RequestQueue, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
 pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
@@ -406,6 +406,9 @@ impl ConnectionDriver {
 
     fn poll_running(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Poll<()> {
         self.register(cx);
+        self.service
+            .iter_mut()
+            .for_each(|service| service.begin_turn());
         if !lists.batch.arrived.is_empty() {
             // Much may have happened since these requests came.
             lists.now = clock::now();
@@ -449,6 +452,18 @@ impl ConnectionDriver {
                 Progress::Paused if lists.batch.arrived.is_empty() => self.status.wants_read,
                 Progress::Paused => self.status.has_room,
             };
+            // After the flush: a wake-up that comes from here on is not lost.
+            let service = self.service.as_mut();
+            let may_read = service.is_none_or(|service| service.may_read(self.status.has_room));
+            if !may_read {
+                while self.poll_timer(cx, lists) {
+                    self.flush(cx, lists);
+                }
+                return match self.status.is_closed {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                };
+            }
             if !goes_on {
                 if progress != Progress::Idle || !self.look_again(cx, lists, round == 0) {
                     return Poll::Pending;

@@ -11,7 +11,8 @@ use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
-use super::dispatch::Dispatcher;
+use super::run_queue::RunQueue;
+use super::start::Dispatcher;
 use super::stats::count;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
@@ -86,12 +87,14 @@ pub(super) async fn accept(
         }
         count(&shared.counters.accepted, 1);
         shared.open.send_modify(|open| *open += 1);
-        let opening = Arc::clone(&listening).open(incoming, is_over);
+        let reactor = shared.reactors.next();
+        let queue = Arc::clone(reactor.queue);
+        let opening = Arc::clone(&listening).open(incoming, is_over, queue);
         let served = Served {
             stage: Stage::Opening(Box::pin(opening)),
             counted: Open(Arc::clone(&listening)),
         };
-        shared.reactors.run(served).await;
+        reactor.run(served).await;
     }
 }
 
@@ -162,7 +165,12 @@ impl Drop for Served {
 
 impl Listening {
     /// Opens a connection, unless that fails or takes too long.
-    async fn open(self: Arc<Self>, incoming: Incoming, is_over: bool) -> Option<ConnectionDriver> {
+    async fn open(
+        self: Arc<Self>,
+        incoming: Incoming,
+        is_over: bool,
+        queue: Arc<RunQueue>,
+    ) -> Option<ConnectionDriver> {
         let Self {
             shared, endpoint, ..
         } = &*self;
@@ -192,7 +200,8 @@ impl Listening {
         if is_over {
             session.turn_away(clock::now());
         }
-        let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
+        let dispatch = Arc::clone(&shared.routes.dispatch);
+        let service = Box::new(Dispatcher::new(dispatch, queue, peer.connection()));
         let preset = shared.config.preset;
         let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();
