@@ -26,13 +26,13 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Looks at all of them where they lie, and forgets them; there is room again.
     #[inline]
-    pub(super) fn drain(&mut self, mut each: impl FnMut(CallId, Result<&Reply, &Error>)) {
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(CallId, Result<&Reply, &Error>)) {
         for (id, answer) in &self.list {
             each(*id, answer.as_ref());
         }
