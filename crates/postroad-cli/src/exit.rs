@@ -1,12 +1,11 @@
 //! Why the program ends, as an exit code and as words that say what to do next.
 
-use crate::terminal::tell;
 use std::fmt;
 use std::process::ExitCode;
 
 use postroad::{CallError, ConnectError, Error, StartError, TransportError};
 
-use crate::terminal::Style;
+use crate::terminal::{Style, tell};
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;

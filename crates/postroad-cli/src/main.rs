@@ -9,6 +9,7 @@ mod exit;
 mod logging;
 mod signals;
 mod terminal;
+mod times;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,8 @@ use postroad::Preset;
 use super::mix::Mix;
 use super::plan::{CONNECTIONS_MAX, THREADS_MAX};
 use super::schedule::{Burst, Rate};
-use crate::args::{Output, duration};
+use crate::terminal::Output;
+use crate::times::duration;
 pub(crate) use reports::{Codec, Compare, Gate, LogUnit, ReportFiles, Rewrite, SampleUnit};
 
 /// Largest payload, bytes.

@@ -33,10 +33,9 @@ mod worker;
 
 use std::process::ExitCode;
 
-use crate::args::{Color, Output};
 use crate::commands::{raise_open_files, runtime};
 use crate::exit::{self, Failed};
-use crate::terminal::{Style, put, tell};
+use crate::terminal::{Color, Output, Style, put, tell};
 use args::{Bench, BenchCommand, Run};
 use report::Report;
 

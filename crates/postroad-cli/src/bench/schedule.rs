@@ -40,7 +40,7 @@ impl FromStr for Rate {
             let (calls, time) = part
                 .split_once(':')
                 .ok_or_else(|| format!("{part:?} is not RATE:TIME; write 1000:10s,5000:20s"))?;
-            let time = crate::args::duration(time)?;
+            let time = crate::times::duration(time)?;
             if time.is_zero() {
                 return Err(format!("{part:?} lasts no time; write 1000:10s"));
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::count;
-use crate::args::{Output, duration};
+use crate::terminal::Output;
+use crate::times::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Codec {

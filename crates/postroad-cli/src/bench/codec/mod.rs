@@ -18,9 +18,8 @@ use serde::Serialize;
 
 use super::args;
 use super::statistics::{median, spread};
-use crate::args::Output;
 use crate::exit::{self, Failed};
-use crate::terminal::{say, tell};
+use crate::terminal::{Output, say, tell};
 use samples::{Call, Document, Reading, Sample, Tick};
 
 pub(crate) fn run(bench: &args::Codec) -> Result<ExitCode, Failed> {

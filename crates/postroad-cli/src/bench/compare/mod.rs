@@ -7,9 +7,8 @@ mod verdict;
 use std::process::ExitCode;
 
 use super::args::{self, Gate, LogUnit, SampleUnit};
-use crate::args::Output;
 use crate::exit::{self, Failed};
-use crate::terminal::{say, tell};
+use crate::terminal::{Output, say, tell};
 use runs::Run;
 use verdict::{Comparison, Difference, Metric, Unit};
 

@@ -196,9 +196,9 @@ fn footer(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Color;
     use crate::bench::example;
     use crate::bench::report::{Threshold, Usage, Worker};
+    use crate::terminal::Color;
     use crate::terminal::Style;
 
     #[test]

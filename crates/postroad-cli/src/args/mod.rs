@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::terminal::{Color, Output};
+use crate::times::duration;
+
 /// Carries messages between services and devices fast, in order of importance, and without losing
 /// any.
 ///
@@ -30,21 +33,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
-    /// On a terminal; NO_COLOR, CLICOLOR_FORCE and TERM=dumb are obeyed.
-    Auto,
-    Always,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
     Text,
     Json,
 }
@@ -84,17 +73,6 @@ pub(crate) struct Serve {
     /// Threads with a reactor of their own; by default one a core.
     #[arg(long)]
     pub(crate) workers: Option<usize>,
-}
-
-/// A time as people write it.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text);
-    let time = time.map_err(|error| format!("{error}; write 250ms, 5s, 2m"))?;
-    if time > Duration::from_secs(86_400) {
-        Err("at most a day".to_owned())
-    } else {
-        Ok(time)
-    }
 }
 
 #[derive(Debug, Args)]
