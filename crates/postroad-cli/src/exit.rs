@@ -153,6 +153,37 @@ impl From<StartError> for Failed {
     }
 }
 
+impl From<postroad_bench::Error> for Failed {
+    fn from(error: postroad_bench::Error) -> Self {
+        use postroad_bench::Error as Load;
+        match error {
+            Load::Asked(_) => Self::usage(error),
+            Load::NoRun(_) => Self::usage(error)
+                .hint("give files of `bench --json`, .hlog files, or a folder of them"),
+            Load::Connect(error) => error.into(),
+            Load::Endpoint(error) => error.into(),
+            Load::Start(error) => error.into(),
+            Load::Worker { name, source } => match *source {
+                Load::Refused(error) => Self::new(refusal(&error), error),
+                source => source.into(),
+            }
+            .at(format_args!("worker {name}")),
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+/// The exit code of what a worker refuses: the target that it cannot reach is one that nobody
+/// answers at.
+fn refusal(error: &CallError) -> u8 {
+    match error {
+        CallError::Remote(remote) if remote.code().as_str() == postroad_bench::UNREACHABLE => {
+            UNAVAILABLE
+        }
+        _ => FAILED,
+    }
+}
+
 impl From<std::io::Error> for Failed {
     fn from(error: std::io::Error) -> Self {
         Self::new(FAILED, error)

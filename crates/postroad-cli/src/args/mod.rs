@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub(crate) mod bench;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ pub(crate) enum Command {
     /// Explain a frame field by field, and show where it goes wrong.
     Decode(Decode),
     /// Load a server and say how it takes it.
-    Bench(Box<crate::bench::args::Bench>),
+    Bench(Box<bench::Bench>),
     /// See it all at work: a node, two services, clients of every dialect, a server killed under
     /// load.
     Demo(Demo),
