@@ -7,6 +7,7 @@ mod opening;
 mod parts;
 
 pub use decoder::{Frame, FrameDecoder, Frames, Run};
+pub(crate) use head::QOS;
 pub use head::{
     CLASS_RESERVED, Head, Kind, MESSAGE_ID, MORE, NO_DEADLINE, NO_RETRY, OF_RESPONSE, PARTS,
 };

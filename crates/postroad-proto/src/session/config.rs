@@ -36,12 +36,16 @@ pub struct Config {
     /// Payload of one fragment, bytes, where the peer's frames have room for it: what an urgent
     /// message may have to wait for.
     pub fragment: usize,
-    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
-    /// ms.
+    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. From 10 ms
+    /// to 10 minutes.
     pub heartbeat: Duration,
     /// Whether a dialect's client sends heartbeats: a peer that does not know them would be taken
     /// for dead.
     pub has_heartbeat: bool,
+    /// As a server: whether clients may send credentials in HELLO. They are handed out in
+    /// [`Event::Opened`](super::Event::Opened), and whoever drives the session judges them. Where
+    /// this is off, credentials that a client calls critical are refused, and others are ignored.
+    pub accepts_credentials: bool,
     /// Time for the whole opening.
     pub handshake: Duration,
     /// Time for a frame that has begun to arrive.
@@ -63,6 +67,7 @@ impl Default for Config {
             fragment: FRAGMENT_BYTES,
             heartbeat: Duration::from_secs(30),
             has_heartbeat: true,
+            accepts_credentials: false,
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),

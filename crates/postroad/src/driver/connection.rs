@@ -142,8 +142,8 @@ impl Inner {
     /// its time the server is told, so any will do.
     #[inline]
     fn read_lately(&self, budget: Budget) -> Time {
-        match (&self.session, budget.limit) {
-            (Session::Native(_), Time::NEVER) => self.read_at,
+        match (self.session.is_native(), budget.limit) {
+            (true, Time::NEVER) => self.read_at,
             _ => clock::now(),
         }
     }
@@ -654,14 +654,10 @@ impl Connection {
                     task.abort();
                 }
             }
-            Event::Opened {
-                protocol,
-                version,
-                agent,
-            } => {
+            Event::Opened(peer) => {
                 tracing::debug!(
-                    target: "postroad::connection", peer = %self.peer, protocol, version, agent,
-                    "open"
+                    target: "postroad::connection", peer = %self.peer, protocol = peer.protocol,
+                    version = peer.version, agent = peer.agent, "open"
                 );
                 batch.link = Some(LinkState::Open);
             }

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use super::heartbeat::{Beat, Heartbeat};
 use super::slots::CallerSlots;
 use super::{
-    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, Sink,
-    Stalls, earliest,
+    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, PeerHello,
+    Sink, Stalls, earliest,
 };
 use crate::Time;
 use crate::code::Code;
@@ -37,7 +37,7 @@ struct Pending {
 
 /// One end of a dialect's connection.
 #[derive(Debug)]
-pub struct DialectSession {
+pub(super) struct DialectSession {
     config: Arc<Config>,
     codec: DialectCodec,
     mapping: Arc<Mapping>,
@@ -89,11 +89,12 @@ impl DialectSession {
         let DialectConfig { mut codec, mapping } = dialect;
         codec.reader = reader;
         let protocol = codec.dialect.name();
-        let opened = Event::Opened {
+        let opened = Event::Opened(Box::new(PeerHello {
             protocol,
             version: 1,
             agent: String::new(),
-        };
+            credentials: None,
+        }));
         Self {
             codec,
             mapping,

@@ -110,7 +110,7 @@ impl Callee {
 
 /// One end of a native connection.
 #[derive(Debug)]
-pub struct Native {
+pub(super) struct Native {
     config: Arc<Config>,
     /// Names the session, if this end is the server.
     id: [u8; 16],
