@@ -1,10 +1,11 @@
 //! Settings of sessions, and of the dialects that they speak.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dialect::{DialectCodec, Envelope};
+pub use crate::dialect::routes::Mapping;
+
+use crate::dialect::DialectCodec;
 use crate::limits::{FRAGMENT_BYTES, Limits};
 
 /// Features of the native protocol, as bits.
@@ -76,21 +77,10 @@ impl Default for Config {
     }
 }
 
-/// How a dialect's frames find their routes at the server, and routes their frames at the client.
-#[derive(Clone, Debug, Default)]
-pub struct Mapping {
-    /// Where a frame's route stands.
-    pub envelope: Option<Envelope>,
-    /// Commands, opcodes or envelope types and their routes.
-    pub codes: HashMap<u8, Arc<str>>,
-    /// The route of everything that neither says.
-    pub fixed: Option<Arc<str>>,
-}
-
 /// A dialect of one listener or endpoint.
 #[derive(Clone, Debug)]
 pub struct DialectConfig {
-    /// DialectCodec and its settings; who reads is set by the session.
+    /// The codec and its settings; who reads is set by the session.
     pub codec: DialectCodec,
     /// From frames to routes.
     pub mapping: Arc<Mapping>,

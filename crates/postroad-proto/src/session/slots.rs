@@ -268,7 +268,7 @@ impl CalleeSlots {
     }
 
     /// Keeps no memory while nothing is in flight.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn release_memory(&mut self) {
         if self.in_flight == 0 {
             self.slots = Vec::new();
         }
