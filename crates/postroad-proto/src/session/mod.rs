@@ -45,8 +45,8 @@ use crate::error_body::ErrorBody;
 /// - **Getters** take `&self` and say how things stand: [`Self::wants_read`], [`Self::has_room`],
 ///   [`Self::has_output`], [`Self::is_closed`], and figures such as [`Self::calls_in_flight`].
 /// - **`handle_*`** tell the session what has happened outside of it: bytes were read
-///   ([`Self::handle_bytes`]), the transport ended ([`Self::handle_end`]), it takes bytes or refuses
-///   them ([`Self::handle_written`]), time has passed ([`Self::handle_timeout`], and
+///   ([`Self::handle_bytes`]), the transport ended ([`Self::handle_end`]), it takes bytes or
+///   refuses them ([`Self::handle_written`]), time has passed ([`Self::handle_timeout`], and
 ///   [`Self::expire`] for a part of that).
 /// - **Commands** are what users of the connection want: [`Self::call`], [`Self::send`],
 ///   [`Self::cancel`], [`Self::respond`], [`Self::drain`], [`Self::turn_away`], [`Self::close`].
@@ -204,8 +204,8 @@ impl Session {
     /// Ends the calls and requests whose deadlines have passed, and nothing else.
     ///
     /// A driver that was held up calls this before it writes, so that a call which is late is taken
-    /// back instead of being sent. [`Self::handle_timeout`] also judges the peer, which is only fair
-    /// once what came meanwhile was read and what can be written was written.
+    /// back instead of being sent. [`Self::handle_timeout`] also judges the peer, which is only
+    /// fair once what came meanwhile was read and what can be written was written.
     pub fn expire(&mut self, now: Time) {
         each!(mut self, session => session.expire(now));
     }
@@ -229,8 +229,8 @@ impl Session {
         }
     }
 
-    /// Sends a one-way message: nobody answers it, and nobody hears of it again. Where a dialect has
-    /// only calls, it is one whose answer is dropped.
+    /// Sends a one-way message: nobody answers it, and nobody hears of it again. Where a dialect
+    /// has only calls, it is one whose answer is dropped.
     ///
     /// # Errors
     /// If it cannot be queued now; nothing was sent then.

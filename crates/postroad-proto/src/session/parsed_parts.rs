@@ -65,8 +65,8 @@ impl ParsedParts {
                     .map_err(|_| wrong("whole length is not 4 bytes"))?;
                 self.whole = Some(u32::from_le_bytes(bytes) as usize);
             }
-            // Metadata is handed to whoever handles the request, so it may be critical. Nobody reads
-            // idempotency keys and sequences yet, so a peer that insists on them is refused.
+            // Metadata is handed to whoever handles the request, so it may be critical. Nobody
+            // reads idempotency keys and sequences yet, so a peer that insists on them is refused.
             known if known == PartTag::Metadata as u8 => {}
             _ if tag & CRITICAL != 0 => self.refused = Some(tag),
             _ => {}

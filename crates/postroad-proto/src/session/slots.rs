@@ -235,8 +235,8 @@ impl Incoming {
         id: CallId(0),
         priority: 0,
         is_live: false,
-        deadline: Time(0),
-        since: Time(0),
+        deadline: Time::NEVER,
+        since: Time::NEVER,
     };
 }
 

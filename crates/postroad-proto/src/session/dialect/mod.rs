@@ -55,7 +55,8 @@ pub(super) struct DialectSession {
     given_up: HashSet<u32>,
     heartbeat: Heartbeat,
     ping_sent: Option<Time>,
-    /// Server: requests in flight by their ids, so that answering them in any order costs no search.
+    /// Server: requests in flight by their ids, so that answering them in any order costs no
+    /// search.
     pending: BTreeMap<u32, Pending>,
     /// Server, FIFO dialects: ids in the order in which requests came and answers have to leave.
     order: VecDeque<u32>,

@@ -308,7 +308,7 @@ impl Native {
             // The handler has run.
             let error = error.with_retry(Retry::IfIdempotent);
             let failure = Failure::Remote(Box::new(error));
-            self.finish(now, CallId(id), Err(failure), sink);
+            self.finish(now, CallId(id), |id| sink.failed(id, failure));
         } else if id & MESSAGE_ID == 0 {
             self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
         }
@@ -331,7 +331,7 @@ impl Native {
                 codec: message.head.codec(),
                 payload: message.payload,
             };
-            self.finish(now, id, Ok(reply), sink);
+            self.finish(now, id, |id| sink.replied(id, reply));
         } else if is_call && message.deadline <= now {
             self.refuse_late(now, id);
         } else {
@@ -374,7 +374,7 @@ impl Native {
         }
         check_whole(head, parts.as_deref(), payload.len())?;
         let codec = head.codec();
-        self.finish(now, id, Ok(Reply { codec, payload }), sink);
+        self.finish(now, id, |id| sink.replied(id, Reply { codec, payload }));
         Ok(())
     }
 
@@ -396,7 +396,7 @@ impl Native {
             ..error
         };
         let failure = Failure::Remote(Box::new(error));
-        self.finish(now, CallId(head.id()), Err(failure), sink);
+        self.finish(now, CallId(head.id()), |id| sink.failed(id, failure));
         Ok(())
     }
 
@@ -456,8 +456,9 @@ impl Native {
 }
 
 /// Hands a whole request or message to the sink, unless it is a message that is late. A late call
-/// was answered when it was accepted; nobody can be told about a message.
-#[inline]
+/// was answered when it was accepted; nobody can be told about a message. Inlined as
+/// [`Native::receive_request`] is.
+#[inline(always)]
 fn deliver(
     now: Time,
     head: Head,
@@ -470,18 +471,18 @@ fn deliver(
     if !is_call && deadline <= now {
         return;
     }
-    let (name, extras) = match parts {
-        None => (None, None),
-        Some(parts) => (parts.route, Some(Box::new(parts.extras))),
-    };
-    let route = match (head.route(), name) {
-        (0, Some(name)) => RouteRef::Name(name),
-        (0, None) => RouteRef::Unsaid,
-        (number, _) => RouteRef::Number(number),
-    };
+    // Made inside the closure, so that a request is put together where it lies.
     sink.request(|request| {
+        let (name, extras) = match parts {
+            None => (None, None),
+            Some(parts) => (parts.route, Some(Box::new(parts.extras))),
+        };
         request.id = is_call.then_some(CallId(head.id()));
-        request.route = route;
+        request.route = match (head.route(), name) {
+            (0, Some(name)) => RouteRef::Name(name),
+            (0, None) => RouteRef::Unsaid,
+            (number, _) => RouteRef::Number(number),
+        };
         request.set_flags(head);
         request.deadline = deadline;
         request.extras = extras;
