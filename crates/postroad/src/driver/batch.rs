@@ -146,7 +146,8 @@ impl Sink for BatchSink<'_> {
         self.batch.arrived.add(fill);
     }
 
-    #[inline]
+    // Called from two places, and 2 % of a call's instructions dearer where it is not inlined.
+    #[inline(always)]
     fn replied(&mut self, id: CallId, reply: Reply) {
         if let Some(waiters) = &mut self.waiters
             && let Some(waker) = waiters.finish(id, Ok(reply))

@@ -172,8 +172,8 @@ impl Inner {
     /// its time the server is told, so any will do.
     #[inline]
     fn read_lately(&self, budget: Budget) -> Time {
-        match (&self.session, budget.limit) {
-            (Session::Native(_), Time::NEVER) => self.read_at,
+        match (self.session.is_native(), budget.limit) {
+            (true, Time::NEVER) => self.read_at,
             _ => clock::now(),
         }
     }
@@ -686,16 +686,15 @@ impl Connection {
                     task.abort();
                 }
             }
-            Event::Opened {
-                protocol,
-                version,
-                agent,
-            } => {
-                self.peer.opened(&agent, None);
+            Event::Opened(hello) => {
+                let hello = *hello;
                 tracing::debug!(
                     target: "postroad::connection", peer = %self.peer,
-                    connection = self.peer.connection().number(), protocol, version, agent, "open"
+                    connection = self.peer.connection().number(), protocol = hello.protocol,
+                    version = hello.version, agent = hello.agent, "open"
                 );
+                let credentials = hello.credentials.map(|credentials| credentials.0);
+                self.peer.opened(&hello.agent, credentials);
                 batch.link = Some(LinkState::Open);
             }
             Event::Draining => batch.link = Some(LinkState::Draining),
