@@ -1,0 +1,28 @@
+//! What a server's driver needs of the code that handles requests.
+
+use std::sync::Arc;
+
+use postroad_proto::Time;
+
+use super::batch::{Answers, RequestBatch};
+use super::connection::Connection;
+
+/// Handles the requests of one connection; its driver owns it.
+pub(crate) trait Service: Send {
+    /// No request is in flight: memory that is kept for the next one may be given back.
+    fn release_memory(&mut self);
+
+    /// Starts handlers in place, in the order of arrival, until `answers` is full or nothing is
+    /// left in `arrived`.
+    ///
+    /// A handler that is done at once leaves its answer in `answers`. The others answer later, from
+    /// a task that [`Connection::spawn`] starts. `now` is the driver's last reading of the clock,
+    /// which it has just made.
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        now: Time,
+        arrived: &mut RequestBatch,
+        answers: &mut Answers,
+    );
+}
