@@ -41,6 +41,8 @@ mod connection;
 mod inbox;
 mod line;
 mod link;
+#[cfg(test)]
+mod model;
 mod pipes;
 mod polling;
 mod service;
