@@ -1,12 +1,17 @@
 //! The client: one connection that comes back by itself, and calls on it.
 
+mod attempt;
 mod blocking;
 mod call;
+mod channel;
 mod config;
-mod link;
+mod keeper;
+mod options;
 mod pipeline;
 mod producer;
-mod prompt;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +28,13 @@ pub use config::ClientConfig;
 pub use pipeline::Pipeline;
 pub use producer::Producer;
 
-use crate::codec::{Codec, Json};
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
 use crate::server::ConfigError;
 use crate::transport::{Transports, Use};
-use link::LinkKeeper;
+use channel::Channel;
+use keeper::Keeper;
+use values::DefaultCodec;
 
 /// Why a client was not made, or did not connect.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +87,8 @@ impl ConnectError {
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    keeper: Arc<LinkKeeper>,
+    channel: Channel,
     codec: DefaultCodec,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum DefaultCodec {
-    Json,
-    MsgPack,
 }
 
 impl Client {
@@ -109,11 +109,8 @@ impl Client {
         config: ClientConfig,
     ) -> Result<Self, ConnectError> {
         let client = Self::new(endpoint, config)?;
-        client
-            .keeper
-            .first_attempt()
-            .await
-            .map_err(ConnectError::Failed)?;
+        let first = client.channel.first_attempt().await;
+        first.map_err(ConnectError::Failed)?;
         Ok(client)
     }
 
@@ -146,9 +143,9 @@ impl Client {
         }
         let transport = Arc::clone(transports.get(&endpoint)?);
         transport.check(&endpoint, Use::Dial)?;
-        let keeper = LinkKeeper::start(endpoint, config, transport);
+        let keeper = Keeper::start(endpoint, config, transport);
         Ok(Self {
-            keeper,
+            channel: Channel::new(keeper),
             codec: DefaultCodec::Json,
         })
     }
@@ -190,71 +187,55 @@ impl Client {
 
     /// A call with settings of its own.
     pub fn request<'a>(&'a self, route: &'a str) -> CallBuilder<'a> {
-        CallBuilder::new(self, route)
+        CallBuilder::new(&self.channel, self.codec, route)
     }
 
     /// Sends many one-way messages of one route.
     #[must_use]
     pub fn producer(&self, route: &str) -> Producer {
-        Producer::new(self.clone(), route)
+        Producer::new(self.channel.clone(), route)
     }
 
     /// Makes many calls of one route from one task.
     #[must_use]
     pub fn pipeline(&self, route: &str) -> Pipeline {
-        Pipeline::new(self.clone(), route)
+        Pipeline::new(self.channel.clone(), route)
     }
 
     /// The endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
-        &self.keeper.endpoint
+        self.channel.endpoint()
     }
 
     /// The state of the connection, and every change of it.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.keeper.state()
+        self.channel.state()
     }
 
     /// Somebody knows that the server is back: dials at once, also when
     /// [`ConnectionState::Offline`].
     pub fn try_now(&self) {
-        self.keeper.try_now();
+        self.channel.try_now();
     }
 
     /// Whether something was left for the connection's driver to do.
     fn has_left(&self) -> bool {
-        self.keeper.has_left()
+        self.channel.has_left()
     }
 
     /// Ends the connection after the calls in flight; later calls fail. Ready when it is closed.
     pub async fn close(&self) {
-        self.keeper.close().await;
+        self.channel.close().await;
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("endpoint", &self.keeper.endpoint.to_string())
+            .field("endpoint", &self.endpoint().to_string())
             .field("state", &*self.state().borrow())
             .finish()
-    }
-}
-
-/// The number and bytes of a value in a codec.
-fn encode<T, C: Codec<T>>(codec: &C, value: &T) -> Result<(u8, bytes::Bytes), CallError> {
-    Ok((codec.number(), codec.encode(value)?))
-}
-
-/// JSON as text for those who have no types: `Null` for no payload.
-pub(crate) fn to_json(codec: u8, payload: &bytes::Bytes) -> Option<serde_json::Value> {
-    use crate::codec::numbers::{JSON, MSGPACK, RAW};
-    match codec {
-        JSON => Codec::<serde_json::Value>::decode(&Json::<()>(()), payload).ok(),
-        MSGPACK => crate::codec::msgpack::read(payload).ok(),
-        RAW if payload.is_empty() => Some(serde_json::Value::Null),
-        _ => None,
     }
 }

@@ -37,7 +37,7 @@ use connection::Status;
 pub(crate) use connection::{Answered, Connection, LinkState, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
-pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
+pub(crate) use waiters::{PipeKey, PipelineAnswers, WaiterKey};
 
 /// Bytes of a thread's read buffer.
 const READ_BYTES: usize = 64 * 1024;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use postroad_proto::session::{CallId, Failure, Reply};
 
 use super::batch::push_made;
-use crate::error::CallError;
 
 /// The answer to a call, or why there is none.
 pub(crate) type Answer = Result<Reply, Box<Failure>>;
@@ -16,8 +15,22 @@ pub(crate) type Answer = Result<Reply, Box<Failure>>;
 /// taken where they lie: what is moved right after it was stored has to wait.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineAnswers {
-    list: Vec<(u64, Result<Bytes, Box<CallError>>)>,
+    list: Vec<PipedAnswer>,
     taken: usize,
+}
+
+/// The answer to one of a pipeline's calls.
+#[derive(Debug)]
+struct PipedAnswer {
+    tag: u64,
+    answer: Result<Bytes, Box<PipedFailure>>,
+}
+
+/// Why a pipeline's call has no answer, and the time that it had.
+#[derive(Debug)]
+pub(crate) struct PipedFailure {
+    pub(crate) failure: Failure,
+    pub(crate) timeout: Duration,
 }
 
 impl PipelineAnswers {
@@ -25,24 +38,35 @@ impl PipelineAnswers {
         self.list.len() - self.taken
     }
 
-    /// The tag of the next, and why there is no answer, if there is none.
-    pub(crate) fn peek(&self) -> Option<(u64, Option<&CallError>)> {
-        let (tag, answer) = self.list.get(self.taken)?;
-        Some((*tag, answer.as_ref().err().map(|error| &**error)))
+    /// The tag of the next answer, and why there is none, if there is none.
+    pub(crate) fn peek(&self) -> Option<(u64, Option<&PipedFailure>)> {
+        let next = self.list.get(self.taken)?;
+        Some((next.tag, next.answer.as_ref().err().map(|failed| &**failed)))
     }
 
+    /// Takes the next answer; `error` says what a caller is told of a failure.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
-        let (tag, answer) = self.list.get_mut(self.taken)?;
+    pub(crate) fn take<E>(
+        &mut self,
+        error: impl FnOnce(Failure, Duration) -> E,
+    ) -> Option<(u64, Result<Bytes, E>)> {
+        let PipedAnswer { tag, answer } = self.list.get_mut(self.taken)?;
         self.taken += 1;
         let nothing = Ok(Bytes::new());
         Some(match answer {
             Ok(payload) => (*tag, Ok(std::mem::take(payload))),
             Err(_) => (
                 *tag,
-                std::mem::replace(answer, nothing).map_err(|error| *error),
+                std::mem::replace(answer, nothing)
+                    .map_err(|failed| error(failed.failure, failed.timeout)),
             ),
         })
+    }
+
+    #[cold]
+    fn fail(&mut self, tag: u64, failure: Failure, timeout: Duration) {
+        let answer = Err(Box::new(PipedFailure { failure, timeout }));
+        self.list.push(PipedAnswer { tag, answer });
     }
 
     /// Exchanges what has come for a list that was taken whole, if any has.
@@ -173,11 +197,11 @@ impl Waiters {
         self.free.push(key);
         let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
         match answer {
-            Ok(reply) => push_made(&mut pipe.arrivals.list, || (tag, Ok(reply.payload))),
-            Err(failure) => {
-                let error = CallError::from_failure(*failure, timeout);
-                pipe.arrivals.list.push((tag, Err(Box::new(error))));
-            }
+            Ok(reply) => push_made(&mut pipe.arrivals.list, || PipedAnswer {
+                tag,
+                answer: Ok(reply.payload),
+            }),
+            Err(failure) => pipe.arrivals.fail(tag, *failure, timeout),
         }
         pipe.waker.take()
     }

@@ -11,7 +11,7 @@ use postroad_proto::policy::{ConnectionState, Reconnect};
 use postroad_proto::session::{CloseReason, Session};
 use tokio::sync::{Notify, watch};
 
-use super::ClientConfig;
+use super::config::ClientConfig;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
@@ -22,7 +22,7 @@ use crate::transport::Transport;
 const CLOSE_GRACE: Duration = Duration::from_secs(25);
 
 /// One endpoint's connection, present or to come.
-pub(super) struct LinkKeeper {
+pub(super) struct Keeper {
     pub(super) endpoint: Endpoint,
     pub(super) config: ClientConfig,
     transport: Arc<dyn Transport>,
@@ -37,12 +37,12 @@ pub(super) struct LinkKeeper {
 
 /// What a task that keeps the link needs; it ends when the last client is dropped.
 struct Keeping {
-    keeper: std::sync::Weak<LinkKeeper>,
+    keeper: std::sync::Weak<Keeper>,
     closing: watch::Receiver<bool>,
     reconnect: Reconnect,
 }
 
-impl LinkKeeper {
+impl Keeper {
     /// Starts to dial, on the runtime that is there.
     pub(super) fn start(
         endpoint: Endpoint,
@@ -257,9 +257,9 @@ impl LinkKeeper {
     }
 }
 
-/// See [`LinkKeeper::connections`].
+/// See [`Keeper::connections`].
 pub(super) struct Connections<'a> {
-    keeper: &'a LinkKeeper,
+    keeper: &'a Keeper,
     deadline: Time,
     last: Option<Arc<Connection>>,
 }
@@ -323,7 +323,7 @@ impl Drop for Pending<'_> {
     }
 }
 
-impl Drop for LinkKeeper {
+impl Drop for Keeper {
     /// The last client is gone: nobody can call any more, and those who do have an answer to wait
     /// for hold a clone.
     fn drop(&mut self) {
@@ -379,7 +379,7 @@ impl Keeping {
     /// While the connection lives; false if the client is to be closed.
     async fn keep(
         &mut self,
-        keeper: Arc<LinkKeeper>,
+        keeper: Arc<Keeper>,
         connection: Arc<Connection>,
         mut link: watch::Receiver<LinkState>,
     ) -> bool {
@@ -435,7 +435,7 @@ impl Keeping {
 
     /// After a failure: waits, or stays offline until somebody says otherwise. False if the client
     /// is to be closed.
-    async fn pause(&mut self, keeper: Arc<LinkKeeper>, failed: &Failed) -> bool {
+    async fn pause(&mut self, keeper: Arc<Keeper>, failed: &Failed) -> bool {
         keeper.failed(&failed.reason);
         keeper.transition(ConnectionState::Error);
         // What can never succeed is not tried again.
@@ -483,7 +483,7 @@ impl Drop for Keeping {
 }
 
 /// Closed without a connection to finish.
-fn close_now(keeper: &LinkKeeper) {
+fn close_now(keeper: &Keeper) {
     keeper.current.store(None);
     let state = *keeper.state.borrow();
     if state != ConnectionState::Closed {
