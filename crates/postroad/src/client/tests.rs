@@ -9,8 +9,8 @@ use postroad_proto::code::{Code, Retry};
 use postroad_proto::policy::{ConnectionState, Ending, Outcome};
 use postroad_proto::session::CloseReason;
 
-use super::Client;
 use super::channel::Lease;
+use super::handle::Client;
 use crate::driver::Connection;
 use crate::{CallError, ClientConfig, Error, Router, RunningServer, Server};
 

@@ -147,7 +147,8 @@ impl Sink for BatchSink<'_> {
         self.batch.arrived.add(fill);
     }
 
-    #[inline]
+    // Once for every answer; the compiler inlines it or not by how large its neighbours are.
+    #[inline(always)]
     fn replied(&mut self, _: &mut VecDeque<Event>, id: CallId, reply: Reply) {
         if let Some(waiters) = &mut self.waiters
             && let Some(waker) = waiters.finish(id, Ok(reply))
