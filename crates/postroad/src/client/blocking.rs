@@ -52,8 +52,8 @@ use crate::error::{CallError, TransportError};
 /// How long dropping a client may take: what was sent has this time to leave.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long the background thread leaves the runtime alone after a call has ended. Calls that follow
-/// each other faster than this never wake it.
+/// How long the background thread leaves the runtime alone after a call has ended. Calls that
+/// follow each other faster than this never wake it.
 const YIELD_MAX: Duration = Duration::from_millis(10);
 
 /// A [`Client`] for threads. Must not be used on a runtime's thread.

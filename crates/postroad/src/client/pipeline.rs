@@ -64,7 +64,7 @@ pub struct Pipeline {
     /// Bytes of calls since the driver had its turn and there was room, by priority: an urgent call
     /// that finds room says nothing about bulk.
     since_turn: [usize; 8],
-    /// Answers came since then.
+    /// Answers came since then, which shows that the connection moves.
     has_moved: bool,
     /// Who waits for answers on these connections: also another that joins them has to know.
     waiting: Option<Waker>,
@@ -162,8 +162,8 @@ impl Pipeline {
         self
     }
 
-    /// Bytes of calls after which [`Self::call`] lets the driver write before it makes more. Default
-    /// 64 KiB.
+    /// Bytes of calls after which [`Self::call`] lets the driver write before it makes more.
+    /// Default 64 KiB.
     #[must_use]
     pub fn batch(mut self, bytes: usize) -> Self {
         self.options.batch = bytes.max(1);

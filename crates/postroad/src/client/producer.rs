@@ -40,11 +40,13 @@ pub struct Producer {
     /// The connection of the last message. The next goes there too as long as it is taken, so that
     /// messages stay in order.
     lease: Option<Lease>,
-    /// Bytes sent since the driver had its turn.
+    /// Bytes queued since the driver had its turn to write. Without turns a fast sender would queue
+    /// until the session refuses more, although the transport has room.
     since_turn: usize,
-    /// The least urgent priority before the present one of what was not flushed.
+    /// The least urgent priority of messages before the present one that were not flushed. A flush
+    /// has to wait for the least urgent of all, which leave last.
     lowest: u8,
-    /// Somebody will wake the driver for those that linger.
+    /// A task sleeps that will wake the driver for messages that linger; one serves all of them.
     is_timed: Arc<AtomicBool>,
 }
 

@@ -33,8 +33,8 @@ pub(super) fn encode<T, C: Codec<T>>(codec: &C, value: &T) -> Result<(u8, Bytes)
     Ok((codec.number(), codec.encode(value)?))
 }
 
-/// The value of an answer, in the codec that the answer itself names: a server may answer in another
-/// than it was asked in.
+/// The value of an answer, in the codec that the answer itself names: a server may answer in
+/// another than it was asked in.
 pub(super) fn decode<R: DeserializeOwned>(reply: &Reply) -> Result<R, CallError> {
     Ok(match reply.codec {
         numbers::MSGPACK => msgpack::read(&reply.payload)?,
