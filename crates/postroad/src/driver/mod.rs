@@ -77,7 +77,7 @@ pub(crate) use pipes::{PipeKey, PipelineAnswers};
 use polling::Polling;
 pub(crate) use service::{Forget, RequestQueue, Service};
 use status::Status;
-pub(crate) use waiters::{Answer, WaiterKey};
+pub(crate) use waiters::WaiterKey;
 
 /// Rounds of a turn before other tasks have theirs.
 const ROUNDS: usize = 16;

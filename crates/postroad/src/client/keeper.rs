@@ -1,4 +1,9 @@
-//! Keeps one connection: dials, hands it to callers, dials again.
+//! Keeps one connection to one endpoint: dials, hands it to callers, and dials again when it ends.
+//!
+//! A task per client does the dialling ([`Keeping::run`]). It holds the [`Keeper`] weakly while it
+//! waits, so that the connection ends when the last client is dropped, and not when the task does.
+//! Callers read the present connection without a lock; only those that find none wait, in bounded
+//! number and time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +16,7 @@ use postroad_proto::policy::{ConnectionState, Reconnect};
 use postroad_proto::session::{CloseReason, Session};
 use tokio::sync::{Notify, watch};
 
-use super::ClientConfig;
+use super::config::ClientConfig;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
@@ -21,13 +26,16 @@ use crate::transport::Transport;
 /// How long calls in flight may take when a client is closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(25);
 
-/// One endpoint's connection, present or to come.
-pub(super) struct LinkKeeper {
+/// One endpoint's connection, present or to come. It is the simplest thing that a channel can stand
+/// on; a pool would hold several.
+pub(super) struct Keeper {
     pub(super) endpoint: Endpoint,
     pub(super) config: ClientConfig,
     transport: Arc<dyn Transport>,
+    /// The connection that takes calls now. It is read for every call and replaced hardly ever.
     current: ArcSwapOption<Connection>,
     state: watch::Sender<ConnectionState>,
+    /// Why there is no connection, for the callers that are told so.
     last_failure: Mutex<String>,
     /// Callers that wait for a connection.
     pending: AtomicUsize,
@@ -37,12 +45,12 @@ pub(super) struct LinkKeeper {
 
 /// What a task that keeps the link needs; it ends when the last client is dropped.
 struct Keeping {
-    keeper: std::sync::Weak<LinkKeeper>,
+    keeper: std::sync::Weak<Keeper>,
     closing: watch::Receiver<bool>,
     reconnect: Reconnect,
 }
 
-impl LinkKeeper {
+impl Keeper {
     /// Starts to dial, on the runtime that is there.
     pub(super) fn start(
         endpoint: Endpoint,
@@ -75,6 +83,7 @@ impl LinkKeeper {
         self.state.subscribe()
     }
 
+    /// Ends the pause before the next attempt, also if there would never be one.
     pub(super) fn try_now(&self) {
         self.try_now.notify_one();
     }
@@ -159,7 +168,8 @@ impl LinkKeeper {
                 match (now, self.current()) {
                     (_, Some(connection)) => return Ok(connection),
                     (ConnectionState::Offline, _) => break,
-                    // For good, if somebody has asked for it; else only until the next attempt.
+                    // If the client was closed on purpose, no connection follows. Otherwise the
+                    // server has drained the last one, and another is being dialled.
                     (ConnectionState::Closing | ConnectionState::Closed, _)
                         if *self.closing.borrow() =>
                     {
@@ -179,7 +189,7 @@ impl LinkKeeper {
         }
     }
 
-    /// Connections, one after the other, for whoever has to send something until then.
+    /// Connections, one after the other, for a sender that has to send something until then.
     pub(super) fn connections(&self, deadline: Time) -> Connections<'_> {
         Connections {
             keeper: self,
@@ -189,7 +199,8 @@ impl LinkKeeper {
     }
 
     /// Ready when the keeper has noticed that this connection takes no calls any more, or at the
-    /// deadline. Another may have taken its place by then: the state alone would not tell.
+    /// deadline. The connections are compared, because another may have taken its place by then,
+    /// and then the state is `Connected` as before.
     async fn has_ended(&self, connection: &Arc<Connection>, deadline: Time) {
         let mut state = self.state.subscribe();
         let is_it = |current: Arc<Connection>| Arc::ptr_eq(&current, connection);
@@ -260,9 +271,9 @@ impl LinkKeeper {
     }
 }
 
-/// See [`LinkKeeper::connections`].
+/// See [`Keeper::connections`].
 pub(super) struct Connections<'a> {
-    keeper: &'a LinkKeeper,
+    keeper: &'a Keeper,
     deadline: Time,
     last: Option<Arc<Connection>>,
 }
@@ -272,6 +283,7 @@ impl Connections<'_> {
     /// found and being used, so that nothing was sent on it.
     pub(super) async fn next(&mut self) -> Result<Arc<Connection>, CallError> {
         if let Some(ended) = self.last.take() {
+            // The keeper may not know yet that it has ended, and would hand it out again at once.
             if clock::now() >= self.deadline {
                 return Err(self.keeper.not_connected());
             }
@@ -301,7 +313,8 @@ impl From<CloseReason> for Failed {
     }
 }
 
-/// A connection whose opening somebody waits for; closed if nobody does any more.
+/// A connection that is being opened. It is closed if the attempt is given up before it is open,
+/// because nobody would ever use it.
 struct Unopened(Option<Arc<Connection>>);
 
 impl Unopened {
@@ -318,6 +331,7 @@ impl Drop for Unopened {
     }
 }
 
+/// Counts a caller that waits for a connection, also if its future is dropped.
 struct Pending<'a>(&'a AtomicUsize);
 
 impl Drop for Pending<'_> {
@@ -326,9 +340,9 @@ impl Drop for Pending<'_> {
     }
 }
 
-impl Drop for LinkKeeper {
-    /// The last client is gone: nobody can call any more, and those who do have an answer to wait
-    /// for hold a clone.
+impl Drop for Keeper {
+    /// The last client is gone, so nobody can make calls any more. Messages that were sent without
+    /// waiting for an answer may still be on their way: the connection is drained, not closed.
     fn drop(&mut self) {
         if let Some(connection) = self.current.swap(None) {
             connection.drain(CLOSE_GRACE);
@@ -382,22 +396,23 @@ impl Keeping {
     /// While the connection lives; false if the client is to be closed.
     async fn keep(
         &mut self,
-        keeper: Arc<LinkKeeper>,
+        keeper: Arc<Keeper>,
         connection: Arc<Connection>,
         mut link: watch::Receiver<LinkState>,
     ) -> bool {
         self.reconnect.succeeded();
-        // A wish to try at once is fulfilled by now.
+        // A request to dial at once is fulfilled by now. Kept, it would skip the next pause.
         let _ = tokio::time::timeout(Duration::ZERO, keeper.try_now.notified()).await;
         keeper.current.store(Some(Arc::clone(&connection)));
         keeper.transition(ConnectionState::Connected);
-        // From here the clients alone keep the keeper.
+        // From here on only clients hold the keeper, so that dropping the last one ends it.
         drop(keeper);
         let ended = tokio::select! {
             ended = link.wait_for(|link| !matches!(link, LinkState::Open)) => {
                 Some(ended.map(|link| link.clone()))
             }
-            // An error says that the last client was dropped, which has drained the connection.
+            // The channel's other end is the keeper's. An error here says that the last client was
+            // dropped, which has drained the connection.
             closing = self.closing.wait_for(|closing| *closing) => closing.ok().map(drop).and(None),
         };
         let Some(ended) = ended else {
@@ -438,10 +453,10 @@ impl Keeping {
 
     /// After a failure: waits, or stays offline until somebody says otherwise. False if the client
     /// is to be closed.
-    async fn pause(&mut self, keeper: Arc<LinkKeeper>, failed: &Failed) -> bool {
+    async fn pause(&mut self, keeper: Arc<Keeper>, failed: &Failed) -> bool {
         keeper.failed(&failed.reason);
         keeper.transition(ConnectionState::Error);
-        // What can never succeed is not tried again.
+        // Versions that do not meet, for instance, do not meet the next time either.
         let wait = if failed.retry == Retry::Never {
             None
         } else {
@@ -451,7 +466,7 @@ impl Keeping {
             keeper.transition(ConnectionState::Offline);
         }
         let try_now = Arc::clone(&keeper.try_now);
-        // While it waits, the clients alone keep the keeper.
+        // As above: while this task waits, only clients hold the keeper.
         drop(keeper);
         let sleep = async {
             match wait {
@@ -475,8 +490,8 @@ impl Keeping {
 }
 
 impl Drop for Keeping {
-    /// The runtime is gone, or a transport has panicked: nobody dials any more, and callers must
-    /// not wait.
+    /// The task ends early if its runtime is gone or a transport has panicked. Nobody dials any
+    /// more then, so callers are told instead of waiting in vain.
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.closing.send_replace(true);
@@ -486,7 +501,7 @@ impl Drop for Keeping {
 }
 
 /// Closed without a connection to finish.
-fn close_now(keeper: &LinkKeeper) {
+fn close_now(keeper: &Keeper) {
     keeper.current.store(None);
     let state = *keeper.state.borrow();
     if state != ConnectionState::Closed {
