@@ -43,6 +43,7 @@ mod endpoint;
 mod error;
 mod extract;
 mod handler;
+pub mod practice;
 mod preset;
 mod route;
 mod router;
