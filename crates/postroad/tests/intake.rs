@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use postroad::extract::{Metadata, Peer, Request};
 use postroad::{
-    Bytes, CallContext, Client, Code, Error, Router, Routes, RunningServer, Server, Trace,
+    Bytes, CallContext, Client, Code, Error, RouteOptions, Router, Routes, RunningServer, Server,
+    Trace,
 };
 use tokio::sync::mpsc;
 
@@ -365,5 +366,93 @@ async fn a_shutdown_ends_as_soon_as_the_last_one_way_handler_has() -> Tested {
     assert!(!shutdown.is_finished());
     gate.notify_one();
     tokio::time::timeout(Duration::from_secs(10), shutdown).await??;
+    Ok(())
+}
+
+/// A service whose methods have attributes.
+#[postroad::service]
+trait Shelf {
+    /// What is on it.
+    #[must_use]
+    async fn list(&self) -> Result<u32, Error>;
+    #[deprecated = "use list"]
+    async fn count(&self) -> Result<u32, Error>;
+    #[cfg(any())]
+    async fn absent(&self, what: ThereIsNoSuchType) -> Result<(), Error>;
+}
+
+struct Empty;
+
+impl Shelf for Empty {
+    async fn list(&self) -> Result<u32, Error> {
+        Ok(0)
+    }
+
+    async fn count(&self) -> Result<u32, Error> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn attributes_of_a_services_methods_are_kept() -> Tested {
+    let server = Server::new(shelf_routes(Empty));
+    let server = server.listen("mem://shelf".parse()?).start().await?;
+    let client = ShelfClient::new(Client::connect("mem://shelf").await?);
+    // Without the attribute this lint would have nothing to allow.
+    #[expect(deprecated, reason = "that it is deprecated is what is tested")]
+    let count = client.count().await?;
+    assert_eq!((count, client.list().await?), (0, 0));
+    let routes = server.routes().list();
+    assert!(routes.iter().all(|route| route.route != "Shelf.absent"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_author_declares_of_a_route_is_listed() -> Tested {
+    let options = RouteOptions::new()
+        .describe("Counts")
+        .idempotent()
+        .priority_max(9)
+        .timeout(Duration::from_millis(200))
+        .types("{item}", "count")
+        .schema(serde_json::json!({"type": "object"}));
+    let routes = Routes::default();
+    routes.add(Router::new().route_with("stock/count", options, async || 7.to_string()));
+    routes.add(Router::new().route("plain", async |text: String| text));
+    let listed = serde_json::to_value(routes.list())?;
+    let expected = serde_json::json!([
+        {"route": "plain", "request": "String", "response": "String"},
+        {
+            "route": "stock/count", "request": "{item}", "response": "count",
+            "description": "Counts", "idempotent": true, "priority_max": 7, "timeout_ms": 200,
+            "schema": {"type": "object"},
+        },
+    ]);
+    assert_eq!(listed, expected);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_handler_knows_the_process_behind_a_unix_socket_and_its_agent() -> Tested {
+    let folder = tempfile::tempdir()?;
+    let url = format!("unix://{}", folder.path().join("node.sock").display());
+    let who = async |Peer(peer): Peer| {
+        let process = peer.unix_credentials().expect("it came by a Unix socket");
+        let listener = peer.listener().map(ToString::to_string);
+        format!(
+            "{:?} {:?} {:?} {} {}",
+            process.pid.map(|pid| pid as u32) == Some(std::process::id()),
+            peer.transport(),
+            peer.agent().is_some_and(|agent| agent.contains("postroad")),
+            listener.is_some_and(|listener| listener.starts_with("unix://")),
+            peer.certificate().is_none(),
+        )
+    };
+    let server = Server::new(Router::new().route("who", who));
+    let _server = server.listen(url.parse()?).start().await?;
+    let client = Client::connect(&url).await?;
+    let answer = client.request("who").call_raw("").await?;
+    assert_eq!(answer, r#"true Some("unix") true true true"#);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Every transport carries calls; wrong keys and taken names are refused with words.
 
+use postroad::extract::Peer;
 use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
 use postroad::{Client, ClientConfig, Endpoint, Router, RunningServer, Server, ServerState};
@@ -326,5 +327,33 @@ async fn tls_files_that_are_missing_or_wrong_are_named() -> Tested {
             .to_string()
             .contains("key.pem")
     );
+    Ok(())
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_handler_knows_the_certificate_that_a_client_has_shown() -> Tested {
+    let keys = Keys::new()?;
+    let ca = keys.path("ca.pem");
+    let who = async |Peer(peer): Peer| format!("{:?}", peer.certificate());
+    let server = Server::new(Router::new().route("who", who));
+    let url = format!("tls://127.0.0.1:0?{}&client_ca={ca}", keys.own());
+    let plain = format!("tls://127.0.0.1:0?{}", keys.own());
+    let server = server.listen(url.parse()?).listen(plain.parse()?);
+    let server = server.start().await?;
+    let ask = async |address: &str| {
+        let url = format!("tls://{address}?ca={ca}&{}", keys.own());
+        let client = Client::connect(&url).await?;
+        Ok::<_, Box<dyn std::error::Error>>(client.request("who").call_raw("").await?)
+    };
+    let shown = ask(&server.addresses()[0]).await?;
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("CN=rcgen self signed cert"), "{shown}");
+    assert!(
+        shown.contains("Dns(\"localhost\"), Ip(127.0.0.1)"),
+        "{shown}"
+    );
+    // Where nobody asks for a certificate a client shows none.
+    assert_eq!(ask(&server.addresses()[1]).await?, "None");
     Ok(())
 }
