@@ -8,7 +8,10 @@ use super::tree::{Tree, parent};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("postroad-proto", &["tokio", "tracing", "rand", "postroad"]),
     ("postroad-log", &["tokio", "tracing", "postroad"]),
-    ("postroad", &["postroad-cli", "postroad-bench", "postroad-gateway"]),
+    (
+        "postroad",
+        &["postroad-cli", "postroad-bench", "postroad-gateway"],
+    ),
     ("postroad-bench", &["postroad-cli", "clap", "indicatif"]),
     ("postroad-gateway", &["postroad-cli"]),
 ];
