@@ -461,3 +461,16 @@ fn ctrl_c_prints_what_was_measured_so_far() {
         assert_eq!(ended, sum(&report, "due"));
     }
 }
+
+#[test]
+fn more_connections_than_open_files_are_refused_before_any_is_made() {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 100; exec \"$@\"", "sh"]);
+    shell.arg(env!("CARGO_BIN_EXE_postroad"));
+    shell.args(["bench", "tcp://127.0.0.1:1", "--connections", "200"]);
+    let refused = shell.output().expect("there is a shell");
+    assert_eq!(refused.status.code(), Some(2));
+    let why = text(&refused.stderr);
+    assert!(why.contains("200 connections are 200 open files"), "{why}");
+    assert!(why.contains("at most 36 connections"), "{why}");
+}

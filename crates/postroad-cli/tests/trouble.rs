@@ -114,6 +114,8 @@ fn what_was_due_while_the_server_was_gone_is_late_and_not_the_generators_fault()
         number(&report, "/failed") < 2_000.0,
         "only what was in flight"
     );
+    let lost = ["/losses", "/connections_lost"].map(|name| number(&report, name));
+    assert_eq!(lost, [1.0, 0.0], "it was lost, and came back");
     assert!(number(&report, "/held") > 5_000.0 * gone_for, "{gone_for}");
     let longest = number(&report, "/latency_ns/max") / 1e9;
     assert!(longest > 0.9 * gone_for, "{longest} of {gone_for}");
