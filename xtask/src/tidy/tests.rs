@@ -3,10 +3,11 @@
 use super::*;
 
 fn laws(files: &[(&str, &str)]) -> Vec<&'static str> {
-    let mut laws: Vec<_> = check(&Tree::of(files))
-        .iter()
-        .map(|found| found.law)
-        .collect();
+    let tree = Tree::of(files);
+    let mut found = Vec::new();
+    let sources = sources(&tree, &mut found);
+    check(&tree, &sources, &mut found);
+    let mut laws: Vec<_> = found.iter().map(|found| found.law).collect();
     laws.sort_unstable();
     laws.dedup();
     laws
