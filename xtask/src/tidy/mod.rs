@@ -4,6 +4,7 @@
 //! code to compile, so tidy also speaks about a tree that is half written.
 
 mod deps;
+mod front;
 mod imports;
 mod lexer;
 mod links;
@@ -103,6 +104,7 @@ fn check(tree: &Tree, sources: &[Source<'_>], found: &mut Vec<Violation>) {
         sizes::check(source, found);
         words::check(source, found);
     }
+    front::check(sources, found);
     names::check(tree, sources, found);
     deps::check(tree, found);
     links::check(tree, found);
