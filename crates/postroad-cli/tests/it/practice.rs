@@ -1,8 +1,6 @@
 //! The practice routes through the real program.
 
-mod node;
-
-use node::{Node, run, text};
+use crate::support::{Node, run, text};
 
 /// What a call of the program prints, or its error.
 fn call(node: &Node, route: &str, payload: &str) -> Result<String, String> {

@@ -1,11 +1,9 @@
 //! A session stops decoding where its sink is full, and goes on where it stopped: nothing is lost,
 //! nothing is taken for a stall, and never is more handed over than there is room for.
 
-mod harness;
-
 use std::time::Duration;
 
-use harness::{End, Pair, opened};
+use crate::harness::{End, Pair, opened};
 use postroad_proto::Time;
 use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
 use postroad_proto::session::{Arrivals, Config, DialectConfig, Mapping, Request, Session};

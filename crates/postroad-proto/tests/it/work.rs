@@ -3,12 +3,10 @@
 //!
 //! The bounds on time are many times what it takes here.
 
-mod harness;
-
 use std::time::{Duration, Instant};
 
+use crate::harness::{Pair, call, closed};
 use bytes::{Bytes, BytesMut};
-use harness::{Pair, call, closed};
 use postroad_proto::Time;
 use postroad_proto::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};

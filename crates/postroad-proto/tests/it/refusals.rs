@@ -1,9 +1,7 @@
 //! What a peer insists on and nobody here does is refused, never accepted and ignored.
 
-mod harness;
-
+use crate::harness::{Pair, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
-use harness::{Pair, closed, inject, opened, protocol_fault};
 use postroad_proto::Time;
 use postroad_proto::code::{Code, Retry};
 use postroad_proto::error_body::ErrorBody;
