@@ -1,7 +1,10 @@
 //! The load tester when things go wrong around it: a server that goes away, is full or says
 //! nothing, and somebody who loses patience.
+//!
+//! In a program of its own, beside which no other test runs: it judges how late calls are.
 
-mod node;
+#[path = "it/support.rs"]
+mod support;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -10,15 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use node::{counting_server, number, postroad, report, run, signal, wait};
 use postroad::{Bytes, Router, RunningServer, Server, ServerConfig};
 use serde_json::Value;
+use support::{PATIENCE, counting_server, number, postroad, report, run, signal, wait};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
-
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Until it gives something.
 fn at_last<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {

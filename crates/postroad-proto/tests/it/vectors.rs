@@ -85,7 +85,7 @@ fn described(codec: &DialectCodec, fields: &Value) -> DialectFrame {
 
 #[test]
 fn every_dialect_vector_decodes_the_same_in_any_pieces_and_encodes_back() {
-    for vector in load(include_str!("vectors/dialects.json")) {
+    for vector in load(include_str!("../vectors/dialects.json")) {
         let Some(fields) = vector["frame"].as_object() else {
             continue;
         };
@@ -114,7 +114,7 @@ fn every_dialect_vector_decodes_the_same_in_any_pieces_and_encodes_back() {
 
 #[test]
 fn every_malformed_dialect_vector_fails_as_stated_in_any_pieces() {
-    for vector in load(include_str!("vectors/dialects.json")) {
+    for vector in load(include_str!("../vectors/dialects.json")) {
         let Some(word) = vector["error"].as_str() else {
             continue;
         };
@@ -205,7 +205,7 @@ fn check_opening(name: &str, opening: &Opening, fields: &Value) {
 
 #[test]
 fn every_native_opening_vector_decodes_and_encodes_back_m_001_m_009() {
-    for vector in load(include_str!("../../../docs/vectors/native.json")) {
+    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
         let (name, text) = (
             vector["name"].as_str().unwrap_or_default(),
             vector["hex"].as_str(),
@@ -275,7 +275,7 @@ fn check_error(name: &str, payload: &Bytes, fields: &Value) {
 
 #[test]
 fn every_native_frame_vector_decodes_and_encodes_back() {
-    for vector in load(include_str!("../../../docs/vectors/native.json")) {
+    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
         let name = vector["name"].as_str().unwrap_or_default();
         if vector["kind"] != "frame" || !vector["error"].is_null() {
             continue;
@@ -352,7 +352,7 @@ fn refuse(bytes: &[u8], is_opening: bool, checksum: bool) -> Result<(), WireErro
 
 #[test]
 fn every_malformed_native_vector_fails_as_stated_m_003_m_030_m_032() {
-    for vector in load(include_str!("../../../docs/vectors/native.json")) {
+    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
         let Some(word) = vector["error"].as_str() else {
             continue;
         };

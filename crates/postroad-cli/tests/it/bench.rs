@@ -1,21 +1,14 @@
 //! The load tester as a program: what it counts, what it refuses, and how it ends.
 
-mod node;
-
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
-use node::{Node, Worker, counting_server, number, postroad, report, run, sum, text, wait};
+use crate::support::{
+    Node, Worker, bench, counting_server, json, number, postroad, report, run, signal, sum, text,
+    wait,
+};
 use serde_json::Value;
 use tokio::sync::Semaphore;
-
-fn bench(url: &str, more: &[&str]) -> Output {
-    run(&[&["bench", url, "--warmup", "0s"], more].concat())
-}
-
-fn json(url: &str, more: &[&str]) -> Value {
-    report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
-}
 
 #[test]
 fn every_call_is_counted_once_in_its_interval() {
@@ -444,7 +437,7 @@ fn ctrl_c_prints_what_was_measured_so_far() {
             .expect("it was built");
         let called = runtime.block_on(calls.acquire_many(1000));
         called.expect("it is not closed").forget();
-        node::signal(&bench, "INT");
+        signal(&bench, "INT");
         let mut out = bench.stdout.take().expect("it is piped");
         assert_eq!(wait(&mut bench).code(), Some(130));
         let report: Value = serde_json::from_reader(&mut out).expect("a report");

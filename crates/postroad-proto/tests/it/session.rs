@@ -1,11 +1,9 @@
 //! Scenarios of the native session on the two-ended harness; names say the outcome.
 
-mod harness;
-
 use std::time::Duration;
 
+use crate::harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
-use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use postroad_proto::code::{Code, Retry};
 use postroad_proto::error_body::ErrorBody;
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};

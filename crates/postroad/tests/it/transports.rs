@@ -4,11 +4,10 @@ use postroad::transport::TransportError;
 use postroad::transport::{BoxFuture, Incoming, Listener, Stream, Transport, Transports};
 use postroad::{Client, ClientConfig, Endpoint, Router, RunningServer, Server, ServerState};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::{self, Tested};
 
 async fn serve(url: &str) -> Result<RunningServer, postroad::StartError> {
-    let endpoint = url.parse().map_err(postroad::StartError::Transport)?;
-    Server::new(Router::new()).listen(endpoint).start().await
+    support::serve(url, Router::new()).await
 }
 
 async fn echo(url: &str) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,11 +1,9 @@
 //! Faults that once were, so that they do not come back.
 
-mod harness;
-
 use std::time::Duration;
 
+use crate::harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
-use harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use postroad_proto::code::{Code, Retry};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
 use postroad_proto::session::{CloseReason, Config, Event, Failure, Reply};

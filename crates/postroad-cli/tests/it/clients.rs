@@ -1,13 +1,11 @@
 //! The dialects' client against a server in another language that shares no code with it and checks
 //! every frame.
 
-mod node;
-
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use node::{has_peer, root};
+use crate::support::{has_peer, root};
 use postroad::{CallError, Client, ConnectionState, Retry};
 
 /// The independent server; killed when it is dropped.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::Tested;
 
 /// Bytes that the line takes in a millisecond.
 const PACE: usize = 16 * 1024;

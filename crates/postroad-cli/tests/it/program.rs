@@ -1,13 +1,11 @@
 //! The program in a terminal: what it prints where, how it ends, and what it survives.
 
-mod node;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use node::{Node, postroad, run, text, wait};
+use crate::support::{Node, postroad, run, text, wait};
 use postroad::{CallError, Client, Retry};
 
 #[test]

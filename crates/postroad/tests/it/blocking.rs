@@ -3,13 +3,10 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use postroad::{BlockingClient, Bytes, CallError, Router, RunningServer, Server};
+use postroad::{BlockingClient, Bytes, CallError, Router, RunningServer};
 use tokio::runtime::{Builder, Runtime};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
-
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{self, PATIENCE, Tested, echo, tcp};
 
 /// A server on a runtime of its own, and what it is told one-way.
 fn serve() -> (Runtime, RunningServer, Receiver<Bytes>) {
@@ -23,21 +20,13 @@ fn serve() -> (Runtime, RunningServer, Receiver<Bytes>) {
         let _ = told.send(body);
         std::future::ready(())
     });
-    let starting = Server::new(router).listen("tcp://127.0.0.1:0".parse().expect("an endpoint"));
-    let server = runtime.block_on(starting.start()).expect("a free port");
+    let server = runtime.block_on(support::serve("tcp://127.0.0.1:0", router));
+    let server = server.expect("a free port");
     (runtime, server, tidings)
 }
 
 fn connect(server: &RunningServer) -> BlockingClient {
-    let url = format!("tcp://{}", server.addresses()[0]);
-    BlockingClient::connect(&url).expect("the server listens")
-}
-
-fn echo(client: &BlockingClient, text: &str) -> Bytes {
-    let call = client.with("postroad/echo", |call| {
-        call.timeout(PATIENCE).call_raw(text.to_owned())
-    });
-    call.expect("the server echoes")
+    BlockingClient::connect(&tcp(server)).expect("the server listens")
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! `bench compare` and `bench report` as programs: exit codes, and what they say.
 
-mod node;
-
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::support::{Node, run, text};
 use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use node::{Node, run, text};
 
 /// A log of ten seconds: 2,000 latencies a second spread evenly over 1 ms, times `slower`.
 fn log(slower: f64) -> String {

@@ -6,21 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Duration;
 
-use postroad::{
-    Bytes, CallContext, CallError, Client, ClientConfig, Router, RunningServer, Server,
-    ServerConfig,
-};
+use postroad::{Bytes, CallContext, CallError, Client, ClientConfig, Router, Server, ServerConfig};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-type Tested<T = ()> = Result<T, Box<dyn std::error::Error>>;
-
-async fn serve(url: &str, router: Router) -> Result<RunningServer, Box<dyn std::error::Error>> {
-    Ok(Server::new(router).listen(url.parse()?).start().await?)
-}
-
-async fn connect(server: &RunningServer) -> Result<Client, Box<dyn std::error::Error>> {
-    Ok(Client::connect(&format!("tcp://{}", server.addresses()[0])).await?)
-}
+use crate::support::{Tested, connect, serve};
 
 /// Answers with what it is sent, later if that is odd.
 fn echo() -> Router {

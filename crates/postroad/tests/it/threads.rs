@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use postroad::{Client, Router, Server, ServerConfig};
+use postroad::{Client, Router, ServerConfig};
+
+use crate::support::serve_with;
 
 const CALLERS: u64 = 24;
 const CALLS: u64 = 150;
@@ -24,12 +26,8 @@ async fn storm(url: &str, workers: Option<usize>) {
     });
     let mut config = ServerConfig::default();
     config.workers = workers;
-    let server = Server::new(router).config(config);
-    let server = server
-        .listen(url.parse().expect("an endpoint"))
-        .start()
-        .await
-        .expect("it is free");
+    let server = serve_with(url, router, config).await;
+    let server = server.expect("it is free");
     let scheme = url.split("://").next().unwrap_or_default();
     let client = Client::connect(&format!("{scheme}://{}", server.addresses()[0])).await;
     let client = client.expect("the server listens");

@@ -1,25 +1,18 @@
 //! One load from several machines: what workers measure together, and what becomes of it when one
 //! is lost, hangs, or somebody loses patience.
 
-mod node;
-
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use node::{Node, Worker, counting_server, number, postroad, report, run, signal, sum, text, wait};
+use crate::support::{
+    Node, PATIENCE, Worker, bench, counting_server, json, number, postroad, report, run, signal,
+    sum, text, wait,
+};
 use postroad::RunningServer;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
-
-fn bench(url: &str, more: &[&str]) -> Output {
-    run(&[&["bench", url, "--warmup", "0s"], more].concat())
-}
-
-fn json(url: &str, more: &[&str]) -> Value {
-    report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
-}
 
 #[test]
 fn workers_make_one_load_together() {
@@ -116,9 +109,6 @@ fn a_lost_worker_is_named_and_the_run_is_incomplete() {
     assert_eq!(number(&report, "/workers/1/answered"), 200.0);
     assert!(number(&report, "/workers/0/answered") < 200.0);
 }
-
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that counts its calls, and a coordinator of these workers.
 struct Load {

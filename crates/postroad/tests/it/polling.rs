@@ -18,7 +18,7 @@ use postroad::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::Tested;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()

@@ -1,11 +1,9 @@
 //! A day of one connection in simulated time: heartbeats, calls, silence, and calls again. What the
 //! sessions hold at the end of each hour is what they held at the end of the first.
 
-mod harness;
-
 use std::time::Duration;
 
-use harness::{End, closed, opened};
+use crate::harness::{End, closed, opened};
 use postroad_proto::session::Event;
 
 const CALLS_AN_HOUR: usize = 3000;

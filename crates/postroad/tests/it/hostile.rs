@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use postroad::{Bytes, Client, Router, RunningServer, Server, ServerConfig};
+use postroad::{Bytes, Client, Router, RunningServer, Server, ServerConfig, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::{Tested, connect, serve_with};
 
 /// Short times, so that giving up can be waited for.
 fn impatient() -> ServerConfig {
@@ -20,18 +20,14 @@ fn impatient() -> ServerConfig {
     config
 }
 
-async fn serve(url: &str) -> Result<RunningServer, Box<dyn std::error::Error>> {
+async fn serve(url: &str) -> Result<RunningServer, StartError> {
     let router = Router::new().route("big", async || {
         vec![b'x'; 1 << 20]
             .into_iter()
             .map(char::from)
             .collect::<String>()
     });
-    Ok(Server::new(router)
-        .config(impatient())
-        .listen(url.parse()?)
-        .start()
-        .await?)
+    serve_with(url, router, impatient()).await
 }
 
 /// Reads to the end; an end by reset counts as one.
@@ -44,7 +40,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 async fn still_serves(server: &RunningServer) -> Tested {
-    let client = Client::connect(&format!("tcp://{}", server.addresses()[0])).await?;
+    let client = connect(server).await?;
     assert_eq!(
         client.request("postroad/echo").call_raw("fine").await?,
         "fine"

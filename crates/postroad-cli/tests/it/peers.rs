@@ -1,12 +1,10 @@
 //! Peers that share no code with Postroad: a Python client of every dialect, JMeter, openssl.
 
-mod node;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use node::{Node, has_peer, peer, root};
+use crate::support::{Node, has_peer, peer, root};
 
 fn python(dialect: &str, url: &str, options: &[&str]) {
     if !has_peer("python3", "python3") {

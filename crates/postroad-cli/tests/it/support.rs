@@ -202,6 +202,16 @@ pub fn peer(command: &mut Command) -> String {
     out
 }
 
+/// A load test without a warm-up.
+pub fn bench(url: &str, more: &[&str]) -> Output {
+    run(&[&["bench", url, "--warmup", "0s"], more].concat())
+}
+
+/// The report of a load test that ends well.
+pub fn json(url: &str, more: &[&str]) -> Value {
+    report(&bench(url, &[more, &["--output", "json"]].concat()), 0)
+}
+
 /// The report of a load test; it must have ended with this code.
 pub fn report(output: &Output, code: i32) -> Value {
     let said = text(&output.stderr);
@@ -213,6 +223,9 @@ pub fn number(report: &Value, pointer: &str) -> f64 {
     let value = report.pointer(pointer).and_then(Value::as_f64);
     value.unwrap_or_else(|| panic!("no {pointer} in {report}"))
 }
+
+/// How long anything may take that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Of all intervals.
 pub fn sum(report: &Value, name: &str) -> f64 {

@@ -6,14 +6,12 @@
 //! Invariants: no reply reaches the wrong call, every call ends exactly once, no request starts
 //! past its deadline, memory stays under the written bound.
 
-mod harness;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::harness::{Conditions, End, Pair, call};
 use bytes::{BufMut, Bytes, BytesMut};
-use harness::{Conditions, End, Pair, call};
 use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::dialect::{Dialect, DialectCodec, Reader};

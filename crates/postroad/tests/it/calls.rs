@@ -10,13 +10,13 @@ use postroad::codec::Packet;
 use postroad::codec::{Codec, PacketCodec, Raw};
 use postroad::extract::{Metadata, Request, State};
 use postroad::{
-    Bytes, CallContext, CallError, Client, ClientConfig, Code, ConnectionState, Error, Json,
-    MsgPack, Retry, Router, RunningServer, Server, ServerConfig, ServerState, Trace,
+    Bytes, CallContext, CallError, Client, ClientConfig, Code, Error, Json, MsgPack, Retry, Router,
+    Server, ServerConfig, Trace,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::{Tested, connect, serve};
 
 #[postroad::service]
 trait Stock {
@@ -50,19 +50,6 @@ impl Stock for Shelf {
     }
 }
 
-async fn serve<S: Clone + Send + Sync + 'static>(router: Router<S>, url: &str) -> RunningServer {
-    let endpoint = url.parse().expect("the test's own URL");
-    Server::new(router)
-        .listen(endpoint)
-        .start()
-        .await
-        .expect("the endpoint is free")
-}
-
-async fn connect(url: &str) -> Client {
-    Client::connect(url).await.expect("the server is there")
-}
-
 fn remote(error: CallError) -> Error {
     match error {
         CallError::Remote(error) => error,
@@ -72,10 +59,10 @@ fn remote(error: CallError) -> Error {
 
 #[tokio::test]
 async fn a_typed_service_is_called_in_json_and_messagepack_and_by_name() -> Tested {
-    let _server = serve(stock_routes(Shelf), "mem://typed").await;
+    let _server = serve("mem://typed", stock_routes(Shelf)).await?;
     for client in [
-        connect("mem://typed").await,
-        connect("mem://typed").await.with_msgpack(),
+        Client::connect("mem://typed").await?,
+        Client::connect("mem://typed").await?.with_msgpack(),
     ] {
         let stock = StockClient::new(client);
         assert_eq!(stock.count("nails".into()).await?, 5);
@@ -88,7 +75,7 @@ async fn a_typed_service_is_called_in_json_and_messagepack_and_by_name() -> Test
             }
         );
     }
-    let client = connect("mem://typed").await;
+    let client = Client::connect("mem://typed").await?;
     let value = serde_json::json!({"item": "nails"});
     assert_eq!(client.request("Stock.count").call_json(&value).await?, 5);
     let routes: serde_json::Value = client.call("postroad/routes", &()).await?;
@@ -126,8 +113,8 @@ async fn every_codec_and_extractor_has_its_handler() -> Tested {
                 request.attempt,
             ))
         });
-    let _server = serve(router, "mem://codecs").await;
-    let client = connect("mem://codecs").await;
+    let _server = serve("mem://codecs", router).await?;
+    let client = Client::connect("mem://codecs").await?;
     assert_eq!(client.call::<i64, i64>("json", &6).await?, 42);
     assert_eq!(
         client
@@ -171,8 +158,8 @@ async fn every_codec_and_extractor_has_its_handler() -> Tested {
 
 #[tokio::test]
 async fn values_that_are_not_what_a_route_takes_are_refused_with_the_place() -> Tested {
-    let _server = serve(stock_routes(Shelf), "mem://wrong").await;
-    let client = connect("mem://wrong").await;
+    let _server = serve("mem://wrong", stock_routes(Shelf)).await?;
+    let client = Client::connect("mem://wrong").await?;
     let error = remote(client.call::<_, u32>("Stock.count", &17).await.unwrap_err());
     assert_eq!(error.code(), Code::BAD_REQUEST);
     assert!(error.message().contains("line 1 column 2"), "{error}");
@@ -212,10 +199,10 @@ fn order_routes(stock: Client) -> Router<StockClient> {
 
 #[tokio::test]
 async fn an_error_brings_its_chain_and_its_trace_across_services() -> Tested {
-    let _stock = serve(stock_routes(Shelf), "mem://chain-stock").await;
-    let orders = order_routes(connect("mem://chain-stock").await);
-    let _orders = serve(orders, "mem://chain-orders").await;
-    let client = connect("mem://chain-orders").await;
+    let _stock = serve("mem://chain-stock", stock_routes(Shelf)).await?;
+    let orders = order_routes(Client::connect("mem://chain-stock").await?);
+    let _orders = serve("mem://chain-orders", orders).await?;
+    let client = Client::connect("mem://chain-orders").await?;
     let trace = Trace {
         id: [7; 16],
         span: [1; 8],
@@ -241,8 +228,8 @@ async fn a_handlers_own_calls_end_no_later_than_its_own_and_keep_its_priority() 
             context.time_left().map(|left| left.as_secs()),
         ))
     });
-    let _inner = serve(inner, "mem://inherit-inner").await;
-    let outer = Router::with_state(connect("mem://inherit-inner").await);
+    let _inner = serve("mem://inherit-inner", inner).await?;
+    let outer = Router::with_state(Client::connect("mem://inherit-inner").await?);
     let outer = outer.route("outer", async |State(client): State<Client>| {
         tokio::task::yield_now().await;
         client
@@ -252,8 +239,8 @@ async fn a_handlers_own_calls_end_no_later_than_its_own_and_keep_its_priority() 
             .await
             .map(Json)
     });
-    let _outer = serve(outer, "mem://inherit-outer").await;
-    let client = connect("mem://inherit-outer").await;
+    let _outer = serve("mem://inherit-outer", outer).await?;
+    let client = Client::connect("mem://inherit-outer").await?;
     let call = client
         .request("outer")
         .priority(6)
@@ -271,8 +258,8 @@ async fn thousands_of_calls_share_one_connection_and_each_gets_its_own_answer() 
         }
         Json(n * 2)
     });
-    let server = serve(router, "mem://many").await;
-    let client = connect("mem://many").await;
+    let server = serve("mem://many", router).await?;
+    let client = Client::connect("mem://many").await?;
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..50_u64 {
         let client = client.clone();
@@ -299,8 +286,8 @@ async fn thousands_of_calls_share_one_connection_and_each_gets_its_own_answer() 
 
 #[tokio::test]
 async fn large_bodies_go_both_ways() -> Tested {
-    let _server = serve(Router::new(), "tcp://127.0.0.1:0").await;
-    let client = connect(&format!("tcp://{}", _server.addresses()[0])).await;
+    let _server = serve("tcp://127.0.0.1:0", Router::new()).await?;
+    let client = connect(&_server).await?;
     let body = Bytes::from(vec![42; 5 << 20]);
     assert_eq!(
         client
@@ -342,8 +329,8 @@ async fn dropping_a_call_stops_its_handler_at_the_server() -> Tested {
             std::future::pending::<()>().await;
         },
     );
-    let _server = serve(router, "mem://cancel").await;
-    let client = connect("mem://cancel").await;
+    let _server = serve("mem://cancel", router).await?;
+    let client = Client::connect("mem://cancel").await?;
     let call = {
         let client = client.clone();
         tokio::spawn(async move { client.request("forever").call_raw("").await })
@@ -377,7 +364,7 @@ async fn a_call_that_is_dropped_in_any_stage_leaves_its_place_to_the_next() -> T
     let mut waiting = Box::pin(echo());
     assert!(waiting.as_mut().poll(&mut cx).is_pending());
     drop(waiting);
-    let _server = serve(router, url).await;
+    let _server = serve(url, router).await?;
     client.try_now();
     assert_eq!(echo().await?, "x");
 
@@ -416,8 +403,8 @@ impl std::task::Wake for Woken {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_call_and_says_whether_it_may_have_run() -> Tested {
     let router = Router::new().route("forever", async || std::future::pending::<()>().await);
-    let _server = serve(router, "mem://deadline").await;
-    let client = connect("mem://deadline").await;
+    let _server = serve("mem://deadline", router).await?;
+    let client = Client::connect("mem://deadline").await?;
     let before = tokio::time::Instant::now();
     let error = client
         .request("forever")
@@ -446,8 +433,8 @@ async fn a_handler_that_panics_costs_its_call_and_nothing_else() -> Tested {
             tokio::task::yield_now().await;
             panic!("in a task")
         });
-    let server = serve(router, "mem://panic").await;
-    let client = connect("mem://panic").await;
+    let server = serve("mem://panic", router).await?;
+    let client = Client::connect("mem://panic").await?;
     for route in ["at/once", "later"] {
         let error = remote(client.request(route).call_raw("").await.unwrap_err());
         assert_eq!(
@@ -487,8 +474,8 @@ async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested 
             Json(CallContext::current().map(|context| context.priority()))
         })
         .route("panics", move || Panics(Guard(Arc::clone(&guarded))));
-    let server = serve(router, "mem://panics").await;
-    let client = connect("mem://panics").await;
+    let server = serve("mem://panics", router).await?;
+    let client = Client::connect("mem://panics").await?;
     let priority = |n| client.request("priority").priority(n).call::<_, u8>(&());
     let panics = || client.request("panics").call_raw("");
     for round in 1..=3 {
@@ -515,8 +502,8 @@ async fn a_handler_that_panics_in_a_batch_costs_no_other_call_of_it() -> Tested 
 
 #[tokio::test]
 async fn the_table_of_routes_changes_while_the_server_runs() -> Tested {
-    let server = serve(Router::new(), "mem://table").await;
-    let client = connect("mem://table").await;
+    let server = serve("mem://table", Router::new()).await?;
+    let client = Client::connect("mem://table").await?;
     assert!(client.request("new").call_raw("").await.is_err());
     server
         .routes()
@@ -536,8 +523,8 @@ async fn one_way_messages_arrive_in_order() -> Tested {
             sender.try_send(n).expect("there is room");
         },
     );
-    let _server = serve(router, "mem://oneway").await;
-    let client = connect("mem://oneway").await;
+    let _server = serve("mem://oneway", router).await?;
+    let client = Client::connect("mem://oneway").await?;
     for n in 0..500 {
         client.send("log", &n).await?;
     }
@@ -563,7 +550,7 @@ async fn more_requests_than_the_server_takes_are_refused_with_a_hint() -> Tested
         .listen("mem://full".parse()?)
         .start()
         .await?;
-    let client = connect("mem://full").await;
+    let client = Client::connect("mem://full").await?;
     let first = {
         let client = client.clone();
         tokio::spawn(async move { client.request("wait").call_raw("").await })
@@ -582,134 +569,13 @@ async fn more_requests_than_the_server_takes_are_refused_with_a_hint() -> Tested
     Ok(())
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_finishes_what_was_accepted_and_tells_its_states() -> Tested {
-    let running = Arc::new(AtomicUsize::new(0));
-    let router = Router::with_state(Arc::clone(&running)).route(
-        "slow",
-        async |State(running): State<Arc<AtomicUsize>>| {
-            running.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_secs(3)).await; // tidy: paused clock
-            "done"
-        },
-    );
-    let server = serve(router, "mem://drain").await;
-    let client = connect("mem://drain").await;
-    let mut states = server.state();
-    let calls: Vec<_> = (0..10)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.request("slow").call_raw("").await })
-        })
-        .collect();
-    while running.load(Ordering::SeqCst) < 10 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(*states.borrow_and_update(), ServerState::Running);
-    server.shutdown().await;
-    assert_eq!(*states.borrow_and_update(), ServerState::Stopped);
-    for call in calls {
-        assert_eq!(call.await??, "done");
-    }
-    let error = client
-        .request("slow")
-        .timeout(Duration::from_secs(1))
-        .call_raw("")
-        .await
-        .unwrap_err();
-    assert!(error.retry().was_not_started(), "{error:?}");
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_comes_back_by_itself_and_goes_offline_when_attempts_are_used_up() -> Tested {
-    let server = serve(Router::new(), "mem://comeback").await;
-    let client = connect("mem://comeback").await;
-    let mut state = client.state();
-    drop(server);
-    state
-        .wait_for(|state| *state == ConnectionState::Error)
-        .await?;
-    let server = serve(Router::new(), "mem://comeback").await;
-    state
-        .wait_for(|state| *state == ConnectionState::Connected)
-        .await?;
-    assert_eq!(
-        client.request("postroad/echo").call_raw("again").await?,
-        "again"
-    );
-    drop(server);
-    state
-        .wait_for(|state| *state == ConnectionState::Offline)
-        .await?;
-    let error = client
-        .request("postroad/echo")
-        .call_raw("x")
-        .await
-        .unwrap_err();
-    assert!(error.to_string().contains("Offline"), "{error}");
-    let _server = serve(Router::new(), "mem://comeback").await;
-    client.try_now();
-    state
-        .wait_for(|state| *state == ConnectionState::Connected)
-        .await?;
-    assert_eq!(
-        client.request("postroad/echo").call_raw("back").await?,
-        "back"
-    );
-    client.close().await;
-    assert_eq!(*state.borrow_and_update(), ConnectionState::Closed);
-    assert!(client.request("postroad/echo").call_raw("x").await.is_err());
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn callers_wait_for_a_connection_in_bounded_number_and_time() -> Tested {
-    let mut config = ClientConfig::default();
-    config.max_pending = 2;
-    let client = Client::new("mem://nobody".parse()?, config)?;
-    let calls: Vec<_> = (0..3)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.request("x").call_raw("").await })
-        })
-        .collect();
-    let mut errors = Vec::new();
-    for call in calls {
-        errors.push(call.await?.unwrap_err());
-    }
-    let busy = errors
-        .iter()
-        .filter(|error| matches!(error, CallError::Busy(_)))
-        .count();
-    assert_eq!(busy, 1, "{errors:?}");
-    assert!(errors.iter().all(|error| error.retry() == Retry::Here));
-    Ok(())
-}
-
-#[tokio::test]
-async fn versions_that_do_not_meet_are_named_and_not_tried_again() -> Tested {
-    let _server = serve(Router::new(), "mem://versions").await;
-    let mut config = ClientConfig::default();
-    config.connection.versions = (2, 3);
-    let error = Client::connect_with("mem://versions".parse()?, config)
-        .await
-        .unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains("the client speaks 2 to 3, the server 1 to 1"),
-        "{text}"
-    );
-    Ok(())
-}
-
 #[test]
 fn a_blocking_client_needs_no_runtime() -> Tested {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let server = runtime.block_on(serve(stock_routes(Shelf), "tcp://127.0.0.1:0"));
+    let server = runtime.block_on(serve("tcp://127.0.0.1:0", stock_routes(Shelf)))?;
     let client = postroad::BlockingClient::connect(&format!("tcp://{}", server.addresses()[0]))?;
     let count: u32 = client.call("Stock.count", &serde_json::json!({"item": "nails"}))?;
     assert_eq!(count, 5);
@@ -734,7 +600,7 @@ async fn connections_are_spread_over_reactors_of_their_own() -> Tested {
     let url = format!("tcp://{}", server.addresses()[0]);
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..4 {
-        let client = connect(&url).await;
+        let client = Client::connect(&url).await?;
         seen.insert(client.request("thread").call_raw("").await?);
     }
     assert_eq!(seen.len(), 2);

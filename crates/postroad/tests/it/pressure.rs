@@ -8,13 +8,13 @@ use postroad::config::Preset;
 use postroad::{Bytes, CallError, Client, Router, RunningServer, Server, ServerConfig};
 use tokio::sync::mpsc;
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use crate::support::{self, Tested};
 
 async fn serve(
     url: &str,
     router: Router,
 ) -> Result<(RunningServer, Client), Box<dyn std::error::Error>> {
-    let server = Server::new(router).listen(url.parse()?).start().await?;
+    let server = support::serve(url, router).await?;
     let address = &server.addresses()[0];
     let url = match url.starts_with("mem") {
         true => url.to_owned(),
