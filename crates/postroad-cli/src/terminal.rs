@@ -69,11 +69,14 @@ impl Style {
     }
 }
 
+/// The program's exit code where data cannot be written; that of any other failure.
+const UNWRITTEN: i32 = 1;
+
 /// Writes a line of data. A reader that has seen enough (`| head`) ends the program quietly; a disk
 /// that is full ends it with words.
 pub(crate) fn say(line: impl fmt::Display) {
     if !put(line) {
-        exit(i32::from(crate::exit::FAILED));
+        exit(UNWRITTEN);
     }
 }
 

@@ -45,6 +45,7 @@ mod link;
 mod model;
 mod pipes;
 mod polling;
+mod request_queue;
 mod service;
 mod slots;
 mod status;
@@ -75,7 +76,8 @@ use inbox::{Held, Inbox};
 pub(crate) use link::LinkState;
 pub(crate) use pipes::{PipeKey, PipelineAnswers};
 use polling::Polling;
-pub(crate) use service::{Forget, RequestQueue, Service};
+pub(crate) use request_queue::{Forget, RequestQueue};
+pub(crate) use service::Service;
 use status::Status;
 pub(crate) use waiters::WaiterKey;
 

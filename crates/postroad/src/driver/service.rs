@@ -1,31 +1,11 @@
 //! What a server's driver needs of the code that handles requests.
 
-use std::fmt;
 use std::sync::Arc;
 
 use postroad_proto::Time;
-use postroad_proto::session::CallId;
 
 use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
-use crate::transport::ConnectionId;
-
-/// Which requests of a connection that were not started yet are called off.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Forget {
-    /// This one.
-    Call(CallId),
-    /// All that somebody waits for.
-    Calls,
-    /// One-way messages as well.
-    All,
-}
-
-/// Holds requests of connections that were read and not started yet.
-pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
-    /// Lets requests of a connection go. Called with the connection locked.
-    fn forget(&self, connection: ConnectionId, what: Forget);
-}
 
 /// Handles the requests of one connection; its driver owns it.
 pub(crate) trait Service: Send {

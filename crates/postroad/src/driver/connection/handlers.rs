@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use postroad_proto::session::CallId;
 
 use super::super::batch::{Answered, Answers};
-use super::super::service::RequestQueue;
+use super::super::request_queue::RequestQueue;
 use super::super::wakeups::Change;
 use super::{Connection, Inner, NextTimeout};
 use crate::clock;

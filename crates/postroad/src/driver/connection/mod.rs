@@ -40,7 +40,7 @@ use tokio::task::AbortHandle;
 use super::batch::Batch;
 use super::line::{Flow, Line, Writes};
 use super::link::LinkState;
-use super::service::{Forget, RequestQueue};
+use super::request_queue::{Forget, RequestQueue};
 use super::status::Status;
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
