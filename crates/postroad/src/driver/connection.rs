@@ -17,12 +17,13 @@ use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, 
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::batch::{Answers, Batch, BatchSink, RequestBatch};
+use super::batch::{Answers, Batch, BatchSink};
 use super::budget::Budget;
+use super::service::{Forget, RequestQueue};
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
-use crate::transport::{ConnectionId, PeerInfo, Writer};
+use crate::transport::{PeerInfo, Writer};
 
 /// Where a connection stands, for whoever watches it.
 #[derive(Clone, Debug)]
@@ -39,51 +40,6 @@ pub(crate) enum LinkState {
 
 /// An answer to a request.
 pub(crate) type Answered = Result<Reply, Error>;
-
-/// Which requests of a connection that were not started yet are called off.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Forget {
-    /// This one.
-    Call(CallId),
-    /// All that somebody waits for.
-    Calls,
-    /// One-way messages as well.
-    All,
-}
-
-/// Holds requests of connections that were read and not started yet.
-pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
-    /// Lets requests of a connection go. Called with the connection locked.
-    fn forget(&self, connection: ConnectionId, what: Forget);
-}
-
-/// Handles the requests of one connection; its driver owns it.
-pub(crate) trait Service: Send {
-    /// The driver's turn begins: other tasks had theirs.
-    fn begin_turn(&mut self) {}
-
-    /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
-    /// it. Asked after each round of reading and writing; `has_room` says whether answers find
-    /// room.
-    fn may_read(&mut self, has_room: bool) -> bool {
-        let _ = has_room;
-        true
-    }
-
-    /// No request is in flight: what is kept for the next may be given back.
-    fn rest(&mut self);
-
-    /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
-    /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later. It
-    /// is `now` as far as the driver knows, who has just looked.
-    fn start(
-        &mut self,
-        connection: &Arc<Connection>,
-        now: Time,
-        arrived: &mut RequestBatch,
-        answers: &mut Answers,
-    );
-}
 
 /// Bytes of the largest buffer that a thread keeps to write from.
 const OUT_KEPT_MAX: usize = 256 * 1024;
@@ -706,12 +662,7 @@ impl Connection {
                 );
             }
             Event::Closed(reason) => {
-                // A server that ends at once starts nothing more.
-                let what = match reason {
-                    CloseReason::Local => Forget::All,
-                    _ => Forget::Calls,
-                };
-                self.forget_queued(inner, what);
+                self.forget_queued(inner, Forget::after(&reason));
                 inner.closed = Some(Box::new(reason.clone()));
                 batch.link = Some(LinkState::Closed(reason));
             }

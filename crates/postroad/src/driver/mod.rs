@@ -8,6 +8,7 @@
 mod batch;
 mod budget;
 mod connection;
+mod service;
 mod spin;
 mod waiters;
 
@@ -34,7 +35,8 @@ use batch::Batch;
 pub(crate) use batch::{Answers, RequestBatch};
 pub(crate) use budget::Budget;
 use connection::Status;
-pub(crate) use connection::{Answered, Connection, Forget, LinkState, RequestQueue, Service};
+pub(crate) use connection::{Answered, Connection, LinkState};
+pub(crate) use service::{Forget, RequestQueue, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
 pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
@@ -452,17 +454,8 @@ impl ConnectionDriver {
                 Progress::Paused if lists.batch.arrived.is_empty() => self.status.wants_read,
                 Progress::Paused => self.status.has_room,
             };
-            // After the flush: a wake-up that comes from here on is not lost.
-            let service = self.service.as_mut();
-            let may_read = service.is_none_or(|service| service.may_read(self.status.has_room));
-            if !may_read {
-                while self.poll_timer(cx, lists) {
-                    self.flush(cx, lists);
-                }
-                return match self.status.is_closed {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                };
+            if !self.may_read() {
+                return self.pause(cx, lists);
             }
             if !goes_on {
                 if progress != Progress::Idle || !self.look_again(cx, lists, round == 0) {
@@ -477,6 +470,25 @@ impl ConnectionDriver {
         self.poll_timer(cx, lists);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the service takes more requests. Asked after the flush, which forgets that this
+    /// task was woken: a wake-up that comes from there on is not lost.
+    fn may_read(&mut self) -> bool {
+        let has_room = self.status.has_room;
+        let service = self.service.as_mut();
+        service.is_none_or(|service| service.may_read(has_room))
+    }
+
+    /// Leaves requests unread until the service wakes this task; time passes meanwhile.
+    fn pause(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Poll<()> {
+        while self.poll_timer(cx, lists) {
+            self.flush(cx, lists);
+        }
+        match self.status.is_closed {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     /// Writes the last bytes and says the end. A peer that takes nothing of them for a while is

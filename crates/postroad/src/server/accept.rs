@@ -246,13 +246,13 @@ impl Listening {
         );
         if is_ordinary {
             tracing::debug!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
-                "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
+                %reason, "closed"
             );
         } else {
             tracing::warn!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
-                "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
+                %reason, "closed"
             );
         }
     }

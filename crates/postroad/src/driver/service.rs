@@ -1,0 +1,67 @@
+//! What a server's driver hands its requests to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use postroad_proto::Time;
+use postroad_proto::session::{CallId, CloseReason};
+
+use super::batch::{Answers, RequestBatch};
+use super::connection::Connection;
+use crate::transport::ConnectionId;
+
+/// Which requests of a connection that were not started yet are called off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forget {
+    /// This one.
+    Call(CallId),
+    /// All that somebody waits for.
+    Calls,
+    /// One-way messages as well.
+    All,
+}
+
+impl Forget {
+    /// What is of no use any more when a connection has ended so.
+    pub(super) fn after(reason: &CloseReason) -> Self {
+        match reason {
+            // A server that ends at once starts nothing more.
+            CloseReason::Local => Self::All,
+            _ => Self::Calls,
+        }
+    }
+}
+
+/// Holds requests of connections that were read and not started yet.
+pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
+    /// Lets requests of a connection go. Called with the connection locked.
+    fn forget(&self, connection: ConnectionId, what: Forget);
+}
+
+/// Handles the requests of one connection; its driver owns it.
+pub(crate) trait Service: Send {
+    /// The driver's turn begins: other tasks had theirs.
+    fn begin_turn(&mut self) {}
+
+    /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
+    /// it. Asked after each round of reading and writing; `has_room` says whether answers find
+    /// room.
+    fn may_read(&mut self, has_room: bool) -> bool {
+        let _ = has_room;
+        true
+    }
+
+    /// No request is in flight: what is kept for the next may be given back.
+    fn rest(&mut self);
+
+    /// Starts handlers in place, in the order of arrival, and notes the answers of those that were
+    /// done at once, until `answers` is full. The others answer by [`Connection::spawn`] later. It
+    /// is `now` as far as the driver knows, who has just looked.
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        now: Time,
+        arrived: &mut RequestBatch,
+        answers: &mut Answers,
+    );
+}
