@@ -3,7 +3,6 @@
 mod pipe;
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -15,11 +14,10 @@ use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::session::{Call, CallId, CloseReason, Event, Failure, Reply, Session};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 use super::batch::{Answers, Batch, BatchSink};
 use super::budget::Budget;
-use super::service::{Forget, RequestQueue};
+use super::service::{Forget, RequestQueue, Unfinished};
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
@@ -82,9 +80,8 @@ struct Inner {
     read_at: Time,
     /// Of a client.
     waiters: Option<Box<Waiters>>,
-    /// Handlers that were not done at once, if there were any.
-    #[expect(clippy::box_collection, reason = "most connections have none")]
-    tasks: Option<Box<HashMap<CallId, AbortHandle>>>,
+    /// On its own memory, because most connections have no such requests.
+    unfinished: Option<Box<Unfinished>>,
     driver: Option<Waker>,
     /// The driver was woken and has not written since.
     is_woken: bool,
@@ -99,8 +96,6 @@ struct Inner {
     /// The driver does not read, or starts no handlers. Whoever makes room wakes it.
     paused: bool,
     closed: Option<Box<CloseReason>>,
-    /// Where requests wait to be started, once one has had to.
-    queue: Option<Arc<dyn RequestQueue>>,
     /// Also who writes himself wakes the driver, so that it polls for what comes back.
     wakes: bool,
 }
@@ -201,7 +196,7 @@ impl Connection {
             written: 0,
             read_at: clock::now(),
             waiters: None,
-            tasks: None,
+            unfinished: None,
             driver: None,
             is_woken: false,
             is_complete: false,
@@ -210,7 +205,6 @@ impl Connection {
             armed: Time::NEVER,
             paused: false,
             closed: None,
-            queue: None,
             wakes,
         };
         let watched = link.map(|link| {
@@ -570,8 +564,10 @@ impl Connection {
     pub(super) fn rest(&self) -> bool {
         let mut inner = self.lock();
         let is_idle = inner.session.requests_in_flight() == 0;
-        if is_idle {
-            inner.tasks = None;
+        // One-way messages are not in flight, and may still be queued.
+        let has_queue = |all: &Unfinished| all.queue.is_some();
+        if is_idle && !inner.unfinished.as_deref().is_some_and(has_queue) {
+            inner.unfinished = None;
         }
         is_idle
     }
@@ -638,8 +634,8 @@ impl Connection {
             Event::Cancelled(id, _) => {
                 batch.arrived.forget(id);
                 self.forget_queued(inner, Forget::Call(id));
-                let tasks = inner.tasks.as_mut();
-                if let Some(task) = tasks.and_then(|tasks| tasks.remove(&id)) {
+                let all = inner.unfinished.as_mut();
+                if let Some(task) = all.and_then(|all| all.tasks.remove(&id)) {
                     task.abort();
                 }
             }
@@ -671,14 +667,14 @@ impl Connection {
     }
 
     fn forget_queued(&self, inner: &Inner, what: Forget) {
-        if let Some(queue) = &inner.queue {
-            queue.forget(self.peer.connection(), what);
+        if let Some(unfinished) = &inner.unfinished {
+            unfinished.forget_queued(self.peer.connection(), what);
         }
     }
 
     /// Names the queue that has to hear of requests that are called off.
     pub(crate) fn queue_requests_in(&self, queue: Arc<dyn RequestQueue>) {
-        self.lock().queue = Some(queue);
+        self.lock().unfinished.get_or_insert_default().queue = Some(queue);
     }
 
     /// Whether requests may be started: their answers find room.
@@ -718,8 +714,8 @@ impl Connection {
             }
         });
         if let Some(id) = id {
-            let tasks = inner.tasks.get_or_insert_default();
-            tasks.insert(id, task.abort_handle());
+            let unfinished = inner.unfinished.get_or_insert_default();
+            unfinished.tasks.insert(id, task.abort_handle());
         }
     }
 
@@ -727,8 +723,8 @@ impl Connection {
     fn respond(&self, id: CallId, answer: Answered) {
         let now = clock::now();
         let mut inner = self.lock();
-        if let Some(tasks) = &mut inner.tasks {
-            tasks.remove(&id);
+        if let Some(unfinished) = &mut inner.unfinished {
+            unfinished.tasks.remove(&id);
         }
         let answer = answer.as_ref().map_err(Error::body);
         inner.session.respond_with(now, id, answer);

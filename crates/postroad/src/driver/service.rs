@@ -1,10 +1,12 @@
 //! What a server's driver hands its requests to.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use postroad_proto::Time;
 use postroad_proto::session::{CallId, CloseReason};
+use tokio::task::AbortHandle;
 
 use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
@@ -36,6 +38,24 @@ impl Forget {
 pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
     /// Lets requests of a connection go. Called with the connection locked.
     fn forget(&self, connection: ConnectionId, what: Forget);
+}
+
+/// Requests whose handlers were not done in the driver's turn.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    /// Handlers that wait for something.
+    pub(super) tasks: HashMap<CallId, AbortHandle>,
+    /// Where requests wait to be started, once one has had to.
+    pub(super) queue: Option<Arc<dyn RequestQueue>>,
+}
+
+impl Unfinished {
+    /// Tells the queue, if there is one, that requests are called off.
+    pub(super) fn forget_queued(&self, connection: ConnectionId, what: Forget) {
+        if let Some(queue) = &self.queue {
+            queue.forget(connection, what);
+        }
+    }
 }
 
 /// Handles the requests of one connection; its driver owns it.

@@ -201,7 +201,7 @@ impl Listening {
             session.turn_away(clock::now());
         }
         let dispatch = Arc::clone(&shared.routes.dispatch);
-        let service = Box::new(Dispatcher::new(dispatch, queue, peer.connection()));
+        let service = Box::new(Dispatcher::new(dispatch, queue));
         let preset = shared.config.preset;
         let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();

@@ -35,27 +35,21 @@ pub(super) struct Dispatcher {
     dispatch: Arc<Dispatch>,
     /// The run queue of the connection's reactor.
     queue: Arc<RunQueue>,
-    connection: ConnectionId,
     /// `None` while no requests come: an idle connection keeps no routes.
     lookup: Option<Box<Lookup>>,
     turn: Turn,
-    /// Requests of this connection were queued, and may still be.
-    has_queued: bool,
+    /// This connection, if requests of it were queued, which may still be.
+    has_queued: Option<ConnectionId>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(
-        dispatch: Arc<Dispatch>,
-        queue: Arc<RunQueue>,
-        connection: ConnectionId,
-    ) -> Self {
+    pub(super) fn new(dispatch: Arc<Dispatch>, queue: Arc<RunQueue>) -> Self {
         Self {
             dispatch,
             queue,
-            connection,
             lookup: None,
             turn: Turn::default(),
-            has_queued: false,
+            has_queued: None,
         }
     }
 
@@ -86,7 +80,8 @@ impl Dispatcher {
                     let is_late = starting.watch.has_passed(asked.deadline);
                     // Behind others of its connection a request is queued as well: they are
                     // started in the order in which they came.
-                    let must_wait = *has_queued || starting.meter.is_over(starting.watch.ticks());
+                    let must_wait =
+                        has_queued.is_some() || starting.meter.is_over(starting.watch.ticks());
                     let begun = Begun {
                         dispatch,
                         connection,
@@ -176,14 +171,16 @@ impl Service for Dispatcher {
     }
 
     fn may_read(&mut self, has_room: bool) -> bool {
-        if !self.has_queued {
+        let Some(connection) = self.has_queued else {
             return true;
-        }
-        if has_room && self.queue.resume(self.connection) {
+        };
+        if has_room && self.queue.resume(connection) {
             tokio::spawn(drain(Arc::clone(&self.queue)));
         }
-        let state = self.queue.look(self.connection);
-        self.has_queued = state != LaneState::Empty;
+        let state = self.queue.look(connection);
+        if state == LaneState::Empty {
+            self.has_queued = None;
+        }
         state != LaneState::Full
     }
 
@@ -196,9 +193,8 @@ impl Service for Dispatcher {
     ) {
         let budget = self.dispatch.intake.work_budget();
         let meter = self.turn.measure(budget, now);
-        if self.has_queued {
-            self.has_queued = self.queue.look(self.connection) != LaneState::Empty;
-        }
+        self.has_queued
+            .take_if(|connection| self.queue.look(*connection) == LaneState::Empty);
         let (lookup, dispatch) = self.lookup();
         lookup.refresh(dispatch);
         let mut starting = Starting {
@@ -249,7 +245,7 @@ impl Begun<'_> {
         cached: &CachedRoute,
         asked: &mut Asked,
         is_late: bool,
-        has_queued: &mut bool,
+        has_queued: &mut Option<ConnectionId>,
     ) -> Held {
         let arrival = Arrival {
             is_late,
@@ -259,10 +255,11 @@ impl Begun<'_> {
         if let Decision::Refuse(why) = self.dispatch.intake.decide(arrival) {
             return Held::Refused(why.error());
         }
-        if queue.look(self.connection.peer.connection()) == LaneState::Full {
+        let id = self.connection.peer.connection();
+        if queue.look(id) == LaneState::Full {
             return Held::Stays;
         }
-        if !std::mem::replace(has_queued, true) {
+        if has_queued.replace(id).is_none() {
             // Before the request is queued: it may be called off as soon as it is.
             self.connection.queue_requests_in(Arc::clone(queue) as _);
         }
