@@ -202,7 +202,7 @@ impl Listening {
             session.turn_away(clock::now());
         }
         let dispatch = Arc::clone(&shared.routes.dispatch);
-        let service = Box::new(Dispatcher::new(dispatch, queue, peer.connection()));
+        let service = Box::new(Dispatcher::new(dispatch, queue));
         let preset = shared.config.connection.preset;
         let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();
@@ -247,13 +247,13 @@ impl Listening {
         );
         if is_ordinary {
             tracing::debug!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
-                "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
+                %reason, "closed"
             );
         } else {
             tracing::warn!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
-                "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
+                %reason, "closed"
             );
         }
     }

@@ -15,9 +15,6 @@ use crate::error::Error;
 /// handlers take 0.1 microseconds uses a tenth. Short enough that ten busy connections delay an
 /// eleventh by no more than a scheduler's time slice.
 const WORK_BUDGET: Duration = Duration::from_millis(2);
-/// Requests between two looks at the clock. The coarse clock, which is read for each request's
-/// deadline, tells of longer handlers earlier.
-const REQUESTS_A_LOOK: u32 = 8;
 /// What a client that is refused for too much at once is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Requests that one reactor may hold queued. Each is small; what they bring along has a bound of
@@ -78,7 +75,6 @@ impl Refusal {
 }
 
 /// Decides about a request, while so many of at most so many are at work.
-#[inline]
 fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
     // A request past its deadline is never started: those before it may have taken long.
     if arrival.is_late {
@@ -144,7 +140,6 @@ impl Intake {
     }
 
     /// What becomes of a request that has arrived, or whose turn in the queue has come.
-    #[inline]
     pub(super) fn decide(&self, arrival: Arrival) -> Decision {
         decide(
             arrival,
@@ -161,6 +156,13 @@ impl Intake {
     /// Requests that are queued now.
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`Self::decide`] would say [`Decision::Start`]. Nearly always it does, and then the
+    /// queue need not be asked.
+    #[inline]
+    pub(super) fn starts_at_once(&self, is_late: bool, must_wait: bool) -> bool {
+        !is_late && !must_wait && self.running() < self.running_max.load(Ordering::Relaxed)
     }
 
     /// Takes a place at work; [`Self::leave_work`] gives it back.
@@ -227,31 +229,31 @@ impl Turn {
         Meter {
             began: now,
             left: budget.saturating_sub(self.used),
-            // Without any budget not even the first request is started in place.
-            until_look: if budget == 0 { 1 } else { REQUESTS_A_LOOK },
             ticks: 0,
-            is_over: self.used > budget,
+            // Without any budget not even the first request is started in place.
+            is_over: budget == 0 || self.used > budget,
         }
     }
 
-    /// Adds what a batch has used, as far as that was measured: a few requests that end within a
-    /// tick of the coarse clock are not worth a look at the clock.
+    /// Adds what a batch has used, if the coarse clock has ticked meanwhile. The clock itself is
+    /// not read for a batch that ends within a tick: of many such batches as many see a tick as
+    /// they use of it.
     pub(super) fn add(&mut self, meter: &Meter) {
-        let was_measured = meter.is_over || meter.ticks > 0 || meter.until_look < 2;
-        if was_measured {
+        if meter.ticks > 0 {
             let used = clock::now().since(meter.began);
             self.used = self.used.saturating_add(nanos(used));
         }
     }
 }
 
-/// Measures the handlers of one batch without reading the clock for each.
+/// Measures the handlers of one batch without reading the clock for each: only when the coarse
+/// clock has ticked, which is read for each request's deadline anyway. So a turn is over by a tick
+/// (1 to 4 ms on Linux) after its budget at the latest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meter {
     began: Time,
     /// Nanoseconds from there on until the turn is over.
     left: u64,
-    until_look: u32,
     /// The coarse clock at the last look.
     ticks: u64,
     is_over: bool,
@@ -261,8 +263,7 @@ impl Meter {
     /// Whether the turn is over. Asked before each request, with what the coarse clock says.
     #[inline]
     pub(super) fn is_over(&mut self, ticks: u64) -> bool {
-        self.until_look -= 1;
-        if self.until_look == 0 || ticks != self.ticks {
+        if ticks != self.ticks {
             self.look(ticks);
         }
         self.is_over
@@ -270,7 +271,6 @@ impl Meter {
 
     #[cold]
     fn look(&mut self, ticks: u64) {
-        self.until_look = REQUESTS_A_LOOK;
         self.ticks = ticks;
         // Once over it stays so: the rest of the batch goes into the queue in order.
         self.is_over |= nanos(clock::now().since(self.began)) > self.left;
@@ -314,10 +314,13 @@ mod tests {
     #[test]
     fn a_turn_is_over_when_the_handlers_of_its_batches_have_used_it_up() {
         let mut turn = Turn::default();
-        let ended = Time(clock::now().0 - 5_000_000);
-        let mut meter = turn.measure(10_000_000, ended);
-        // Few quick requests: the clock is not read.
-        assert!((1..REQUESTS_A_LOOK).all(|_| !meter.is_over(0)));
+        let began = Time(clock::now().0 - 5_000_000);
+        let mut meter = turn.measure(10_000_000_000, began);
+        // Within a tick the clock is not read, and nothing is added.
+        assert!(!meter.is_over(0));
+        turn.add(&meter);
+        assert_eq!(turn.used, 0);
+        assert!(!meter.is_over(4_000_000));
         turn.add(&meter);
         assert!(turn.used >= 5_000_000, "{turn:?}");
         // What is left of the turn is less than the whole.
@@ -326,6 +329,7 @@ mod tests {
         turn.begin();
         let mut meter = turn.measure(10_000_000_000, clock::now());
         assert!(!meter.is_over(1));
+        assert!(turn.measure(0, clock::now()).is_over(0), "no budget");
     }
 
     #[tokio::test]

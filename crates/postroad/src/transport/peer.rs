@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,19 +13,21 @@ use crate::endpoint::Endpoint;
 /// A connection of this process. No two have the same number while the process runs, so a number
 /// in a log names one connection also after its address was used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(NonZeroU64);
 
 impl ConnectionId {
     /// A number that no connection of this process has had.
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        // It would take centuries to count round to zero.
+        let next = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(next.unwrap_or(NonZeroU64::MAX))
     }
 
     /// The number as it is shown in logs.
     #[must_use]
     pub fn number(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -58,7 +61,7 @@ pub struct PeerInfo {
     listener: Option<Arc<Endpoint>>,
     certificate: Option<Box<PeerCertificate>>,
     /// Known only after the opening, when the connection is shared already.
-    opening: OnceLock<Box<Opening>>,
+    opening: OnceLock<Arc<Opening>>,
 }
 
 /// Where the peer is. Kept as it comes from the system and written as text only when it is shown:
@@ -73,6 +76,28 @@ enum Address {
 struct Opening {
     agent: Box<str>,
     credentials: Option<Bytes>,
+}
+
+impl Opening {
+    /// Thousands of idle clients are most often of one program. They share what they have said, as
+    /// long as they say the same as the client before them and present no credentials.
+    fn shared(agent: &str, credentials: Option<Bytes>) -> Arc<Self> {
+        static LAST: Mutex<Option<Arc<Opening>>> = Mutex::new(None);
+        let is_shareable = credentials.is_none();
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*last
+            && is_shareable
+            && &*last.agent == agent
+        {
+            return Arc::clone(last);
+        }
+        let agent = agent.into();
+        let opening = Arc::new(Self { agent, credentials });
+        if is_shareable {
+            *last = Some(Arc::clone(&opening));
+        }
+        opening
+    }
 }
 
 /// The process at the other end of a Unix socket, as the kernel says.
@@ -215,10 +240,8 @@ impl PeerInfo {
     pub(crate) fn opened(&self, agent: &str, credentials: Option<Bytes>) {
         // An idle connection keeps nothing for a peer that has said nothing.
         if !agent.is_empty() || credentials.is_some() {
-            self.opening.get_or_init(|| {
-                let agent = agent.into();
-                Box::new(Opening { agent, credentials })
-            });
+            self.opening
+                .get_or_init(|| Opening::shared(agent, credentials));
         }
     }
 }

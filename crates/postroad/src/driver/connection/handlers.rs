@@ -34,8 +34,8 @@ impl Connection {
             }
         });
         if let Some(id) = id {
-            let tasks = inner.tasks.get_or_insert_default();
-            tasks.insert(id, task.abort_handle());
+            let unfinished = inner.unfinished.get_or_insert_default();
+            unfinished.tasks.insert(id, task.abort_handle());
         }
     }
 
@@ -43,8 +43,8 @@ impl Connection {
     fn respond(&self, id: CallId, answer: Answered) {
         let now = clock::now();
         let mut inner = self.lock();
-        if let Some(tasks) = &mut inner.tasks {
-            tasks.remove(&id);
+        if let Some(unfinished) = &mut inner.unfinished {
+            unfinished.tasks.remove(&id);
         }
         let answer = answer.as_ref().map_err(Error::body);
         inner.session.respond_with(now, id, answer);
@@ -83,7 +83,7 @@ impl Connection {
 
     /// Names the queue that has to hear of requests that are called off.
     pub(crate) fn queue_requests_in(&self, queue: Arc<dyn RequestQueue>) {
-        self.lock().queue = Some(queue);
+        self.lock().unfinished.get_or_insert_default().queue = Some(queue);
     }
 
     /// Whether requests may be started: their answers find room.

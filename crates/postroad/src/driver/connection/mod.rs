@@ -27,20 +27,18 @@ mod handlers;
 mod pipelines;
 mod turns;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use postroad_proto::Time;
-use postroad_proto::session::{CallId, CloseReason, Event, Session};
+use postroad_proto::session::{CloseReason, Event, Session};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 use super::batch::Batch;
 use super::line::{Flow, Line, Writes};
 use super::link::LinkState;
-use super::request_queue::{Forget, RequestQueue};
+use super::request_queue::{Forget, Unfinished};
 use super::status::Status;
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
@@ -76,11 +74,8 @@ struct Inner {
     read_at: Time,
     /// Of a client.
     waiters: Option<Box<Waiters>>,
-    /// Handlers that were not done at once, if there were any.
-    #[expect(clippy::box_collection, reason = "most connections have none")]
-    tasks: Option<Box<HashMap<CallId, AbortHandle>>>,
-    /// Where requests wait to be started, once one has had to.
-    queue: Option<Arc<dyn RequestQueue>>,
+    /// On its own memory, because most connections have no such requests.
+    unfinished: Option<Box<Unfinished>>,
     /// Why the connection has ended, if it has.
     closed: Option<Box<CloseReason>>,
 }
@@ -166,8 +161,7 @@ impl Connection {
             answered: Answered::One,
             read_at: clock::now(),
             waiters: None,
-            tasks: None,
-            queue: None,
+            unfinished: None,
             closed: None,
         };
         let watched = link.map(|link| {
@@ -300,8 +294,8 @@ impl Connection {
             Event::Cancelled(id, _) => {
                 batch.arrived.forget(id);
                 self.forget_queued(inner, Forget::Call(id));
-                let tasks = inner.tasks.as_mut();
-                if let Some(task) = tasks.and_then(|tasks| tasks.remove(&id)) {
+                let all = inner.unfinished.as_mut();
+                if let Some(task) = all.and_then(|all| all.tasks.remove(&id)) {
                     task.abort();
                 }
             }
@@ -323,12 +317,7 @@ impl Connection {
                 );
             }
             Event::Closed(reason) => {
-                // A server that ends at once starts nothing more.
-                let what = match reason {
-                    CloseReason::Local => Forget::All,
-                    _ => Forget::Calls,
-                };
-                self.forget_queued(inner, what);
+                self.forget_queued(inner, Forget::after(&reason));
                 inner.closed = Some(Box::new(reason.clone()));
                 batch.link = Some(LinkState::Closed(reason));
             }
@@ -337,8 +326,8 @@ impl Connection {
     }
 
     fn forget_queued(&self, inner: &Inner, what: Forget) {
-        if let Some(queue) = &inner.queue {
-            queue.forget(self.peer.connection(), what);
+        if let Some(unfinished) = &inner.unfinished {
+            unfinished.forget_queued(self.peer.connection(), what);
         }
     }
 

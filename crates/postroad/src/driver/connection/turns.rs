@@ -11,6 +11,7 @@ use postroad_proto::session::CloseReason;
 
 use super::super::batch::{Answers, Batch, BatchSink};
 use super::super::inbox::Held;
+use super::super::request_queue::Unfinished;
 use super::super::status::Status;
 use super::{Answered, Connection, Inner};
 use crate::clock;
@@ -166,8 +167,10 @@ impl Connection {
     pub(in super::super) fn release_memory(&self) -> bool {
         let mut inner = self.lock();
         let is_idle = inner.session.requests_in_flight() == 0;
-        if is_idle {
-            inner.tasks = None;
+        // One-way messages are not in flight, and may still be queued.
+        let has_queue = |all: &Unfinished| all.queue.is_some();
+        if is_idle && !inner.unfinished.as_deref().is_some_and(has_queue) {
+            inner.unfinished = None;
         }
         is_idle
     }
