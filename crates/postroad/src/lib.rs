@@ -67,3 +67,8 @@ pub use error::{CallError, Error};
 pub use handler::Handler;
 pub use router::{Description, Router, Routes};
 pub use server::{RunningServer, Server, ServerConfig, ServerStats, StartError};
+
+/// The example of the crate's README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
