@@ -99,7 +99,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
-    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7405.
+    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7406.
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,

@@ -10,6 +10,7 @@ mod links;
 mod manifest;
 mod musts;
 mod names;
+mod ports;
 mod reach;
 mod sizes;
 mod source;
@@ -100,6 +101,7 @@ fn check(tree: &Tree) -> Vec<Violation> {
     deps::check(tree, &mut found);
     links::check(tree, &mut found);
     musts::check(tree, &mut found);
+    ports::check(tree, &mut found);
     found.sort();
     // A ban can match an import both as written and as expanded.
     found.dedup();
