@@ -48,10 +48,7 @@ fn runs(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool) {
         let mut run = decoder.take_run(&mut buf, usize::MAX);
         loop {
             match run.take() {
-                Ok(Some((words, body))) => frames.push(Frame {
-                    head: words.head(),
-                    body,
-                }),
+                Ok(Some((head, body))) => frames.push(Frame { head, body }),
                 Ok(None) => break,
                 Err(_) => return (frames, false),
             }
@@ -74,8 +71,8 @@ pub(crate) fn frame(data: &[u8]) {
     assert_eq!(runs(decoder, data, 1 + usize::from(choice >> 1)), whole);
     let in_place: Vec<_> = decoder.frames(data).collect();
     assert_eq!(in_place.len(), whole.0.len());
-    for ((words, body), frame) in in_place.into_iter().zip(&whole.0) {
-        assert_eq!((words.head(), body), (frame.head, &frame.body[..]));
+    for ((head, body), frame) in in_place.into_iter().zip(&whole.0) {
+        assert_eq!((head, body), (frame.head, &frame.body[..]));
     }
     for frame in whole.0 {
         let mut out = Vec::new();

@@ -1,13 +1,12 @@
 //! Why the program ends, as an exit code and as words that say what to do next.
 
-use crate::terminal::tell;
 use std::fmt;
 use std::process::ExitCode;
 
 use postroad::transport::TransportError;
 use postroad::{CallError, ConnectError, Error, StartError};
 
-use crate::terminal::Style;
+use crate::terminal::{Style, tell};
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
@@ -152,6 +151,37 @@ impl From<StartError> for Failed {
             StartError::Transport(_) | StartError::Config(_) => Self::new(CONFIG, error),
             other => Self::new(FAILED, other),
         }
+    }
+}
+
+impl From<postroad_bench::Error> for Failed {
+    fn from(error: postroad_bench::Error) -> Self {
+        use postroad_bench::Error as Load;
+        match error {
+            Load::Asked(_) => Self::usage(error),
+            Load::NoRun(_) => Self::usage(error)
+                .hint("give files of `bench --json`, .hlog files, or a folder of them"),
+            Load::Connect(error) => error.into(),
+            Load::Endpoint(error) => error.into(),
+            Load::Start(error) => error.into(),
+            Load::Worker { name, source } => match *source {
+                Load::Refused(error) => Self::new(refusal(&error), error),
+                source => source.into(),
+            }
+            .at(format_args!("worker {name}")),
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+/// The exit code of what a worker refuses: the target that it cannot reach is one that nobody
+/// answers at.
+fn refusal(error: &CallError) -> u8 {
+    match error {
+        CallError::Remote(remote) if remote.code().as_str() == postroad_bench::UNREACHABLE => {
+            UNAVAILABLE
+        }
+        _ => FAILED,
     }
 }
 

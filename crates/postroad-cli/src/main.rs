@@ -1,7 +1,6 @@
 //! The program `postroad`: data on stdout, everything else on stderr, one table of exit codes.
 
 mod args;
-mod bench;
 mod commands;
 mod config;
 mod demo;
@@ -9,6 +8,7 @@ mod exit;
 mod logging;
 mod signals;
 mod terminal;
+mod times;
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Call(call) => commands::call::run(&call),
         Command::Ls(ls) => commands::ls::run(&ls),
         Command::Decode(decode) => commands::decode::run(&decode, color),
-        Command::Bench(bench) => bench::run(&bench, color),
+        Command::Bench(bench) => commands::bench::run(&bench, color),
         Command::Demo(demo) => demo::run(&demo, color),
         Command::DemoNode(node) => demo::node::run(&node),
         Command::Config(config) => commands::config::run(&config),

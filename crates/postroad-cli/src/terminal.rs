@@ -1,10 +1,26 @@
-//! Colours, where they are wanted.
+//! What the program prints: in which form, in which colours, and on which stream.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::exit;
 
-use crate::args::Color;
+use clap::ValueEnum;
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal; NO_COLOR, CLICOLOR_FORCE and TERM=dumb are obeyed.
+    Auto,
+    Always,
+    Never,
+}
+
+/// The form of what is printed on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
 
 /// Paints text, or not.
 #[derive(Clone, Copy, Debug)]

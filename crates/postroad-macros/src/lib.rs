@@ -258,9 +258,9 @@ fn routes(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
         let (request, response) = method.types_as_text();
         quote! {
             let each = ::std::sync::Arc::clone(&service);
-            let router = router.described(
+            let router = router.route_with(
                 #route,
-                (#request.to_owned(), #response.to_owned()),
+                ::postroad::RouteOptions::new().types(#request, #response),
                 move |payload: ::postroad::extract::Payload<#arguments>| {
                     let service = ::std::sync::Arc::clone(&each);
                     async move {

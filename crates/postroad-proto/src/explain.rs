@@ -307,7 +307,7 @@ fn part_name(tag: u8, is_opening: bool) -> String {
 }
 
 fn has_checksum(bytes: &[u8], head: &Head) -> bool {
-    let end = HEAD_BYTES + head.len as usize;
+    let end = HEAD_BYTES + head.len();
     let found = bytes
         .get(end..)
         .and_then(|rest| rest.first_chunk::<CHECKSUM_BYTES>());
@@ -324,9 +324,9 @@ fn explain_frame(bytes: &[u8], checksum: Option<bool>) -> Explanation {
         to.is_incomplete = true;
         return to;
     };
-    let name = Kind::from_wire(head.kind).map_or("unknown", Kind::name);
+    let name = Kind::from_wire(head.kind()).map_or("unknown", Kind::name);
     to.title = format!("native {name}");
-    to.field(3, 1, "kind", format!("0x{:02x} {name}", head.kind));
+    to.field(3, 1, "kind", format!("0x{:02x} {name}", head.kind()));
     let flags = [(head.has_more(), " MORE"), (head.has_parts(), " PARTS")];
     let flags: String = flags
         .iter()
@@ -335,7 +335,7 @@ fn explain_frame(bytes: &[u8], checksum: Option<bool>) -> Explanation {
         .collect();
     let class = format!("priority {}, QoS {}{flags}", head.priority(), head.qos());
     to.field(4, 1, "class", class);
-    let no_retry = if head.form & crate::frame::NO_RETRY != 0 {
+    let no_retry = if head.form() & crate::frame::NO_RETRY != 0 {
         ", no retry"
     } else {
         ""
@@ -401,7 +401,7 @@ fn explain_body(to: &mut Explanation, head: &Head, mut body: Bytes) -> Option<Wi
         body = body.slice(end..);
         at = HEAD_BYTES + end;
     }
-    if head.kind == Kind::Error as u8 {
+    if head.kind() == Kind::Error as u8 {
         match ErrorBody::decode(body.clone()) {
             Some(error) => {
                 let text = format!("{error} (retry: {:?})", error.retry);
@@ -413,7 +413,7 @@ fn explain_body(to: &mut Explanation, head: &Head, mut body: Bytes) -> Option<Wi
             }
         }
     } else if !body.is_empty() {
-        let name = if head.kind == Kind::Route as u8 {
+        let name = if head.kind() == Kind::Route as u8 {
             "name"
         } else {
             "payload"

@@ -142,16 +142,11 @@ fn a_fragmented_message_is_held_to_its_deadline_and_its_critical_parts_m_018_m_0
             .for_each(|(tag, value)| put_part(&mut parts, *tag, value));
         parts
     };
-    let first = Head {
-        class: MORE,
-        id: 1 << 31,
-        arg: 10_000,
-        ..Head::new(Kind::OneWay)
-    };
-    let rest = Head {
-        id: 1 << 31,
-        ..Head::new(Kind::Data)
-    };
+    let first = Head::new(Kind::OneWay)
+        .with_class(MORE)
+        .with_id(1 << 31)
+        .with_arg(10_000);
+    let rest = Head::new(Kind::Data).with_id(1 << 31);
     let mut pair = opened();
     inject(&mut pair, first, &whole(&[]), b"a");
     pair.run_for(SECOND);
@@ -332,28 +327,27 @@ fn a_pause_in_the_middle_of_what_was_read_loses_nothing_and_keeps_places() {
     let pings = 2_000;
     let mut wire = Vec::new();
     for id in 0..pings {
-        let ping = Head {
-            id,
-            ..Head::new(Kind::Ping)
-        };
+        let ping = Head::new(Kind::Ping).with_id(id);
         put_frame(&mut wire, ping, &[], &[0; 8], true);
     }
     let good = wire.len() as u64;
-    let wrong = Head {
-        kind: 0x7f,
-        ..Head::new(Kind::Ping)
-    };
+    let wrong = Head::new(Kind::Ping).with_kind(0x7f);
     put_frame(&mut wire, wrong, &[], &[], true);
     let ends = [wire.len(), 1, 1000].map(|step| {
         let mut config = Config::default();
         config.limits.outbox_pause = 16_384;
         let mut pair = Pair::opened(Config::default(), config);
-        let End { session, buf, .. } = &mut pair.server;
+        let End {
+            session,
+            buf,
+            arrivals,
+            ..
+        } = &mut pair.server;
         let (mut answered, mut pauses, mut out) = (0, 0, Vec::new());
         for piece in wire.chunks(step) {
             buf.extend_from_slice(piece);
             loop {
-                session.handle_bytes(pair.now, buf);
+                session.handle_bytes(pair.now, buf, arrivals);
                 let paused = !session.wants_read() && !session.is_closed();
                 pauses += u32::from(paused);
                 if paused || step > 1 {

@@ -118,8 +118,8 @@ proptest! {
     ) {
         let (mut wire, mut expected) = (Vec::new(), Vec::new());
         for (id, arg, class, body) in bodies {
-            let len = body.len() as u32;
-            let head = Head { id, arg, class, len, ..Head::new(Kind::Response) };
+            let len = body.len();
+            let head = Head::new(Kind::Response).with_id(id).with_arg(arg).with_class(class).with_len(len);
             put_frame(&mut wire, head, &[], &body, checksum);
             expected.push(Frame { head, body: body.into() });
         }
@@ -129,8 +129,8 @@ proptest! {
         prop_assert_eq!(&found, &expected);
         let mut in_place = decoder.frames(&wire);
         for frame in &expected {
-            let (words, body) = in_place.next().unwrap();
-            prop_assert_eq!((words.head(), body), (frame.head, &frame.body[..]));
+            let (head, body) = in_place.next().unwrap();
+            prop_assert_eq!((head, body), (frame.head, &frame.body[..]));
         }
         prop_assert!(in_place.next().is_none() && in_place.rest().is_empty());
         if let Some(last) = wire.len().checked_sub(1) {
@@ -141,13 +141,13 @@ proptest! {
         for (piece, max) in wire.chunks(pieces[0]).zip((1..4).cycle()) {
             buf.extend_from_slice(piece);
             let mut run = decoder.take_run(&mut buf, max);
-            while let Some((words, body)) = run.take().unwrap() {
-                in_runs.push(Frame { head: words.head(), body });
+            while let Some((head, body)) = run.take().unwrap() {
+                in_runs.push(Frame { head, body });
             }
         }
         let mut run = decoder.take_run(&mut buf, usize::MAX);
-        while let Some((words, body)) = run.take().unwrap() {
-            in_runs.push(Frame { head: words.head(), body });
+        while let Some((head, body)) = run.take().unwrap() {
+            in_runs.push(Frame { head, body });
         }
         prop_assert_eq!(in_runs, expected);
     }

@@ -167,11 +167,7 @@ fn a_route_beyond_the_table_travels_by_its_name() {
 #[test]
 fn a_request_whose_time_is_up_on_arrival_is_never_started_m_018() {
     let mut pair = opened();
-    let head = Head {
-        arg: 0,
-        id: 5,
-        ..Head::new(Kind::Request)
-    };
+    let head = Head::new(Kind::Request).with_arg(0).with_id(5);
     inject(&mut pair, head, &[], b"");
     assert!(pair.request().is_none());
     assert_eq!(
@@ -258,25 +254,17 @@ fn large_bodies_are_cut_into_fragments_and_do_not_block_small_ones_m_024() {
 
 #[test]
 fn fragments_that_do_not_add_up_end_the_connection_m_025() {
-    let first = Head {
-        class: MORE,
-        id: 5,
-        arg: u32::MAX,
-        ..Head::new(Kind::Request)
-    };
+    let first = Head::new(Kind::Request)
+        .with_class(MORE)
+        .with_id(5)
+        .with_arg(u32::MAX);
     let whole = |len: u32| {
         let mut parts = BytesMut::new();
         put_part(&mut parts, PartTag::WholeLength as u8, &len.to_le_bytes());
         parts
     };
-    let data = Head {
-        id: 5,
-        ..Head::new(Kind::Data)
-    };
-    let more = Head {
-        class: MORE,
-        ..data
-    };
+    let data = Head::new(Kind::Data).with_id(5);
+    let more = data.with_class(MORE);
     let cases: [(&[u8], Head, &[u8]); 4] = [
         (&whole(10), data, b"short"),
         (&whole(10), data, b"much too long for it"),
@@ -290,54 +278,21 @@ fn fragments_that_do_not_add_up_end_the_connection_m_025() {
         assert_eq!(protocol_fault(&pair), Some(WireFault::Length));
     }
     let mut pair = opened();
-    inject(&mut pair, Head { id: 99, ..data }, &[], b"of nothing");
+    inject(&mut pair, data.with_id(99), &[], b"of nothing");
     assert!(closed(&pair.server).is_none(), "it crossed a CANCEL");
 }
 
 #[test]
 fn broken_rules_end_the_connection_and_the_peer_is_told_m_023() {
-    let request = Head {
-        arg: u32::MAX,
-        ..Head::new(Kind::Request)
-    };
+    let request = Head::new(Kind::Request).with_arg(u32::MAX);
     let cases = [
-        (
-            Head {
-                route: 9,
-                ..request
-            },
-            WireFault::Id,
-        ),
-        (
-            Head {
-                id: 1 << 31,
-                ..request
-            },
-            WireFault::Id,
-        ),
-        (
-            Head {
-                class: 0x80,
-                ..request
-            },
-            WireFault::Reserved,
-        ),
-        (
-            Head {
-                kind: 0x7f,
-                ..request
-            },
-            WireFault::Type,
-        ),
+        (request.with_route(9), WireFault::Id),
+        (request.with_id(1 << 31), WireFault::Id),
+        (request.with_class(0x80), WireFault::Reserved),
+        (request.with_kind(0x7f), WireFault::Type),
         (Head::new(Kind::Response), WireFault::State),
         (Head::new(Kind::Publish), WireFault::State),
-        (
-            Head {
-                id: 0,
-                ..Head::new(Kind::Route)
-            },
-            WireFault::Id,
-        ),
+        (Head::new(Kind::Route).with_id(0), WireFault::Id),
     ];
     for (head, fault) in cases {
         let mut pair = opened();
@@ -358,11 +313,7 @@ fn broken_rules_end_the_connection_and_the_peer_is_told_m_023() {
 #[test]
 fn the_same_call_id_twice_in_flight_ends_the_connection_m_017() {
     let mut pair = opened();
-    let head = Head {
-        id: 3,
-        arg: u32::MAX,
-        ..Head::new(Kind::Request)
-    };
+    let head = Head::new(Kind::Request).with_id(3).with_arg(u32::MAX);
     inject(&mut pair, head, &[], b"");
     inject(&mut pair, head, &[], b"");
     assert_eq!(protocol_fault(&pair), Some(WireFault::Id));
@@ -381,11 +332,7 @@ fn a_slot_beyond_the_announced_calls_is_refused_unstarted_m_014() {
     );
     inject(
         &mut pair,
-        Head {
-            id: 4,
-            arg: u32::MAX,
-            ..Head::new(Kind::Request)
-        },
+        Head::new(Kind::Request).with_id(4).with_arg(u32::MAX),
         &[],
         b"",
     );
@@ -402,11 +349,7 @@ fn unknown_parts_are_skipped_and_unknown_critical_ones_refused_m_031() {
         put_part(&mut parts, tag, b"?");
         inject(
             &mut pair,
-            Head {
-                id: 1,
-                arg: u32::MAX,
-                ..Head::new(Kind::Request)
-            },
+            Head::new(Kind::Request).with_id(1).with_arg(u32::MAX),
             &parts,
             b"x",
         );
@@ -456,11 +399,7 @@ fn a_drain_finishes_what_was_accepted_and_refuses_what_comes_too_late_m_028_m_02
     // A client that did not hear it in time: the request arrives after phase 2.
     inject(
         &mut pair,
-        Head {
-            id: 7,
-            arg: u32::MAX,
-            ..Head::new(Kind::Request)
-        },
+        Head::new(Kind::Request).with_id(7).with_arg(u32::MAX),
         &[],
         b"late",
     );
@@ -526,8 +465,7 @@ fn a_frame_of_a_byte_a_second_is_given_up_at_its_deadline() {
     put_frame(&mut out, Head::new(Kind::Request), &[], &[0; 100], true);
     for byte in out {
         pair.server.buf.extend_from_slice(&[byte]);
-        let End { session, buf, .. } = &mut pair.server;
-        session.handle_bytes(pair.now, buf);
+        pair.server.take_bytes(pair.now);
         pair.run_for(SECOND);
         if closed(&pair.server).is_some() {
             break;
@@ -581,10 +519,7 @@ fn unread_answers_stop_the_reading_of_requests_and_are_bounded() {
     }
     assert!(pair.server.session.memory() < 22 << 20);
     pair.run_for(SECOND);
-    let answers = pair.client.events.iter().filter_map(|event| match event {
-        Event::Finished(_, answer) => Some(answer),
-        _ => None,
-    });
+    let answers = pair.client.finished.iter().map(|(_, answer)| answer);
     let (answered, refused): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.is_ok());
     assert_eq!(
         (answered.len(), refused.len()),

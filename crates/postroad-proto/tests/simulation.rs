@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use harness::{Conditions, End, Pair, call};
+use harness::{Conditions, End, Pair, ROOM, call};
 use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
@@ -21,7 +21,7 @@ use postroad_proto::error_body::ErrorBody;
 use postroad_proto::limits::Limits;
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
-    CallId, Config, DialectConfig, Event, Failure, Mapping, Reply, Request, Session,
+    Arrivals, CallId, Config, DialectConfig, Event, Failure, Mapping, Reply, Request, Session, Sink,
 };
 
 const SEEDS: u64 = 4000;
@@ -30,6 +30,8 @@ const SEEDS: u64 = 4000;
 /// proves nothing.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
+/// How often a session stopped decoding because its sink was full.
+static STOPPED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -121,6 +123,15 @@ impl Story {
             }
         };
         let mut pair = Pair::of(client, server, now, random.bits());
+        // Half of the stories have a sink as large as the driver's, the others a small one.
+        for end in [&mut pair.client, &mut pair.server] {
+            let room = if random.below(2) == 0 {
+                ROOM
+            } else {
+                1 + random.below(ROOM as u64) as usize
+            };
+            end.arrivals = Arrivals::new(room);
+        }
         pair.conditions = Conditions {
             latency: millis(&mut random, 30),
             jitter: millis(&mut random, 20),
@@ -163,22 +174,19 @@ impl Story {
     }
 
     fn serve(&mut self) {
+        while let Some(request) = self.pair.request() {
+            assert!(
+                request.deadline > self.pair.now,
+                "started past its deadline"
+            );
+            let at = self.pair.now + millis(&mut self.random, 40);
+            if request.id.is_some() && self.random.below(10) > 0 {
+                self.working.push_back((at, request));
+            }
+        }
         while let Some(event) = self.pair.server.events.pop_front() {
-            match event {
-                Event::Request(request) => {
-                    assert!(
-                        request.deadline > self.pair.now,
-                        "started past its deadline"
-                    );
-                    let at = self.pair.now + millis(&mut self.random, 40);
-                    if request.id.is_some() && self.random.below(10) > 0 {
-                        self.working.push_back((at, request));
-                    }
-                }
-                Event::Cancelled(id, _) => {
-                    self.working.retain(|(_, request)| request.id != Some(id));
-                }
-                _ => {}
+            if let Event::Cancelled(id, _) = event {
+                self.working.retain(|(_, request)| request.id != Some(id));
             }
         }
         let now = self.pair.now;
@@ -199,10 +207,8 @@ impl Story {
     }
 
     fn collect(&mut self) {
-        while let Some(event) = self.pair.client.events.pop_front() {
-            let Event::Finished(id, result) = event else {
-                continue;
-            };
+        self.pair.client.events.clear();
+        while let Some((id, result)) = self.pair.client.finished.pop_front() {
             let ended = self.outstanding.remove(&id);
             let (number, _) = ended.expect("a call ended that was not in flight");
             self.finished += 1;
@@ -314,6 +320,8 @@ impl Story {
             self.finished > 0 || fault != Fault::None || flips,
             "nothing happened"
         );
+        let stops = self.pair.client.stops + self.pair.server.stops;
+        STOPPED.fetch_add(stops as u64, Ordering::Relaxed);
         self.pair.to_server.recorded
     }
 }
@@ -328,23 +336,26 @@ fn replay(recorded: &[u8], seed: u64) {
     };
     let mut session = Session::detect(config, Mapping::default().into(), [0; 16], now);
     let (mut buf, mut rest, mut out) = (BytesMut::new(), recorded, Vec::new());
+    let mut arrivals = Arrivals::new(1 + random.below(ROOM as u64) as usize);
     while !rest.is_empty() && !session.is_closed() {
         let len = 1 + random.below(rest.len().min(5000) as u64) as usize;
         buf.extend_from_slice(&rest[..len]);
         rest = &rest[len..];
-        session.handle_bytes(now, &mut buf);
-        while let Some(event) = session.poll_event() {
-            if let Event::Request(Request {
-                id,
-                deadline,
-                payload,
-                ..
-            }) = event
-            {
-                assert!(deadline > now, "started past its deadline");
-                let reply = Reply { codec: 0, payload };
+        loop {
+            session.handle_bytes(now, &mut buf, &mut arrivals);
+            let must_go_on = arrivals.room() == 0 && !buf.is_empty();
+            for request in arrivals.requests.drain(..) {
+                assert!(request.deadline > now, "started past its deadline");
+                let reply = Reply {
+                    codec: 0,
+                    payload: request.payload,
+                };
                 // A CANCEL in the same piece has called it off already.
-                let _ = id.map(|id| session.respond(now, id, Ok(reply)));
+                let _ = request.id.map(|id| session.respond(now, id, Ok(reply)));
+            }
+            while session.poll_event().is_some() {}
+            if !must_go_on {
+                break;
             }
         }
         while session.poll_transmit(&mut out) {
@@ -399,8 +410,10 @@ fn every_seed_keeps_the_invariants() {
         ANSWERED.load(Ordering::Relaxed),
     );
     println!("{seeds} seeds: {ended} calls ended, {answered} of them with their reply");
+    let stopped = STOPPED.load(Ordering::Relaxed);
+    println!("the sinks were full {stopped} times");
     assert!(
-        answered > 20 * seeds && ended - answered > seeds,
+        answered > 20 * seeds && ended - answered > seeds && stopped > seeds / 4,
         "too little happened"
     );
 }

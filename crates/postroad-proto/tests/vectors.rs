@@ -245,7 +245,7 @@ fn check_head(name: &str, head: &Head, fields: &Value) {
         "{name}"
     );
     let found = [
-        head.kind,
+        head.kind(),
         head.priority(),
         head.qos(),
         head.codec(),
@@ -257,7 +257,7 @@ fn check_head(name: &str, head: &Head, fields: &Value) {
         keys.map(|key| number(fields, key)),
         "{name}"
     );
-    let found = [u64::from(head.route), head.id.into(), head.arg.into()];
+    let found = [u64::from(head.route()), head.id().into(), head.arg().into()];
     assert_eq!(
         found,
         ["route", "id", "arg"].map(|key| number(fields, key)),

@@ -58,7 +58,7 @@ impl Listener for Bound {
                 Box::pin(async move { Ok(Stream::from(stream)) }) as BoxFuture<'static, _>
             });
             Ok(Incoming {
-                peer: peer.to_string(),
+                peer: peer.into(),
                 open,
             })
         })

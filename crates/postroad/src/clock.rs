@@ -77,6 +77,8 @@ pub(crate) struct Watch {
     made: Time,
     /// The coarse clock when it was asked first.
     coarse: Option<Time>,
+    /// Nanoseconds that it went on since, in ticks.
+    ticks: u64,
 }
 
 /// Much more than a tick of any kernel, nanoseconds: on a virtual machine ticks may be late.
@@ -85,21 +87,27 @@ const TICK: u64 = 100_000_000;
 impl Watch {
     /// From a reading of the clock that was made just now.
     pub(crate) fn new(now: Time) -> Self {
-        let (made, coarse) = (now, None);
-        Self { made, coarse }
+        Self {
+            made: now,
+            coarse: None,
+            ticks: 0,
+        }
     }
 
     #[inline]
     pub(crate) fn has_passed(&mut self, deadline: Time) -> bool {
-        let elapsed = match self.coarse {
-            Some(first) => coarse().0.saturating_sub(first.0),
+        match self.coarse {
+            Some(first) => self.ticks = coarse().0.saturating_sub(first.0),
             // One request is asked about at once.
-            None => {
-                self.coarse = Some(coarse());
-                0
-            }
-        };
-        deadline.0 <= self.made.0.saturating_add(elapsed + TICK) && deadline <= now()
+            None => self.coarse = Some(coarse()),
+        }
+        deadline.0 <= self.made.0.saturating_add(self.ticks + TICK) && deadline <= now()
+    }
+
+    /// How far the coarse clock has gone on, nanoseconds, when it was asked last: it has changed
+    /// if a tick has passed.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks
     }
 }
 

@@ -1,11 +1,13 @@
 //! What a handler can ask for, and what it can answer with.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
-use postroad_proto::frame::{PartTag, Parts};
+use postroad_proto::frame::{PartTag, Parts, put_part};
 use postroad_proto::session::{Extras, Reply};
 use postroad_proto::trace::Trace;
 use serde::Serialize;
@@ -16,8 +18,15 @@ use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
 use crate::context::CallContext;
 use crate::error::{CodecError, Error};
+use crate::transport::PeerInfo;
+
+/// The priority of a request that says none.
+const PRIORITY: u8 = 3;
 
 /// A request as a handler's extractors see it.
+///
+/// One that comes by a connection is made by the server. One that does not is made by
+/// [`Self::to`].
 #[derive(Clone, Debug)]
 pub struct Request {
     pub(crate) origin: Arc<Origin>,
@@ -36,7 +45,7 @@ pub struct Request {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) route: Arc<str>,
-    pub(crate) peer: Arc<str>,
+    pub(crate) peer: Arc<PeerInfo>,
     pub(crate) protocol: &'static str,
 }
 
@@ -52,6 +61,81 @@ impl Request {
             deadline: Time::NEVER,
             extras: None,
         }
+    }
+
+    /// A request that comes by no connection, for [`Routes::call`](crate::Routes::call): without
+    /// deadline, with codec JSON and priority 3.
+    #[must_use]
+    pub fn to(route: &str, payload: impl Into<Bytes>) -> Self {
+        let origin = Origin {
+            route: route.into(),
+            peer: Arc::new(PeerInfo::named("local")),
+            protocol: "local",
+        };
+        Self {
+            payload: payload.into(),
+            codec: numbers::JSON,
+            priority: PRIORITY,
+            ..Self::new(Arc::new(origin))
+        }
+    }
+
+    /// Says which codec its payload has; see [`crate::codec::numbers`].
+    #[must_use]
+    pub fn with_codec(mut self, codec: u8) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Says how urgent it is: 0 to 7, 7 most urgent; above 7 is 7.
+    #[must_use]
+    pub fn with_priority(mut self, priority: u8) -> Self {
+        self.priority = priority.min(7);
+        self
+    }
+
+    /// Says how long its caller waits from now on.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = crate::clock::now() + timeout;
+        self
+    }
+
+    /// Says which trace it belongs to.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Trace) -> Self {
+        self.extras.get_or_insert_default().trace = Some(trace);
+        self
+    }
+
+    /// Says who has sent it, and by which protocol: what a gateway knows of its own client.
+    #[must_use]
+    pub fn with_peer(mut self, peer: Arc<PeerInfo>, protocol: &'static str) -> Self {
+        let route = Arc::clone(&self.origin.route);
+        self.origin = Arc::new(Origin {
+            route,
+            peer,
+            protocol,
+        });
+        self
+    }
+
+    /// Adds a key and its value to its metadata.
+    ///
+    /// # Errors
+    /// `SRV-E-400` if the key is over 255 bytes, or both are over 65,534 together.
+    pub fn with_metadata(mut self, key: &str, value: &[u8]) -> Result<Self, Error> {
+        // As on the wire: one byte of length and the key, then the value.
+        let (Ok(len), true) = (u8::try_from(key.len()), key.len() + value.len() < 65_535) else {
+            let text = "metadata: a key has at most 255 bytes, with its value at most 65,534";
+            return Err(Error::bad_request(text));
+        };
+        let extras = self.extras.get_or_insert_default();
+        let mut parts = BytesMut::from(&extras.parts[..]);
+        let pair = [&[len], key.as_bytes(), value].concat();
+        put_part(&mut parts, PartTag::Metadata as u8, &pair);
+        extras.parts = parts.freeze();
+        Ok(self)
     }
 
     /// Takes what has arrived. The same request is filled again and again, so that what is moved is
@@ -85,9 +169,9 @@ impl Request {
         &self.origin.route
     }
 
-    /// Who sent it: address, or user and process.
+    /// Who sent it. Its `Display` is the address, or user and process.
     #[must_use]
-    pub fn peer(&self) -> &str {
+    pub fn peer(&self) -> &PeerInfo {
         &self.origin.peer
     }
 
@@ -194,9 +278,15 @@ impl<T> Payload<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(pub Vec<(String, Bytes)>);
 
-/// Who sent the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer(pub Arc<str>);
+/// Who sent the request: address, certificate, process, agent. Its `Display` is the address.
+#[derive(Clone, Debug)]
+pub struct Peer(pub Arc<PeerInfo>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 fn unreadable(request: &Request, error: &CodecError) -> Error {
     Error::bad_request(format!(

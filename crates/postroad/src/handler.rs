@@ -1,5 +1,6 @@
 //! What can handle a request: an async function of extractors.
 
+use std::any::type_name;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,6 @@ use postroad_proto::session::Reply;
 
 use crate::error::Error;
 use crate::extract::{FromRequest, IntoReply, Request};
-use crate::router::short_type_name;
 
 /// An async function of at most six extractors whose output is an answer.
 ///
@@ -124,3 +124,35 @@ handlers!(A B; C);
 handlers!(A B C; D);
 handlers!(A B C D; E);
 handlers!(A B C D E; G);
+
+/// The last part of a type's path, for people.
+fn short_type_name<T>() -> String {
+    let mut short = String::new();
+    let mut word = String::new();
+    for c in type_name::<T>().chars() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+        } else if c == ':' {
+            // What was collected is a module's name.
+            word.clear();
+        } else {
+            short.push_str(&word);
+            word.clear();
+            short.push(c);
+        }
+    }
+    short + &word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_names_lose_their_paths() {
+        assert_eq!(
+            short_type_name::<Option<Vec<std::time::Duration>>>(),
+            "Option<Vec<Duration>>"
+        );
+    }
+}

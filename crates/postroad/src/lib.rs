@@ -49,6 +49,7 @@ mod error;
 pub mod extract;
 mod handler;
 mod preset;
+mod route;
 mod router;
 mod server;
 mod trace;
@@ -69,8 +70,9 @@ pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
 pub use error::{CallError, Error};
 pub use handler::Handler;
-pub use router::{Description, Router, Routes};
-pub use server::{RunningServer, Server, ServerConfig, ServerStats, StartError};
+pub use route::{Description, RouteOptions};
+pub use router::Router;
+pub use server::{Routes, RunningServer, Server, ServerConfig, ServerStats, StartError};
 
 /// The example of the crate's README is compiled with the other examples.
 #[cfg(doctest)]

@@ -352,11 +352,7 @@ fn request(id: u32, route: &str) -> Vec<u8> {
     use postroad_proto::frame::{Head, Kind, PartTag, put_frame, put_part};
     let (mut parts, mut out) = (Vec::new(), Vec::new());
     put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
-    let head = Head {
-        id,
-        arg: u32::MAX,
-        ..Head::new(Kind::Request)
-    };
+    let head = Head::new(Kind::Request).with_id(id).with_arg(u32::MAX);
     put_frame(&mut out, head, &parts, b"", false);
     out
 }

@@ -8,7 +8,11 @@ use super::tree::{Tree, parent};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("postroad-proto", &["tokio", "tracing", "rand", "postroad"]),
     ("postroad-log", &["tokio", "tracing", "postroad"]),
-    ("postroad", &["postroad-cli", "postroad-gateway"]),
+    (
+        "postroad",
+        &["postroad-cli", "postroad-bench", "postroad-gateway"],
+    ),
+    ("postroad-bench", &["postroad-cli", "clap", "indicatif"]),
     ("postroad-gateway", &["postroad-cli"]),
 ];
 

@@ -33,6 +33,21 @@ const IMPURE_PHRASES: &[&str] = &[
 /// Banned in a pure crate as the first part of a path; an own module may have the name.
 const IMPURE_CRATES: &[&str] = &["rand", "tracing", "log"];
 
+/// The crates that return what they have to say: a program above them prints it, and ends.
+const QUIET: &[&str] = &["crates/postroad-bench/src/"];
+
+/// Banned in a quiet crate wherever these tokens stand.
+const LOUD_PHRASES: &[&str] = &[
+    "println!",
+    "eprintln!",
+    "print!",
+    "eprint!",
+    "process::exit",
+    "ExitCode",
+    "io::stdout",
+    "io::stderr",
+];
+
 const UNBOUNDED: &[&str] = &[
     "unbounded_channel",
     "mpsc::unbounded",
@@ -52,6 +67,7 @@ pub(crate) fn check(source: &Source<'_>, found: &mut Vec<Violation>) {
     let imports = imports(&source.code);
     sleeps(source, &imports, &mut report);
     purity(source, &imports, &mut report);
+    quiet(source, &imports, &mut report);
     unbounded(source, &imports, &mut report);
     no_unsafe(source, &mut report);
     loud_failures(source, &mut report);
@@ -92,6 +108,17 @@ fn purity(source: &Source<'_>, imports: &[Import<'_>], report: &mut Report<'_>) 
             .map(|import| import.at);
         for at in as_root.chain(imported) {
             report(at, "pure", format!("`{name}::` is banned in {home}"));
+        }
+    }
+}
+
+fn quiet(source: &Source<'_>, imports: &[Import<'_>], report: &mut Report<'_>) {
+    let Some(home) = QUIET.iter().find(|home| source.path.starts_with(*home)) else {
+        return;
+    };
+    for phrase in LOUD_PHRASES {
+        for at in mentions(source, imports, phrase) {
+            report(at, "quiet", format!("`{phrase}` is banned in {home}"));
         }
     }
 }
@@ -283,6 +310,20 @@ mod tests {
         ] {
             assert_eq!(laws(home, text), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn a_library_does_not_print_or_end_the_process() {
+        let quiet = "crates/postroad-bench/src/run.rs";
+        for text in [
+            "fn f() { println!(\"done\") }",
+            "fn f() { std::process::exit(1) }",
+            "use std::process::ExitCode;",
+        ] {
+            assert_eq!(laws(quiet, text), ["quiet"], "{text}");
+            assert!(laws("crates/postroad-cli/src/main.rs", text).is_empty());
+        }
+        assert!(laws(quiet, "/// println!(\"{report}\")\nfn f() {}").is_empty());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `postroad decode`: a frame field by field, and the place where it goes wrong.
 
-use crate::terminal::say;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -8,9 +7,9 @@ use postroad_proto::dialect::{Crc, Dialect, DialectCodec, PriorityHeader, Reader
 use postroad_proto::explain::{Explanation, explain_dialect, explain_native};
 use postroad_proto::frame::MAGIC;
 
-use crate::args::{Color, Decode, Output};
+use crate::args::Decode;
 use crate::exit::{self, Failed};
-use crate::terminal::Style;
+use crate::terminal::{Color, Output, Style, say};
 
 /// Bytes shown of one field.
 const SHOWN: usize = 8;

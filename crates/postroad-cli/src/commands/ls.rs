@@ -1,13 +1,13 @@
 //! `postroad ls URL`.
 
-use crate::terminal::say;
 use std::process::ExitCode;
 
 use postroad::{Client, ClientConfig, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Ls, Output};
+use crate::args::Ls;
 use crate::exit::Failed;
+use crate::terminal::{Output, say};
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Route {

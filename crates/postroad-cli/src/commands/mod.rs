@@ -1,5 +1,6 @@
 //! The commands that do one thing.
 
+pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod config;

@@ -7,11 +7,11 @@ mod story;
 use crate::terminal::say;
 use std::process::ExitCode;
 
-use crate::args::{Color, Demo};
+use crate::args::Demo;
 use crate::commands::runtime;
 use crate::exit::{self, Failed};
 use crate::signals::Signals;
-use crate::terminal::Style;
+use crate::terminal::{Color, Style};
 use process::Node;
 use story::Story;
 

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{CLASS_RESERVED, Head, HeadWords, Kind, QOS, checksum, frame_bytes};
+use super::head::QOS;
+use super::{CLASS_RESERVED, Head, Kind, checksum, frame_bytes};
 use crate::limits::{CHECKSUM_BYTES, HEAD_BYTES};
 use crate::wire_error::{WireError, WireFault};
 
@@ -44,13 +45,13 @@ impl FrameDecoder {
         let Some(bytes) = rest.first_chunk::<HEAD_BYTES>() else {
             return Ok(());
         };
-        let words = HeadWords::load(bytes);
-        if !self.is_right(words) {
-            return Err(self.what_is_wrong(words.head()));
+        let head = Head::decode(bytes);
+        if !self.is_right(head) {
+            return Err(self.what_is_wrong(head));
         }
-        match rest.get(..self.whole(words)) {
+        match rest.get(..self.whole(head)) {
             Some(frame) if self.checksum => {
-                check_sum(frame).map_err(|error| error.with_id(words.id()))
+                check_sum(frame).map_err(|error| error.with_id(head.id()))
             }
             _ => Ok(()),
         }
@@ -62,25 +63,25 @@ impl FrameDecoder {
     /// As [`Self::check`].
     #[inline]
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some((words, _)) = self.frames(buf).next() else {
+        let Some((head, _)) = self.frames(buf).next() else {
             return self.check(buf).map(|()| None);
         };
-        let (head, len) = (words.head(), words.len());
+        let len = head.len();
         buf.advance(HEAD_BYTES);
         // What is not the body is stepped over, so that a frame costs one reference count.
         let body = match len {
             0 => Bytes::new(),
             len => buf.split_to(len).freeze(),
         };
-        buf.advance(self.whole(words) - HEAD_BYTES - len);
+        buf.advance(self.whole(head) - HEAD_BYTES - len);
         Ok(Some(Frame { head, body }))
     }
 
     /// How many bytes of the next frame are missing, or `None` if its head is not there yet.
     #[must_use]
     pub fn missing(&self, buf: &[u8]) -> Option<usize> {
-        let words = HeadWords::load(buf.first_chunk::<HEAD_BYTES>()?);
-        Some(self.whole(words).saturating_sub(buf.len()))
+        let head = Head::decode(buf.first_chunk::<HEAD_BYTES>()?);
+        Some(self.whole(head).saturating_sub(buf.len()))
     }
 
     /// Cuts the whole frames off the beginning of `buf`, at most `max`; their bodies will share one
@@ -107,39 +108,40 @@ impl FrameDecoder {
 
     /// Bytes of the whole frame, head and checksum included.
     #[inline]
-    fn whole(&self, words: HeadWords) -> usize {
-        frame_bytes(words.len(), self.checksum)
+    fn whole(&self, head: Head) -> usize {
+        frame_bytes(head.len(), self.checksum)
     }
 
     /// One test for the common case; which rule was broken is found out only when one was.
     #[inline]
-    fn is_right(&self, words: HeadWords) -> bool {
-        let class = words.class();
+    fn is_right(&self, head: Head) -> bool {
+        let class = head.class();
         let is_class_right = (class & CLASS_RESERVED == 0) & (class & QOS != QOS);
-        (words.len() <= self.max_body) & is_class_right & known_or_skippable(words.kind())
+        (head.len() <= self.max_body) & is_class_right & known_or_skippable(head.kind())
     }
 
     #[cold]
     #[inline(never)]
     fn what_is_wrong(&self, head: Head) -> WireError {
-        let error = if head.len as usize > self.max_body {
+        let error = if head.len() > self.max_body {
             let detail = format!(
                 "body of {} bytes, at most {} are accepted",
-                head.len, self.max_body
+                head.len(),
+                self.max_body
             );
             WireError::new(WireFault::Length, 0, detail)
-        } else if !known_or_skippable(head.kind) {
+        } else if !known_or_skippable(head.kind()) {
             WireError::new(
                 WireFault::Type,
                 3,
-                format!("unknown kind 0x{:02x}", head.kind),
+                format!("unknown kind 0x{:02x}", head.kind()),
             )
         } else if head.qos() == 3 {
             WireError::new(WireFault::Reserved, 4, "QoS 3 does not exist")
         } else {
             WireError::new(WireFault::Reserved, 4, "reserved bit 7 of class is set")
         };
-        error.with_id(head.id)
+        error.with_id(head.id())
     }
 }
 
@@ -161,30 +163,30 @@ impl<'a> Frames<'a> {
 
     /// Takes the next whole frame, whose checksum nobody has looked at.
     #[inline]
-    fn step(&mut self) -> Option<(HeadWords, &'a [u8])> {
-        let words = HeadWords::load(self.rest.first_chunk::<HEAD_BYTES>()?);
-        let (frame, rest) = self.rest.split_at_checked(self.decoder.whole(words))?;
-        if !self.decoder.is_right(words) {
+    fn step(&mut self) -> Option<(Head, &'a [u8])> {
+        let head = Head::decode(self.rest.first_chunk::<HEAD_BYTES>()?);
+        let (frame, rest) = self.rest.split_at_checked(self.decoder.whole(head))?;
+        if !self.decoder.is_right(head) {
             return None;
         }
         self.rest = rest;
-        Some((words, frame))
+        Some((head, frame))
     }
 }
 
 impl<'a> Iterator for Frames<'a> {
-    type Item = (HeadWords, &'a [u8]);
+    type Item = (Head, &'a [u8]);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let before = self.rest;
-        let (words, frame) = self.step()?;
+        let (head, frame) = self.step()?;
         if self.decoder.checksum && !is_sum_right(frame) {
             self.rest = before;
             return None;
         }
-        let body = frame.get(HEAD_BYTES..HEAD_BYTES + words.len())?;
-        Some((words, body))
+        let body = frame.get(HEAD_BYTES..HEAD_BYTES + head.len())?;
+        Some((head, body))
     }
 }
 
@@ -207,20 +209,20 @@ impl Run {
     /// # Errors
     /// M-011: the checksum is wrong.
     #[inline]
-    pub fn take(&mut self) -> Result<Option<(HeadWords, Bytes)>, WireError> {
+    pub fn take(&mut self) -> Result<Option<(Head, Bytes)>, WireError> {
         let rest = &self.bytes[self.taken..];
         let Some(bytes) = rest.first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
-        let words = HeadWords::load(bytes);
-        let whole = frame_bytes(words.len(), self.checksum);
+        let head = Head::decode(bytes);
+        let whole = frame_bytes(head.len(), self.checksum);
         if self.checksum {
-            check_sum(&rest[..whole]).map_err(|error| error.with_id(words.id()))?;
+            check_sum(&rest[..whole]).map_err(|error| error.with_id(head.id()))?;
         }
         let begin = self.taken + HEAD_BYTES;
-        let body = self.bytes.slice(begin..begin + words.len());
+        let body = self.bytes.slice(begin..begin + head.len());
         self.taken += whole;
-        Ok(Some((words, body)))
+        Ok(Some((head, body)))
     }
 
     /// Bytes of the frames that were taken.

@@ -1,46 +1,51 @@
 //! Messages whose fragments have not all arrived (M-024, M-025).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::Time;
-use crate::frame::Head;
-use crate::session::Extras;
+use crate::frame::{Head, Kind, OF_RESPONSE};
+use crate::limits::Limits;
+use crate::session::parsed_parts::ParsedParts;
 use crate::wire_error::{WireError, WireFault};
 
-/// What the parts of a frame say that the session itself needs.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) route: Option<Arc<str>>,
-    pub(super) extras: Extras,
-    pub(super) whole: Option<usize>,
-    /// A critical part that is not understood (M-031).
-    pub(super) refused: Option<u8>,
+/// Which way a message goes. Both ends may call, so an id alone does not say which message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Of {
+    /// A request or a one-way message.
+    Request,
+    /// An answer.
+    Response,
 }
 
 /// A message, whole or in its first fragment.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) head: Head,
-    /// Boxed, because few messages have parts, and all are moved.
-    pub(super) known: Option<Box<Known>>,
+    pub(super) parts: Option<Box<ParsedParts>>,
     pub(super) deadline: Time,
     pub(super) payload: Bytes,
 }
 
 impl Message {
+    pub(super) fn of(&self) -> Of {
+        if self.head.is(Kind::Response) {
+            Of::Response
+        } else {
+            Of::Request
+        }
+    }
+
     /// Bytes of the whole message, if it says so.
     pub(super) fn whole(&self) -> Option<usize> {
-        self.known.as_ref()?.whole
+        self.parts.as_ref()?.whole
     }
 
     /// Bytes of its parts.
     fn parts_len(&self) -> usize {
-        self.known
-            .as_ref()
-            .map_or(0, |known| known.extras.parts.len())
+        let parts = self.parts.as_ref();
+        parts.map_or(0, |parts| parts.extras.parts.len())
     }
 }
 
@@ -56,18 +61,27 @@ impl Partial {
     fn bytes(&self) -> usize {
         self.payload.len() + self.first.parts_len()
     }
+
+    /// Bytes when it is whole.
+    fn promised(&self) -> usize {
+        self.whole + self.first.parts_len()
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     /// Smaller than a hash map while it is empty, as it is in most connections.
-    partial: BTreeMap<u32, Partial>,
+    partial: BTreeMap<(Of, u32), Partial>,
+    /// Bytes that have come.
     bytes: usize,
+    /// Bytes that all of them will have when they are whole. Kept, because adding it up for each
+    /// new message would cost as much as there are messages.
+    promised: usize,
 }
 
-/// Why a first fragment was not kept.
+/// Why a message was not begun.
 #[derive(Debug)]
-pub(super) enum Unkept {
+pub(super) enum BeginError {
     /// The peer broke the protocol.
     Wrong(WireError),
     /// There is no room for it now; the rest of it will be ignored.
@@ -90,30 +104,35 @@ impl Assembly {
         &mut self,
         mut first: Message,
         whole: usize,
-        (bytes_max, count_max): (usize, usize),
-    ) -> Result<(), Unkept> {
-        let (id, len) = (first.head.id, first.payload.len());
+        limits: &Limits,
+    ) -> Result<(), BeginError> {
+        let id = first.head.id();
+        let key = (first.of(), id);
+        let len = first.payload.len();
         if len >= whole {
             let detail = format!("first of several fragments holds {len} of {whole}");
-            return Err(Unkept::Wrong(WireError::new(WireFault::Length, 0, detail)));
+            return Err(BeginError::Wrong(WireError::new(
+                WireFault::Length,
+                0,
+                detail,
+            )));
         }
-        if self.partial.contains_key(&id) {
+        if self.partial.contains_key(&key) {
             let detail = format!("message {id} has begun already");
-            return Err(Unkept::Wrong(WireError::new(WireFault::Id, 8, detail)));
+            return Err(BeginError::Wrong(WireError::new(WireFault::Id, 8, detail)));
         }
-        let promised = |partial: &Partial| partial.whole + partial.first.parts_len();
-        let promised: usize = self.partial.values().map(promised).sum();
-        let is_over = promised + whole + first.parts_len() > bytes_max;
+        let promised = self.promised + whole + first.parts_len();
+        let is_over = promised > limits.assembly_max;
         // One message always has room: its length was checked, and its parts are one frame's.
-        if self.partial.len() >= count_max || is_over && !self.partial.is_empty() {
-            return Err(Unkept::NoRoom);
+        if self.partial.len() >= limits.assemblies || is_over && !self.partial.is_empty() {
+            return Err(BeginError::NoRoom);
         }
         // Copies, because a slice would keep the whole read buffer.
         let begun = std::mem::take(&mut first.payload);
         let mut payload = BytesMut::with_capacity(room_for(len, whole));
         payload.extend_from_slice(&begun);
-        if let Some(known) = &mut first.known {
-            known.extras.parts = Bytes::copy_from_slice(&known.extras.parts);
+        if let Some(parts) = &mut first.parts {
+            parts.extras.parts = Bytes::copy_from_slice(&parts.extras.parts);
         }
         let partial = Partial {
             first,
@@ -121,7 +140,8 @@ impl Assembly {
             whole,
         };
         self.bytes += partial.bytes();
-        self.partial.insert(id, partial);
+        self.promised = promised;
+        self.partial.insert(key, partial);
         Ok(())
     }
 
@@ -129,10 +149,14 @@ impl Assembly {
     /// are ignored.
     pub(super) fn add(
         &mut self,
-        head: &Head,
+        head: Head,
         payload: &Bytes,
     ) -> Result<Option<Message>, WireError> {
-        let Some(partial) = self.partial.get_mut(&head.id) else {
+        let of = match head.arg() {
+            OF_RESPONSE => Of::Response,
+            _ => Of::Request,
+        };
+        let Some(partial) = self.partial.get_mut(&(of, head.id())) else {
             return Ok(None);
         };
         let have = partial.payload.len() + payload.len();
@@ -151,16 +175,17 @@ impl Assembly {
             return Ok(None);
         }
         Ok(self
-            .remove(head.id)
+            .remove(of, head.id())
             .map(|Partial { first, payload, .. }| Message {
                 payload: payload.freeze(),
                 ..first
             }))
     }
 
-    fn remove(&mut self, id: u32) -> Option<Partial> {
-        let partial = self.partial.remove(&id)?;
+    fn remove(&mut self, of: Of, id: u32) -> Option<Partial> {
+        let partial = self.partial.remove(&(of, id))?;
         self.bytes -= partial.bytes();
+        self.promised -= partial.promised();
         if self.partial.is_empty() {
             // An empty map would keep a node.
             self.partial = BTreeMap::new();
@@ -170,7 +195,7 @@ impl Assembly {
 
     /// Forgets a message; whether it was there.
     #[inline]
-    pub(super) fn forget(&mut self, id: u32) -> bool {
-        !self.partial.is_empty() && self.remove(id).is_some()
+    pub(super) fn forget(&mut self, of: Of, id: u32) -> bool {
+        !self.partial.is_empty() && self.remove(of, id).is_some()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::Time;
+use crate::frame::Head;
 use crate::trace::Trace;
 
 /// A call in flight on one connection: a slot and the generation that guards it.
@@ -88,13 +89,13 @@ impl Default for Request {
 }
 
 impl Request {
-    /// What the bytes `class` and `form` of a native head say.
+    /// Takes the small fields of a native head.
     #[inline]
-    pub(super) fn set_flags(&mut self, class: u8, form: u8) {
-        self.priority = class & 7;
-        self.qos = class >> 3 & 3;
-        self.codec = form & 15;
-        self.attempt = form >> 4 & 7;
+    pub(super) fn set_flags(&mut self, head: Head) {
+        self.priority = head.priority();
+        self.qos = head.qos();
+        self.codec = head.codec();
+        self.attempt = head.attempt();
     }
 
     /// The trace it belongs to.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::call::{CallId, Reply, Request};
+use super::call::CallId;
 use super::failure::{CancelReason, CloseReason, Failure};
 
-/// What has happened.
+/// What has happened, besides the requests and answers that went into the
+/// [`Sink`](super::Sink).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -18,12 +19,12 @@ pub enum Event {
         /// Who the other end says it is.
         agent: String,
     },
-    /// A request or one-way message to handle.
-    Request(Request),
-    /// The request is called off; it must not be answered any more.
+    /// The request is called off; it must not be answered any more. It may still be in the sink,
+    /// not started.
     Cancelled(CallId, CancelReason),
-    /// A call of this end is over.
-    Finished(CallId, Result<Reply, Failure>),
+    /// A call of this end is over without an answer: its deadline has passed, or the connection
+    /// has ended.
+    Failed(CallId, Failure),
     /// The server wants no new calls here. Dial another connection; this one ends when its calls
     /// have.
     Draining,

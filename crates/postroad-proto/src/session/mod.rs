@@ -23,6 +23,7 @@ mod frames;
 mod heartbeat;
 mod native;
 mod outbox;
+mod parsed_parts;
 mod sink;
 mod slots;
 mod stalls;
@@ -39,9 +40,8 @@ pub use dialect::DialectSession;
 pub use event::Event;
 pub use failure::{CancelReason, CloseReason, Failure};
 pub use native::Native;
-pub use sink::Sink;
+pub use sink::{Arrivals, Sink};
 
-use sink::Queue;
 use stalls::Stalls;
 
 use crate::Time;
@@ -123,16 +123,14 @@ impl Session {
         Self::Detect(Box::new(Detect::new(config.into(), mapping, id, now)))
     }
 
-    /// Takes what has been read. Bytes may stay in `buf`: an incomplete frame, or everything while
-    /// [`Self::wants_read`] is false. Call again with the rest once it is true.
-    pub fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
-        self.handle_bytes_into(now, buf, &mut Queue);
-    }
-
-    /// The same, but requests and answers go into `sink` at once instead of being queued as events.
-    /// Other events of the same bytes are polled afterwards; a request that was called off
-    /// meanwhile has its [`Event::Cancelled`] then.
-    pub fn handle_bytes_into(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
+    /// Takes what has been read. Requests and answers go into `sink`; other events of the same
+    /// bytes are polled afterwards, so a request that was called off behind them has its
+    /// [`Event::Cancelled`] then.
+    ///
+    /// Bytes stay in `buf` if they are the beginning of a frame, and if the session stopped in
+    /// front of them: because the sink has no room, or because [`Self::wants_read`] is false. Call
+    /// again with the same buffer, without waiting for new bytes, once neither is so.
+    pub fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         if let Self::Detect(detect) = self {
             match detect.decide(now, buf) {
                 Some(session) => *self = session,
@@ -141,7 +139,7 @@ impl Session {
         }
         match self {
             Self::Native(session) => session.handle_bytes(now, buf, sink),
-            Self::Dialect(session) => session.handle_bytes(now, buf),
+            Self::Dialect(session) => session.handle_bytes(now, buf, sink),
             Self::Detect(_) => {}
         }
     }
@@ -167,7 +165,8 @@ impl Session {
         each!(self, session => session.handle_written(now, blocked));
     }
 
-    /// Makes a call; its end is [`Event::Finished`] with this id, exactly once.
+    /// Makes a call. It ends exactly once with this id: with its answer in the [`Sink`], or with
+    /// [`Event::Failed`].
     ///
     /// # Errors
     /// If it cannot be made now; nothing was sent then.

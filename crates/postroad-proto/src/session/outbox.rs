@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Failure;
 use super::frames::{Frames, first_bytes};
-use crate::frame::{Head, Kind, MORE, PartTag, frame_bytes, put_frame};
+use crate::frame::{Head, Kind, MORE, OF_RESPONSE, PartTag, frame_bytes, put_frame};
 use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX};
 
 /// Where a small frame was queued, to find out later whether it was ever handed to the transport.
@@ -185,7 +185,7 @@ impl Outbox {
         let queues = self.queues.get_or_insert_with(new_queues);
         let class = queues.classes[usize::from(index)].get_or_insert_with(new_class);
         self.busy |= 1 << index;
-        let is_message = head.kind == Kind::OneWay as u8 || head.kind == Kind::Publish as u8;
+        let is_message = head.is(Kind::OneWay) || head.is(Kind::Publish);
         let behind = is_message && !class.ordered.is_empty();
         if parts.len() + payload.len() <= self.fragment && !behind {
             let most = frame_bytes(2 + parts.len() + payload.len(), true);
@@ -233,7 +233,7 @@ impl Outbox {
             return false;
         };
         if place.bulk {
-            let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) else {
+            let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id() == id) else {
                 return false;
             };
             let Some(bulk) = class.bulk.remove(at) else {
@@ -263,7 +263,7 @@ impl Outbox {
     pub(super) fn forget_answer(&mut self, id: u32) {
         let queues = self.queues.iter_mut();
         for class in queues.flat_map(|queues| &mut queues.classes).flatten() {
-            if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id == id) {
+            if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id() == id) {
                 let forgotten = class.bulk.remove(at).map_or(0, |bulk| bulk.len());
                 class.bytes -= forgotten;
                 self.bytes -= forgotten;
@@ -411,21 +411,18 @@ impl Bulk {
         let last = len == self.payload.len();
         let mut head = self.head;
         if self.started {
-            let of_response = head.kind == Kind::Response as u8;
-            let Head { class, id, .. } = head;
-            head = Head {
-                class,
-                id,
-                arg: u32::from(of_response),
-                ..Head::new(Kind::Data)
-            };
+            let is_response = head.is(Kind::Response);
+            head = Head::new(Kind::Data)
+                .with_class(head.class())
+                .with_id(head.id())
+                .with_arg(if is_response { OF_RESPONSE } else { 0 });
         } else if !last {
             let whole = (self.payload.len() as u32).to_le_bytes();
             crate::frame::put_part(&mut self.parts, PartTag::WholeLength as u8, &whole);
         }
         self.started = true;
         if !last {
-            head.class |= MORE;
+            head = head.with_class(head.class() | MORE);
         }
         put_frame(
             out,
@@ -447,11 +444,7 @@ mod tests {
     use crate::frame::{Frame, FrameDecoder};
 
     fn request(priority: u8, id: u32) -> Head {
-        Head {
-            class: priority,
-            id,
-            ..Head::new(Kind::Request)
-        }
+        Head::new(Kind::Request).with_class(priority).with_id(id)
     }
 
     fn next_frames(outbox: &mut Outbox) -> Vec<Frame> {
@@ -479,7 +472,7 @@ mod tests {
         outbox.push(request(1, 1), &[], &Bytes::from(vec![0; 1 << 20]));
         assert_eq!(next_frames(&mut outbox).len(), 2);
         outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
-        assert_eq!(next_frames(&mut outbox)[0].head.id, 2);
+        assert_eq!(next_frames(&mut outbox)[0].head.id(), 2);
     }
 
     #[test]
@@ -515,7 +508,7 @@ mod tests {
             }
             if next_frames(&mut outbox)
                 .iter()
-                .any(|frame| frame.head.id == 1)
+                .any(|frame| frame.head.id() == 1)
             {
                 assert!(turn <= STARVATION_TURNS + 1);
                 return;
@@ -577,7 +570,11 @@ mod tests {
         outbox.push(request(7, 2), &[], &Bytes::from_static(b"urgent"));
         let mut kinds = Vec::new();
         while outbox.has_output() {
-            kinds.extend(next_frames(&mut outbox).iter().map(|frame| frame.head.kind));
+            kinds.extend(
+                next_frames(&mut outbox)
+                    .iter()
+                    .map(|frame| frame.head.kind()),
+            );
         }
         assert_eq!(kinds.last(), Some(&(Kind::Pong as u8)));
         assert_eq!((kinds.len(), outbox.len()), (9, 0));
@@ -586,10 +583,7 @@ mod tests {
     #[test]
     fn one_way_messages_of_a_priority_keep_their_order_around_a_large_one_m_027() {
         let mut outbox = Outbox::new(false);
-        let one_way = |id| Head {
-            id,
-            ..Head::new(Kind::OneWay)
-        };
+        let one_way = |id| Head::new(Kind::OneWay).with_id(id);
         outbox.push(one_way(1), &[], &Bytes::from(vec![0; 5 * FRAGMENT_BYTES]));
         outbox.push(one_way(2), &[], &Bytes::from_static(b"behind"));
         outbox.push(
@@ -604,7 +598,7 @@ mod tests {
                 frames
                     .iter()
                     .filter(|f| !f.head.has_more())
-                    .map(|f| f.head.id),
+                    .map(|f| f.head.id()),
             );
         }
         assert_eq!(ends, [3, 1, 2]);
@@ -680,8 +674,8 @@ mod tests {
             }
             for _ in 0..=turn % 4 {
                 for frame in next_frames(&mut outbox) {
-                    if frame.head.id != u32::MAX {
-                        assert_eq!(frame.head.id, taken);
+                    if frame.head.id() != u32::MAX {
+                        assert_eq!(frame.head.id(), taken);
                         taken += 1;
                     }
                 }
@@ -725,7 +719,7 @@ mod tests {
             };
             let mut kinds = Vec::new();
             while let Some(frame) = decoder.decode(&mut out).unwrap() {
-                kinds.push((frame.head.kind, frame.head.id));
+                kinds.push((frame.head.kind(), frame.head.id()));
             }
             assert_eq!(
                 kinds,

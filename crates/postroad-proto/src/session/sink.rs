@@ -2,43 +2,78 @@
 
 use std::collections::VecDeque;
 
-use super::{CallId, Event, Failure, Reply, Request};
+use super::{CallId, Failure, Reply, Request};
 
-/// Where the commonest events go; see
-/// [`Session::handle_bytes_into`](super::Session::handle_bytes_into).
+/// Takes what arrives most: requests, and the ends of calls.
+///
+/// [`Session::handle_bytes`](super::Session::handle_bytes) hands them over while it decodes, so
+/// that a driver finds them where it needs them and they are not queued in between. Everything
+/// rarer is an [`Event`](super::Event), to be polled afterwards.
+///
+/// A sink is bounded: the session asks for [`Self::room`] before it decodes further, and leaves
+/// the bytes that find no room in the buffer. The driver then works off what it has and calls
+/// [`Session::handle_bytes`](super::Session::handle_bytes) again, with the same buffer.
 pub trait Sink {
-    /// A request or one-way message to handle: `fill` writes it where it is to lie, so that it is
-    /// not moved.
-    fn request(&mut self, events: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request));
+    /// A request or one-way message to handle. `fill` overwrites every field of the request that
+    /// it is given, which may be one that was used before: filling it where it is to lie saves
+    /// moving it.
+    fn request(&mut self, fill: impl FnOnce(&mut Request));
     /// A call of this end has its answer.
-    fn replied(&mut self, events: &mut VecDeque<Event>, id: CallId, reply: Reply);
-    /// A call of this end has failed.
-    fn failed(&mut self, events: &mut VecDeque<Event>, id: CallId, failure: Failure);
-    /// How many more may come before what came is taken.
+    fn replied(&mut self, id: CallId, reply: Reply);
+    /// A call of this end was answered with an error.
+    fn failed(&mut self, id: CallId, failure: Failure);
+    /// How many more requests or answers may be handed over now.
     fn room(&self) -> usize;
 }
 
-/// Queues them with the others.
-pub(super) struct Queue;
+/// A [`Sink`] of plain lists, with the bound that a driver's sink has: for tests, and for whoever
+/// uses a session without a driver.
+#[derive(Debug)]
+pub struct Arrivals {
+    /// Requests and one-way messages, in their order.
+    pub requests: VecDeque<Request>,
+    /// Calls of this end that were answered, in the order of their answers.
+    pub finished: VecDeque<(CallId, Result<Reply, Failure>)>,
+    max: usize,
+}
 
-impl Sink for Queue {
-    #[inline]
-    fn request(&mut self, events: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
+impl Arrivals {
+    /// Takes at most `max` requests, and as many answers, until they are taken out.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self {
+            requests: VecDeque::new(),
+            finished: VecDeque::new(),
+            max,
+        }
+    }
+
+    /// Drops a request that was called off before it was taken out
+    /// ([`Event::Cancelled`](super::Event::Cancelled)); whether it was there.
+    pub fn forget(&mut self, id: CallId) -> bool {
+        let before = self.requests.len();
+        self.requests.retain(|request| request.id != Some(id));
+        self.requests.len() < before
+    }
+}
+
+impl Sink for Arrivals {
+    fn request(&mut self, fill: impl FnOnce(&mut Request)) {
         let mut request = Request::default();
         fill(&mut request);
-        events.push_back(Event::Request(request));
+        self.requests.push_back(request);
     }
 
-    #[inline]
-    fn replied(&mut self, events: &mut VecDeque<Event>, id: CallId, reply: Reply) {
-        events.push_back(Event::Finished(id, Ok(reply)));
+    fn replied(&mut self, id: CallId, reply: Reply) {
+        self.finished.push_back((id, Ok(reply)));
     }
 
-    fn failed(&mut self, events: &mut VecDeque<Event>, id: CallId, failure: Failure) {
-        events.push_back(Event::Finished(id, Err(failure)));
+    fn failed(&mut self, id: CallId, failure: Failure) {
+        self.finished.push_back((id, Err(failure)));
     }
 
     fn room(&self) -> usize {
-        usize::MAX
+        let waiting = self.requests.len().max(self.finished.len());
+        self.max.saturating_sub(waiting)
     }
 }

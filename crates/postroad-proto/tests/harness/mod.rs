@@ -14,7 +14,7 @@ use postroad_proto::Time;
 use postroad_proto::frame::{Head, put_frame};
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
-    Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, Session,
+    Arrivals, Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, Session, Sink,
 };
 use postroad_proto::wire_error::WireFault;
 
@@ -84,12 +84,28 @@ impl Wire {
     }
 }
 
-/// One session and what arrived for it that it has not taken yet.
+/// Requests and answers that a driver takes at a time; the sessions of most tests have this sink.
+pub const ROOM: usize = 128;
+
+/// One session, what arrived for it that it has not taken yet, and what it has handed out.
+///
+/// It treats its session as the real driver does: requests and answers go through a bounded sink,
+/// bytes that find no room there stay in the buffer and are handed in again once the sink is
+/// empty, and requests are started only while their answers find room.
 #[derive(Debug)]
 pub struct End {
     pub session: Session,
     pub buf: BytesMut,
+    /// The sink; what is in it was handed over and not started.
+    pub arrivals: Arrivals,
+    /// Requests to start, in their order.
+    pub requests: VecDeque<Request>,
+    /// How calls of this end have ended.
+    pub finished: VecDeque<(CallId, Result<Reply, Failure>)>,
+    /// Everything else that has happened.
     pub events: VecDeque<Event>,
+    /// How often the sink was full.
+    pub stops: usize,
     pub ended: bool,
     /// Takes nothing from the wire and so lets the peer's writes block.
     pub reads_nothing: bool,
@@ -97,20 +113,67 @@ pub struct End {
 
 impl End {
     pub fn new(session: Session) -> Self {
-        let (buf, events) = (BytesMut::new(), VecDeque::new());
         Self {
             session,
-            buf,
-            events,
+            buf: BytesMut::new(),
+            arrivals: Arrivals::new(ROOM),
+            requests: VecDeque::new(),
+            finished: VecDeque::new(),
+            events: VecDeque::new(),
+            stops: 0,
             ended: false,
             reads_nothing: false,
         }
     }
 
-    fn take_events(&mut self) {
-        while let Some(event) = self.session.poll_event() {
-            self.events.push_back(event);
+    /// Hands the buffer to the session, again for as long as it stopped only because the sink was
+    /// full.
+    pub fn take_bytes(&mut self, now: Time) {
+        loop {
+            let room = self.arrivals.room();
+            let before = (self.arrivals.requests.len(), self.arrivals.finished.len());
+            self.session
+                .handle_bytes(now, &mut self.buf, &mut self.arrivals);
+            let requests = self.arrivals.requests.len() - before.0;
+            let answers = self.arrivals.finished.len() - before.1;
+            assert!(
+                requests.max(answers) <= room,
+                "{requests} requests, {answers} answers, room for {room}"
+            );
+            let is_full = self.arrivals.room() == 0;
+            self.take_events(now);
+            self.stops += usize::from(is_full);
+            if !is_full || self.buf.is_empty() || self.arrivals.room() == 0 {
+                return;
+            }
         }
+    }
+
+    /// Takes out what has happened, and starts requests while their answers find room.
+    fn take_events(&mut self, now: Time) {
+        self.finished.extend(self.arrivals.finished.drain(..));
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Failed(id, failure) => self.finished.push_back((id, Err(failure))),
+                event => {
+                    if let Event::Cancelled(id, _) = &event {
+                        self.arrivals.forget(*id);
+                    }
+                    self.events.push_back(event);
+                }
+            }
+        }
+        if self.session.has_room() {
+            // A one-way message that waited in the sink may be late by now; nobody is told.
+            let started = self.arrivals.requests.drain(..);
+            self.requests
+                .extend(started.filter(|request| request.deadline > now));
+        }
+    }
+
+    /// Whether bytes wait that the session would take now.
+    fn must_take(&self) -> bool {
+        !self.buf.is_empty() && self.session.wants_read() && self.arrivals.room() > 0
     }
 }
 
@@ -204,18 +267,18 @@ impl Pair {
             while !end.reads_nothing && wire.pieces.front().is_some_and(|(at, _)| *at <= self.now) {
                 if let Some((_, bytes)) = wire.pieces.pop_front() {
                     end.buf.extend_from_slice(&bytes);
-                    end.session.handle_bytes(self.now, &mut end.buf);
+                    end.take_bytes(self.now);
                 }
             }
-            if !end.buf.is_empty() && end.session.wants_read() {
-                end.session.handle_bytes(self.now, &mut end.buf);
+            if end.must_take() {
+                end.take_bytes(self.now);
             }
             let is_over = wire.pieces.is_empty() && wire.end_at.is_some_and(|at| at <= self.now);
             if is_over && !end.ended {
                 end.ended = true;
                 end.session.handle_end(self.now, &end.buf, None);
             }
-            end.take_events();
+            end.take_events(self.now);
         }
     }
 
@@ -241,7 +304,7 @@ impl Pair {
             if end.session.poll_timeout().is_some_and(|at| at <= self.now) {
                 end.session.handle_timeout(self.now);
             }
-            end.take_events();
+            end.take_events(self.now);
         }
         self.transmit();
     }
@@ -270,25 +333,14 @@ impl Pair {
 
     /// The next request that the server was given.
     pub fn request(&mut self) -> Option<Request> {
-        let at = self
-            .server
-            .events
-            .iter()
-            .position(|event| matches!(event, Event::Request(_)))?;
-        match self.server.events.remove(at) {
-            Some(Event::Request(request)) => Some(request),
-            _ => None,
-        }
+        self.server.requests.pop_front()
     }
 
     /// How the client's call ended, if it has.
     pub fn finished(&mut self, id: CallId) -> Option<Result<Reply, Failure>> {
-        let is_it = |event: &Event| matches!(event, Event::Finished(found, _) if *found == id);
-        let at = self.client.events.iter().position(is_it)?;
-        match self.client.events.remove(at) {
-            Some(Event::Finished(_, result)) => Some(result),
-            _ => None,
-        }
+        let finished = &mut self.client.finished;
+        let at = finished.iter().position(|(found, _)| *found == id)?;
+        finished.remove(at).map(|(_, result)| result)
     }
 
     /// Answers every request that the server has with its own payload.

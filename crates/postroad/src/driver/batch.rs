@@ -1,11 +1,10 @@
 //! What a driver gathers in one run: requests that have arrived, answers that were made at once,
 //! callers to wake.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
-use postroad_proto::session::{CallId, Event, Failure, Reply, Request, Sink};
+use postroad_proto::session::{CallId, Failure, Reply, Request, Sink};
 
 use super::connection::{Answered, LinkState};
 use super::waiters::Waiters;
@@ -27,13 +26,13 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Looks at all of them where they lie, and forgets them; there is room again.
     #[inline]
-    pub(super) fn drain(&mut self, mut each: impl FnMut(CallId, Result<&Reply, &Error>)) {
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(CallId, Result<&Reply, &Error>)) {
         for (id, answer) in &self.list {
             each(*id, answer.as_ref());
         }
@@ -143,12 +142,12 @@ pub(super) struct BatchSink<'a> {
 
 impl Sink for BatchSink<'_> {
     #[inline]
-    fn request(&mut self, _: &mut VecDeque<Event>, fill: impl FnOnce(&mut Request)) {
+    fn request(&mut self, fill: impl FnOnce(&mut Request)) {
         self.batch.arrived.add(fill);
     }
 
     #[inline]
-    fn replied(&mut self, _: &mut VecDeque<Event>, id: CallId, reply: Reply) {
+    fn replied(&mut self, id: CallId, reply: Reply) {
         if let Some(waiters) = &mut self.waiters
             && let Some(waker) = waiters.finish(id, Ok(reply))
         {
@@ -156,7 +155,7 @@ impl Sink for BatchSink<'_> {
         }
     }
 
-    fn failed(&mut self, _: &mut VecDeque<Event>, id: CallId, failure: Failure) {
+    fn failed(&mut self, id: CallId, failure: Failure) {
         if let Some(waiters) = &mut self.waiters {
             let waker = waiters.finish(id, Err(Box::new(failure)));
             self.batch.wakers.extend(waker);

@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::waiters::{Answer, WaiterKey, Waiters};
 use crate::clock;
 use crate::error::Error;
-use crate::transport::Writer;
+use crate::transport::{ConnectionId, PeerInfo, Writer};
 
 /// Where a connection stands, for whoever watches it.
 #[derive(Clone, Debug)]
@@ -40,8 +40,36 @@ pub(crate) enum LinkState {
 /// An answer to a request.
 pub(crate) type Answered = Result<Reply, Error>;
 
+/// Which requests of a connection that were not started yet are called off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forget {
+    /// This one.
+    Call(CallId),
+    /// All that somebody waits for.
+    Calls,
+    /// One-way messages as well.
+    All,
+}
+
+/// Holds requests of connections that were read and not started yet.
+pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
+    /// Lets requests of a connection go. Called with the connection locked.
+    fn forget(&self, connection: ConnectionId, what: Forget);
+}
+
 /// Handles the requests of one connection; its driver owns it.
 pub(crate) trait Service: Send {
+    /// The driver's turn begins: other tasks had theirs.
+    fn begin_turn(&mut self) {}
+
+    /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
+    /// it. Asked after each round of reading and writing; `has_room` says whether answers find
+    /// room.
+    fn may_read(&mut self, has_room: bool) -> bool {
+        let _ = has_room;
+        true
+    }
+
     /// No request is in flight: what is kept for the next may be given back.
     fn rest(&mut self);
 
@@ -115,6 +143,8 @@ struct Inner {
     /// The driver does not read, or starts no handlers. Whoever makes room wakes it.
     paused: bool,
     closed: Option<Box<CloseReason>>,
+    /// Where requests wait to be started, once one has had to.
+    queue: Option<Arc<dyn RequestQueue>>,
     /// Also who writes himself wakes the driver, so that it polls for what comes back.
     wakes: bool,
 }
@@ -186,7 +216,7 @@ pub(crate) struct Connection {
     writer: Writer,
     /// Of a client.
     watched: Option<Box<Watched>>,
-    pub(crate) peer: Arc<str>,
+    pub(crate) peer: Arc<PeerInfo>,
 }
 
 impl fmt::Debug for Connection {
@@ -201,7 +231,7 @@ impl Connection {
     pub(super) fn new(
         session: Session,
         writer: Writer,
-        peer: String,
+        peer: PeerInfo,
         link: Option<watch::Sender<LinkState>>,
         wakes: bool,
     ) -> Self {
@@ -224,6 +254,7 @@ impl Connection {
             armed: Time::NEVER,
             paused: false,
             closed: None,
+            queue: None,
             wakes,
         };
         let watched = link.map(|link| {
@@ -234,7 +265,7 @@ impl Connection {
             inner: Mutex::new(inner),
             writer,
             watched,
-            peer: peer.into(),
+            peer: Arc::new(peer),
         }
     }
 
@@ -560,7 +591,7 @@ impl Connection {
             waiters: inner.waiters.as_deref_mut(),
             batch,
         };
-        inner.session.handle_bytes_into(now, buf, &mut sink);
+        inner.session.handle_bytes(now, buf, &mut sink);
         let has_stopped = !inner.session.wants_read() || batch.room() == 0;
         inner.is_crowded = batch.wakers.len() > 1;
         (self.finish(guard, batch, armed), has_stopped)
@@ -635,12 +666,11 @@ impl Connection {
     fn collect(&self, inner: &mut Inner, batch: &mut Batch) {
         while let Some(event) = inner.session.poll_event() {
             match event {
-                Event::Finished(id, answer) => {
+                Event::Failed(id, failure) => {
                     let waiters = inner.waiters.as_mut();
-                    let waker = waiters.and_then(|all| all.finish(id, answer.map_err(Box::new)));
+                    let waker = waiters.and_then(|all| all.finish(id, Err(Box::new(failure))));
                     batch.wakers.extend(waker);
                 }
-                Event::Request(request) => batch.arrived.add(|place| *place = request),
                 event => self.collect_rare(event, inner, batch),
             }
         }
@@ -650,6 +680,7 @@ impl Connection {
         match event {
             Event::Cancelled(id, _) => {
                 batch.arrived.forget(id);
+                self.forget_queued(inner, Forget::Call(id));
                 let tasks = inner.tasks.as_mut();
                 if let Some(task) = tasks.and_then(|tasks| tasks.remove(&id)) {
                     task.abort();
@@ -660,9 +691,10 @@ impl Connection {
                 version,
                 agent,
             } => {
+                self.peer.opened(&agent, None);
                 tracing::debug!(
-                    target: "postroad::connection", peer = %self.peer, protocol, version, agent,
-                    "open"
+                    target: "postroad::connection", peer = %self.peer,
+                    connection = self.peer.connection().number(), protocol, version, agent, "open"
                 );
                 batch.link = Some(LinkState::Open);
             }
@@ -673,11 +705,33 @@ impl Connection {
                 );
             }
             Event::Closed(reason) => {
+                // A server that ends at once starts nothing more.
+                let what = match reason {
+                    CloseReason::Local => Forget::All,
+                    _ => Forget::Calls,
+                };
+                self.forget_queued(inner, what);
                 inner.closed = Some(Box::new(reason.clone()));
                 batch.link = Some(LinkState::Closed(reason));
             }
             _ => {}
         }
+    }
+
+    fn forget_queued(&self, inner: &Inner, what: Forget) {
+        if let Some(queue) = &inner.queue {
+            queue.forget(self.peer.connection(), what);
+        }
+    }
+
+    /// Names the queue that has to hear of requests that are called off.
+    pub(crate) fn queue_requests_in(&self, queue: Arc<dyn RequestQueue>) {
+        self.lock().queue = Some(queue);
+    }
+
+    /// Whether requests may be started: their answers find room.
+    pub(crate) fn has_room_for_answers(&self) -> bool {
+        self.lock().session.has_room()
     }
 
     /// Tells whoever waits for what was taken out.
@@ -701,7 +755,8 @@ impl Connection {
         let connection = Arc::clone(self);
         // The lock is held so that the handler cannot be done before it is entered.
         let mut inner = self.lock();
-        if inner.session.is_closed() {
+        // Nobody waits for an answer any more; a one-way message was taken over all the same.
+        if id.is_some() && inner.session.is_closed() {
             return;
         }
         let task = tokio::spawn(async move {
@@ -716,7 +771,7 @@ impl Connection {
         }
     }
 
-    /// Answers a request.
+    /// Answers a request whose handler was a task.
     fn respond(&self, id: CallId, answer: Answered) {
         let now = clock::now();
         let mut inner = self.lock();
@@ -725,6 +780,24 @@ impl Connection {
         }
         let answer = answer.as_ref().map_err(Error::body);
         inner.session.respond_with(now, id, answer);
+        self.push_answers(inner);
+    }
+
+    /// Sends answers that were made outside of the driver's turn.
+    pub(crate) fn respond_all(&self, answers: &mut Answers) {
+        if answers.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let mut inner = self.lock();
+        answers.drain(|id, answer| {
+            let answer = answer.map_err(Error::body);
+            inner.session.respond_with(now, id, answer);
+        });
+        self.push_answers(inner);
+    }
+
+    fn push_answers(&self, inner: MutexGuard<'_, Inner>) {
         let must_look = inner.session.is_closed() || inner.paused;
         let is_lone = inner.session.requests_in_flight() == 0 && !must_look;
         // An answer may have moved the end of a drain: the driver has to know.

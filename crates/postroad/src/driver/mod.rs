@@ -28,13 +28,13 @@ use tokio::time::Sleep;
 
 use crate::clock;
 use crate::preset::Preset;
-use crate::transport::{Reader, Stream};
+use crate::transport::{PeerInfo, Reader, Stream};
 
 use batch::Batch;
 pub(crate) use batch::{Answers, RequestBatch};
 pub(crate) use budget::Budget;
 use connection::Status;
-pub(crate) use connection::{Answered, Connection, LinkState, Service};
+pub(crate) use connection::{Answered, Connection, Forget, LinkState, RequestQueue, Service};
 pub(crate) use spin::SPIN;
 use spin::Spin;
 pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
@@ -140,6 +140,7 @@ impl ConnectionDriver {
         preset: Preset,
     ) -> (Self, watch::Receiver<LinkState>) {
         let (link, watcher) = watch::channel(LinkState::Opening);
+        let peer = PeerInfo::named(peer);
         let driver = Self::new(stream, session, peer, Role::Client(link), preset);
         (driver, watcher)
     }
@@ -148,14 +149,14 @@ impl ConnectionDriver {
     pub(crate) fn server(
         stream: Stream,
         session: Session,
-        peer: String,
+        peer: PeerInfo,
         service: Box<dyn Service>,
         preset: Preset,
     ) -> Self {
         Self::new(stream, session, peer, Role::Server(service), preset)
     }
 
-    fn new(stream: Stream, session: Session, peer: String, role: Role, preset: Preset) -> Self {
+    fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
         let (reader, writer) = stream.split();
         let spin = Spin::new(preset.spin());
         let (link, service) = match role {
@@ -405,6 +406,9 @@ impl ConnectionDriver {
 
     fn poll_running(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Poll<()> {
         self.register(cx);
+        self.service
+            .iter_mut()
+            .for_each(|service| service.begin_turn());
         if !lists.batch.arrived.is_empty() {
             // Much may have happened since these requests came.
             lists.now = clock::now();
@@ -448,6 +452,18 @@ impl ConnectionDriver {
                 Progress::Paused if lists.batch.arrived.is_empty() => self.status.wants_read,
                 Progress::Paused => self.status.has_room,
             };
+            // After the flush: a wake-up that comes from here on is not lost.
+            let service = self.service.as_mut();
+            let may_read = service.is_none_or(|service| service.may_read(self.status.has_room));
+            if !may_read {
+                while self.poll_timer(cx, lists) {
+                    self.flush(cx, lists);
+                }
+                return match self.status.is_closed {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                };
+            }
             if !goes_on {
                 if progress != Progress::Idle || !self.look_again(cx, lists, round == 0) {
                     return Poll::Pending;

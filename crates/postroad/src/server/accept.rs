@@ -11,7 +11,8 @@ use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
-use super::dispatch::Dispatcher;
+use super::run_queue::RunQueue;
+use super::start::Dispatcher;
 use super::stats::count;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
@@ -29,7 +30,7 @@ const TOLD_MAX: usize = 64;
 /// What the connections of one listener share.
 struct Listening {
     shared: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     config: Arc<Config>,
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn accept(
     let config = Arc::new(shared.config.connection.session(has_integrity));
     let listening = Arc::new(Listening {
         shared,
-        endpoint,
+        endpoint: Arc::new(endpoint),
         config,
     });
     let Listening {
@@ -86,12 +87,14 @@ pub(super) async fn accept(
         }
         count(&shared.counters.accepted, 1);
         shared.open.send_modify(|open| *open += 1);
-        let opening = Arc::clone(&listening).open(incoming, is_over);
+        let reactor = shared.reactors.next();
+        let queue = Arc::clone(reactor.queue);
+        let opening = Arc::clone(&listening).open(incoming, is_over, queue);
         let served = Served {
             stage: Stage::Opening(Box::pin(opening)),
             counted: Open(Arc::clone(&listening)),
         };
-        shared.reactors.run(served).await;
+        reactor.run(served).await;
     }
 }
 
@@ -162,35 +165,44 @@ impl Drop for Served {
 
 impl Listening {
     /// Opens a connection, unless that fails or takes too long.
-    async fn open(self: Arc<Self>, incoming: Incoming, is_over: bool) -> Option<ConnectionDriver> {
+    async fn open(
+        self: Arc<Self>,
+        incoming: Incoming,
+        is_over: bool,
+        queue: Arc<RunQueue>,
+    ) -> Option<ConnectionDriver> {
         let Self {
             shared, endpoint, ..
         } = &*self;
-        let Incoming { peer, open } = incoming;
+        let Incoming { mut peer, open } = incoming;
+        peer.arrived_at(endpoint);
         let begin = clock::now();
-        let stream = match tokio::time::timeout(shared.config.connection.handshake, open()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                shared.counters.closed("handshake", "transport");
-                tracing::warn!(
-                    target: "postroad::connection", %endpoint, peer, %error, "handshake failed"
-                );
-                return None;
-            }
-            Err(_) => {
-                shared.counters.closed("handshake", "timeout");
-                tracing::warn!(
-                    target: "postroad::connection", %endpoint, peer, "handshake timed out"
-                );
-                return None;
-            }
-        };
+        let mut stream =
+            match tokio::time::timeout(shared.config.connection.handshake, open()).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    shared.counters.closed("handshake", "transport");
+                    tracing::warn!(
+                        target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+                    );
+                    return None;
+                }
+                Err(_) => {
+                    shared.counters.closed("handshake", "timeout");
+                    tracing::warn!(
+                        target: "postroad::connection", %endpoint, %peer, "handshake timed out"
+                    );
+                    return None;
+                }
+            };
+        peer.certified_by(stream.take_certificate());
         // TLS, detection and opening share one time.
         let mut session = self.session(begin);
         if is_over {
             session.turn_away(clock::now());
         }
-        let service = Box::new(Dispatcher::new(Arc::clone(&shared.dispatch)));
+        let dispatch = Arc::clone(&shared.routes.dispatch);
+        let service = Box::new(Dispatcher::new(dispatch, queue, peer.connection()));
         let preset = shared.config.connection.preset;
         let driver = ConnectionDriver::server(stream, session, peer, service, preset);
         let connection = driver.connection();
@@ -224,7 +236,9 @@ impl Listening {
 
     /// Counts the end of a connection and logs it, loudly only where the peer is to blame.
     fn log_end(&self, connection: &Connection, reason: &CloseReason) {
-        let (endpoint, peer) = (&self.endpoint, &*connection.peer);
+        let endpoint = &self.endpoint;
+        let peer = &connection.peer;
+        let id = peer.connection().number();
         let protocol = connection.protocol();
         self.shared.counters.closed(protocol, reason.word());
         let is_ordinary = matches!(
@@ -233,11 +247,13 @@ impl Listening {
         );
         if is_ordinary {
             tracing::debug!(
-                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
+                "closed"
             );
         } else {
             tracing::warn!(
-                target: "postroad::connection", %endpoint, peer, protocol, %reason, "closed"
+                target: "postroad::connection", %endpoint, %peer, connection = id, protocol, %reason,
+                "closed"
             );
         }
     }

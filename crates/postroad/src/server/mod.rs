@@ -1,9 +1,16 @@
 //! The server: listeners, connections, and a shutdown that loses nothing.
 
 mod accept;
+mod builtin;
+mod call;
 mod config;
-mod dispatch;
+mod intake;
+mod lookup;
+mod observe;
 mod reactors;
+mod routes;
+mod run_queue;
+mod start;
 mod stats;
 
 use std::collections::HashMap;
@@ -16,15 +23,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use config::ServerConfig;
+pub use routes::Routes;
 pub use stats::ServerStats;
 
 use crate::config::ConfigError;
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
-use crate::router::{Router, Routes};
-use crate::transport::{Transports, Use};
-use dispatch::Dispatch;
+use crate::router::Router;
+use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
 use stats::Counters;
 
@@ -93,7 +100,7 @@ impl Server {
     /// A server of these routes, and of `postroad/echo` and `postroad/routes`.
     pub fn new<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
         let routes = Routes::new(router.into_table());
-        dispatch::add_built_in(&routes);
+        builtin::add_to(&routes);
         let (config, transports) = (ServerConfig::default(), Transports::default());
         Self {
             routes,
@@ -106,6 +113,16 @@ impl Server {
     /// Replaces the configuration.
     pub fn config(mut self, config: ServerConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sets how long handlers of one connection run in place in one turn, before its further
+    /// requests wait for theirs behind those of other connections. Default 2 ms.
+    ///
+    /// Shorter keeps other connections quick beside one that floods slow handlers; a request that
+    /// has to wait costs about a microsecond more.
+    pub fn work_budget(self, budget: Duration) -> Self {
+        self.routes.dispatch.intake.set_work_budget(budget);
         self
     }
 
@@ -178,25 +195,21 @@ impl Server {
 /// What listeners, connections and handles of one server share.
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
-    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reactors: Reactors,
-    routes: Routes,
+    pub(crate) routes: Routes,
     state: watch::Sender<ServerState>,
-    /// By their addresses, which nobody else has while there is a reference.
-    connections: Mutex<HashMap<usize, Weak<Connection>>>,
+    connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
     /// Connections that are open; a change wakes a shutdown that waits for none.
     pub(crate) open: watch::Sender<usize>,
 }
 
 impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
-        let counters = Arc::new(Counters::default());
-        let dispatch = Dispatch::new(routes.clone(), config.max_requests, Arc::clone(&counters));
+        routes.dispatch.intake.set_running_max(config.max_requests);
         Self {
+            counters: Arc::clone(&routes.dispatch.counters),
             config,
-            dispatch: Arc::new(dispatch),
-            counters,
             reactors,
             routes,
             state: watch::Sender::new(ServerState::Initializing),
@@ -266,7 +279,7 @@ impl Shared {
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.insert(address(connection), Arc::downgrade(connection));
+        connections.insert(connection.peer.connection(), Arc::downgrade(connection));
     }
 
     pub(crate) fn leave(&self, connection: &Arc<Connection>) {
@@ -274,12 +287,8 @@ impl Shared {
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        connections.remove(&address(connection));
+        connections.remove(&connection.peer.connection());
     }
-}
-
-fn address(connection: &Arc<Connection>) -> usize {
-    Arc::as_ptr(connection).addr()
 }
 
 /// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.
@@ -312,7 +321,12 @@ impl RunningServer {
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        self.shared.counters.snapshot(*self.shared.open.borrow())
+        let intake = &self.shared.routes.dispatch.intake;
+        ServerStats {
+            running: intake.running(),
+            queued: intake.queued(),
+            ..self.shared.counters.snapshot(*self.shared.open.borrow())
+        }
     }
 
     /// Stops accepting, asks clients for no more, finishes what was accepted, for
@@ -336,10 +350,9 @@ impl RunningServer {
         let mut open = self.shared.open.subscribe();
         let drained = async {
             let _ = open.wait_for(|open| *open == 0).await;
-            // Handlers of one-way messages have no connection to wait for them.
-            while self.shared.dispatch.running() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            // A connection waits for its calls. Handlers of one-way messages have none to wait for
+            // them.
+            self.shared.routes.dispatch.intake.wait_until_idle().await;
         };
         // A little longer than the drain itself, for the last bytes.
         if tokio::time::timeout(grace + Duration::from_secs(2), drained)

@@ -4,10 +4,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Builder;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+
+use super::run_queue::RunQueue;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -18,7 +22,18 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Reactors {
     threads: Vec<mpsc::Sender<Task>>,
+    /// One for each thread that drives connections, those of a shared runtime included: a single
+    /// queue there would let one thread start what many have read.
+    queues: Vec<Arc<RunQueue>>,
     next: AtomicUsize,
+}
+
+/// Where one connection is driven.
+#[derive(Debug)]
+pub(crate) struct Reactor<'a> {
+    /// `None` on the runtime that is there.
+    thread: Option<&'a mpsc::Sender<Task>>,
+    pub(crate) queue: &'a Arc<RunQueue>,
 }
 
 impl Reactors {
@@ -39,20 +54,34 @@ impl Reactors {
         let threads = (0..workers.unwrap_or(0))
             .map(start)
             .collect::<io::Result<_>>()?;
+        let shared = || Handle::current().metrics().num_workers();
+        let queues = (0..workers.unwrap_or_else(shared).max(1))
+            .map(|_| Arc::new(RunQueue::new()))
+            .collect();
         Ok(Self {
             threads,
+            queues,
             next: AtomicUsize::new(0),
         })
     }
 
+    /// The reactor of the next connection: each in turn.
+    pub(crate) fn next(&self) -> Reactor<'_> {
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
+        Reactor {
+            thread: self.threads.get(at),
+            queue: &self.queues[at],
+        }
+    }
+}
+
+impl Reactor<'_> {
     /// Runs a connection; waits while its reactor is too busy to take another.
     pub(crate) async fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if self.threads.is_empty() {
-            tokio::spawn(task);
-            return;
+        match self.thread {
+            // A reactor ends only when this sender is dropped, so that it takes whatever is sent.
+            Some(thread) => drop(thread.send(Box::pin(task)).await),
+            None => drop(tokio::spawn(task)),
         }
-        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
-        // A reactor ends only when this sender is dropped.
-        let _ = self.threads[at].send(Box::pin(task)).await;
     }
 }

@@ -14,6 +14,10 @@ pub struct ServerStats {
     pub accepted: u64,
     /// Connections turned away because there were too many.
     pub turned_away: u64,
+    /// Requests whose handlers are at work now, beyond those that are done at once.
+    pub running: usize,
+    /// Requests that wait now for their turn to be started.
+    pub queued: usize,
     /// Requests whose handlers were started.
     pub started: u64,
     /// Requests that ended with an error, refused ones included.
@@ -51,6 +55,8 @@ impl Counters {
             open,
             accepted: get(&self.accepted),
             turned_away: get(&self.turned_away),
+            running: 0,
+            queued: 0,
             started: get(&self.started),
             failed: get(&self.failed),
             panicked: get(&self.panicked),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
+use super::{BoxFuture, Incoming, Listener, PeerInfo, Stream, Transport, Use, io_error};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -113,7 +113,7 @@ impl Listener for Bound {
             // The registry keeps a sender while this listener lives, so the channel does not end.
             match self.receiver.recv().await {
                 Some(stream) => Ok(Incoming {
-                    peer: format!("mem:{}", self.name),
+                    peer: PeerInfo::named(format!("mem:{}", self.name)),
                     open: Box::new(move || Box::pin(async move { Ok(Stream::new(stream)) })),
                 }),
                 None => std::future::pending().await,

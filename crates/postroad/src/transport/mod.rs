@@ -1,6 +1,7 @@
 //! Dialling and listening: one interface for every transport, and a registry that users can add to.
 
 mod memory;
+mod peer;
 #[cfg(unix)]
 mod quiet;
 mod stream;
@@ -20,6 +21,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use peer::{ConnectionId, PeerCertificate, PeerInfo, SubjectName, UnixCredentials};
 pub use stream::{AsyncStream, Stream};
 pub(crate) use stream::{Reader, Writer};
 
@@ -77,8 +79,9 @@ pub trait Listener: Send {
 /// A connection that was accepted, before whatever else its transport needs (a TLS handshake) has
 /// been done.
 pub struct Incoming {
-    /// Who it is, for logs.
-    pub peer: String,
+    /// Who it is, as far as that is known before [`Self::open`]. A certificate is known only
+    /// afterwards, and comes with the stream: [`Stream::with_certificate`].
+    pub peer: PeerInfo,
     /// Finishes it, on the runtime that will drive it. The caller bounds the time.
     pub open: Box<dyn FnOnce() -> BoxFuture<'static, io::Result<Stream>> + Send>,
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
 
+use super::PeerCertificate;
 #[cfg(unix)]
 use super::quiet::QuietSocket;
 
@@ -28,7 +29,11 @@ pub trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> AsyncStream for S {}
 
 /// A connected byte stream of any transport.
-pub struct Stream(Kind);
+pub struct Stream {
+    kind: Kind,
+    /// What the transport has verified of the peer while it connected.
+    certificate: Option<Box<PeerCertificate>>,
+}
 
 enum Kind {
     Tcp(TcpStream),
@@ -41,11 +46,28 @@ impl Stream {
     /// A stream of a transport that is not built in, or that does more than the kernel's: TLS,
     /// memory.
     pub fn new(stream: impl AsyncStream + 'static) -> Self {
-        Self(Kind::Other(Box::new(stream)))
+        Self::of(Kind::Other(Box::new(stream)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        let certificate = None;
+        Self { kind, certificate }
+    }
+
+    /// The same stream, whose peer has shown this certificate; the transport has verified it.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Option<PeerCertificate>) -> Self {
+        self.certificate = certificate.map(Box::new);
+        self
+    }
+
+    /// What [`Self::with_certificate`] has noted; `None` from then on.
+    pub(crate) fn take_certificate(&mut self) -> Option<Box<PeerCertificate>> {
+        self.certificate.take()
     }
 
     pub(crate) fn split(self) -> (Reader, Writer) {
-        match self.0 {
+        match self.kind {
             Kind::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (Reader::Tcp(read), Writer::Tcp(write))
@@ -65,20 +87,20 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self(Kind::Tcp(stream))
+        Self::of(Kind::Tcp(stream))
     }
 }
 
 #[cfg(unix)]
 impl From<QuietSocket> for Stream {
     fn from(socket: QuietSocket) -> Self {
-        Self(Kind::Unix(socket))
+        Self::of(Kind::Unix(socket))
     }
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             Kind::Tcp(_) => "Stream(tcp)",
             #[cfg(unix)]
             Kind::Unix(_) => "Stream(unix)",

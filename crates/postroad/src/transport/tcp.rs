@@ -141,7 +141,7 @@ impl Listener for Bound {
         Box::pin(async {
             let (stream, peer) = accept(&self.0).await?;
             Ok(Incoming {
-                peer: peer.to_string(),
+                peer: peer.into(),
                 open: Box::new(move || {
                     Box::pin(async move { TcpStream::from_std(stream).map(Stream::from) })
                 }),

@@ -6,6 +6,7 @@
 //! certificate).
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
@@ -15,8 +16,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error, tcp};
+use super::{
+    BoxFuture, Incoming, Listener, PeerCertificate, Stream, SubjectName, Transport, Use, io_error,
+    tcp,
+};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -115,6 +121,41 @@ fn server_name(endpoint: &Endpoint) -> io::Result<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).map_err(|error| invalid(format!("{name}: {error}")))
 }
 
+/// What the certificate that a client has shown says of it, if it has shown one.
+///
+/// rustls has verified the chain before; here it is only read. A certificate that rustls accepts
+/// and this parser cannot read counts as one without names, which authorises nothing.
+fn client_certificate(session: &rustls::ServerConnection) -> Option<PeerCertificate> {
+    let shown = session.peer_certificates()?.first()?;
+    Some(read_certificate(shown).unwrap_or_default())
+}
+
+fn read_certificate(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.map(|found| &found.value.general_names);
+    let names = names.into_iter().flatten().filter_map(subject_name);
+    Some(PeerCertificate {
+        subject: certificate.subject().to_string(),
+        names: names.collect(),
+    })
+}
+
+fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {
+    match name {
+        GeneralName::DNSName(name) => Some(SubjectName::Dns((*name).to_owned())),
+        GeneralName::URI(name) => Some(SubjectName::Uri((*name).to_owned())),
+        GeneralName::RFC822Name(name) => Some(SubjectName::Email((*name).to_owned())),
+        // The length says which kind of address it is.
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4.or(v6).ok().map(SubjectName::Ip)
+        }
+        _ => None,
+    }
+}
+
 impl Transport for Tls {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, TransportError>> {
         Box::pin(async move {
@@ -178,11 +219,13 @@ impl Listener for Bound {
             let (stream, peer) = tcp::accept(&self.listener).await?;
             let acceptor = self.acceptor.clone();
             Ok(Incoming {
-                peer: peer.to_string(),
+                peer: peer.into(),
                 open: Box::new(move || {
                     Box::pin(async move {
                         let stream = TcpStream::from_std(stream)?;
-                        acceptor.accept(stream).await.map(Stream::new)
+                        let stream = acceptor.accept(stream).await?;
+                        let certificate = client_certificate(stream.get_ref().1);
+                        Ok(Stream::new(stream).with_certificate(certificate))
                     })
                 }),
             })

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::quiet::QuietSocket;
-use super::{BoxFuture, Incoming, Listener, Stream, Transport, Use, io_error};
+use super::{
+    BoxFuture, Incoming, Listener, PeerInfo, Stream, Transport, UnixCredentials, Use, io_error,
+};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -110,8 +112,10 @@ impl Listener for Bound {
         Box::pin(async {
             let (stream, _) = self.listener.accept().await?;
             let peer = match stream.peer_cred() {
-                Ok(cred) => format!("unix:uid={},pid={}", cred.uid(), cred.pid().unwrap_or(0)),
-                Err(_) => "unix".to_owned(),
+                Ok(cred) => {
+                    PeerInfo::unix(UnixCredentials::new(cred.pid(), cred.uid(), cred.gid()))
+                }
+                Err(_) => PeerInfo::named("unix"),
             };
             let stream = stream.into_std()?;
             Ok(Incoming {

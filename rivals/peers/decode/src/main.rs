@@ -70,8 +70,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             let put = |buffer: &mut Vec<u8>| put_frame(buffer, head, &[], &payload, false);
             measure(arguments, put, |buffer| {
                 let mut frames = 0;
-                for (words, body) in decoder.frames(buffer) {
-                    black_box((words.id(), body.as_ptr()));
+                for (head, body) in decoder.frames(buffer) {
+                    black_box((head.id(), body.as_ptr()));
                     frames += 1;
                 }
                 Ok(frames)
@@ -82,12 +82,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn request() -> Head {
-    Head {
-        id: 7,
-        arg: 9,
-        route: 3,
-        ..Head::new(Kind::Request)
-    }
+    Head::new(Kind::Request).with_id(7).with_arg(9).with_route(3)
 }
 
 /// Cuts buffers of frames until the time is over; only the cutting is measured. `cut` says how many

@@ -9,7 +9,7 @@ use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Pa
 use crate::error_body::{Cause, ErrorBody};
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::Outgoing;
-use crate::session::{Call, CallId, Event, Failure, Reply};
+use crate::session::{Call, CallId, Failure, Reply, Sink};
 
 /// Slots of the `priority` dialect's client: ten bits of its ids, of which 0 is none.
 pub(super) const PRIORITY_SLOTS: usize = (1 << 10) - 1;
@@ -24,7 +24,7 @@ pub(super) fn id_slots(dialect: Dialect) -> usize {
 }
 
 impl DialectSession {
-    pub(super) fn receive_answer(&mut self, now: Time, frame: DialectFrame) {
+    pub(super) fn receive_answer(&mut self, now: Time, frame: DialectFrame, sink: &mut impl Sink) {
         let id = match self.codec.dialect.correlation() {
             Correlation::Fifo => self.turns.pop_front(),
             Correlation::Id => self.answered(frame.id),
@@ -43,7 +43,10 @@ impl DialectSession {
             })
         };
         if self.caller.finish(id).is_some() {
-            self.events.push_back(Event::Finished(id, result));
+            match result {
+                Ok(reply) => sink.replied(id, reply),
+                Err(failure) => sink.failed(id, failure),
+            }
         }
         self.finish_drain(now);
     }

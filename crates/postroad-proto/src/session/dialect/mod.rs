@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use super::heartbeat::{Beat, Heartbeat};
 use super::slots::CallerSlots;
 use super::{
-    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, Stalls,
-    earliest,
+    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, Sink,
+    Stalls, earliest,
 };
 use crate::Time;
 use crate::code::Code;
@@ -125,14 +125,14 @@ impl DialectSession {
         self.codec.reader == Reader::Client
     }
 
-    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut) {
+    pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         let mut made_progress = false;
-        while self.wants_read() && !self.closed {
+        while self.wants_read() && !self.closed && sink.room() > 0 {
             let before = buf.len();
             let step = self.codec.decode(buf).and_then(|frame| {
                 let Some(frame) = frame else { return Ok(false) };
                 self.heartbeat.received(now);
-                self.receive(now, frame).map(|()| true)
+                self.receive(now, frame, sink).map(|()| true)
             });
             match step {
                 Ok(true) => {
@@ -159,11 +159,16 @@ impl DialectSession {
         if made_progress {
             self.rest_later(now);
         }
-        let is_partial = !buf.is_empty() && self.wants_read();
+        let is_partial = !buf.is_empty() && self.wants_read() && sink.room() > 0;
         self.stalls.handle_rest(now, is_partial, made_progress);
     }
 
-    fn receive(&mut self, now: Time, frame: DialectFrame) -> Result<(), WireError> {
+    fn receive(
+        &mut self,
+        now: Time,
+        frame: DialectFrame,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         match (frame.kind, self.codec.reader) {
             (FrameKind::Ping, _) => {
                 self.receive_ping(frame);
@@ -178,9 +183,11 @@ impl DialectSession {
                 }
                 Ok(())
             }
-            (FrameKind::Request | FrameKind::OneWay, Reader::Server) => self.receive_request(frame),
+            (FrameKind::Request | FrameKind::OneWay, Reader::Server) => {
+                self.receive_request(frame, sink)
+            }
             (FrameKind::Response | FrameKind::Error, Reader::Client) => {
-                self.receive_answer(now, frame);
+                self.receive_answer(now, frame, sink);
                 Ok(())
             }
             // An answer to nobody's question: counted like a late one, and harmless.
@@ -268,7 +275,7 @@ impl DialectSession {
         for id in self.caller.expire(now) {
             self.give_up(id);
             let failure = Failure::Deadline { sent: true };
-            self.events.push_back(Event::Finished(id, Err(failure)));
+            self.events.push_back(Event::Failed(id, failure));
         }
         // The last call may have been what a drain waited for.
         self.finish_drain(now);
@@ -327,7 +334,7 @@ impl DialectSession {
                 reason: reason.clone(),
                 sent: true,
             };
-            self.events.push_back(Event::Finished(id, Err(failure)));
+            self.events.push_back(Event::Failed(id, failure));
         }
         for pending in self
             .pending
@@ -431,7 +438,7 @@ impl DialectSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Call, Reply};
+    use crate::session::{Arrivals, Call, Reply};
 
     /// Both ends, without heartbeats that would wake them.
     fn pair(begin: Time) -> (DialectSession, DialectSession) {
@@ -475,13 +482,11 @@ mod tests {
         }
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         client.poll_transmit(&mut asked);
-        server.handle_bytes(begin, &mut BytesMut::from(&asked[..]));
-        let mut requests = Vec::new();
-        while let Some(event) = server.poll_event() {
-            if let Event::Request(request) = event {
-                requests.extend(request.id);
-            }
-        }
+        let mut arrivals = Arrivals::new(500);
+        server.handle_bytes(begin, &mut BytesMut::from(&asked[..]), &mut arrivals);
+        let arrived = arrivals.requests.drain(..);
+        let mut requests: Vec<_> = arrived.filter_map(|request| request.id).collect();
+        while server.poll_event().is_some() {}
         assert_eq!(requests.len(), 500);
         let rest = server.poll_timeout().expect("it was busy");
         let last = requests.pop().expect("there are many");
@@ -499,7 +504,7 @@ mod tests {
         assert!(held(&server) > 500_000, "a call is in flight");
         assert!(server.respond(rest, last, reply()));
         server.poll_transmit(&mut answered);
-        client.handle_bytes(rest, &mut BytesMut::from(&answered[..]));
+        client.handle_bytes(rest, &mut BytesMut::from(&answered[..]), &mut arrivals);
         while client.poll_event().is_some() {}
         for session in [&mut client, &mut server] {
             let rest = session.poll_timeout().expect("it was busy");

@@ -10,7 +10,7 @@ use crate::dialect::{
     Target,
 };
 use crate::error_body::ErrorBody;
-use crate::session::{CallId, CloseReason, Event, Mapping, Reply, Request, RouteRef, no_room};
+use crate::session::{CallId, CloseReason, Mapping, Reply, Request, RouteRef, Sink, no_room};
 use crate::wire_error::{WireError, WireFault};
 
 impl DialectSession {
@@ -41,7 +41,11 @@ impl DialectSession {
         });
     }
 
-    pub(super) fn receive_request(&mut self, frame: DialectFrame) -> Result<(), WireError> {
+    pub(super) fn receive_request(
+        &mut self,
+        frame: DialectFrame,
+        sink: &mut impl Sink,
+    ) -> Result<(), WireError> {
         let is_call = frame.kind == FrameKind::Request;
         let in_flight = |pending: &Pending| pending.wire_id == frame.id;
         if self.codec.dialect == Dialect::Session && self.pending.iter().any(in_flight) {
@@ -79,17 +83,17 @@ impl DialectSession {
             self.answer(id, Err(error));
             return Ok(());
         }
-        self.events.push_back(Event::Request(Request {
-            id: is_call.then_some(id),
-            route,
-            priority: frame.priority,
-            qos: 0,
-            codec: self.codec_of_payload(),
-            attempt: 0,
-            deadline: Time::NEVER,
-            extras: None,
-            payload,
-        }));
+        let codec = self.codec_of_payload();
+        sink.request(|request| {
+            *request = Request {
+                id: is_call.then_some(id),
+                route,
+                priority: frame.priority,
+                codec,
+                payload,
+                ..Request::default()
+            };
+        });
         Ok(())
     }
 

@@ -8,8 +8,9 @@ use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
 use crate::code::Code;
 use crate::error_body::ErrorBody;
-use crate::frame::{Head, Kind, MESSAGE_ID, NO_RETRY, PARTS, PartTag, put_part, put_trace};
+use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
+use crate::session::assembly::Of;
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
 use crate::session::{Call, CallId, Failure, Reply, Sink, no_room};
@@ -86,15 +87,12 @@ impl Native {
             true => Vec::new(),
             false => self.parts_of(route, call)?,
         };
-        let no_retry = if call.no_retry { NO_RETRY } else { 0 };
-        let head = Head {
-            class: call.priority & 7,
-            form: call.codec & 15 | (call.attempt & 7) << 4 | no_retry,
-            route,
-            id,
-            arg: call.deadline.micros_left(now),
-            ..Head::new(kind)
-        };
+        let head = Head::new(kind)
+            .with_priority(call.priority)
+            .with_codec(call.codec, call.attempt, call.no_retry)
+            .with_route(route)
+            .with_id(id)
+            .with_arg(call.deadline.micros_left(now));
         Ok(self.outbox.push(head, &parts, call.payload))
     }
 
@@ -166,10 +164,7 @@ impl Native {
         let number = caller.routes.len() as u16 + 1;
         caller.routes.insert(route.into(), number);
         // Control goes out before every class, so the number is known before its first use.
-        let head = Head {
-            id: number.into(),
-            ..Head::new(Kind::Route)
-        };
+        let head = Head::new(Kind::Route).with_id(number.into());
         self.outbox.push_control(head, route.as_bytes());
         Ok(number)
     }
@@ -189,22 +184,20 @@ impl Native {
         };
         let sent = self.take_back(id, call.place, 2);
         self.events
-            .push_back(Event::Finished(id, Err(Failure::Deadline { sent })));
+            .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
 
     /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so
     /// that it cannot overtake the call itself. Whether the call may have been sent.
     fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
-        self.assembly.forget(id.0);
+        self.assembly.forget(Of::Response, id.0);
         if self.outbox.withdraw(place, id.0) {
             return false;
         }
-        let head = Head {
-            class: place.priority(),
-            id: id.0,
-            arg: reason,
-            ..Head::new(Kind::Cancel)
-        };
+        let head = Head::new(Kind::Cancel)
+            .with_priority(place.priority())
+            .with_id(id.0)
+            .with_arg(reason);
         self.outbox.push(head, &[], &Bytes::new());
         true
     }
@@ -212,16 +205,19 @@ impl Native {
     #[inline]
     pub(super) fn finish(
         &mut self,
+        now: Time,
         id: CallId,
         result: Result<Reply, Failure>,
         sink: &mut impl Sink,
     ) {
         if self.end_call(id) {
             match result {
-                Ok(reply) => sink.replied(&mut self.events, id, reply),
-                Err(failure) => sink.failed(&mut self.events, id, failure),
+                Ok(reply) => sink.replied(id, reply),
+                Err(failure) => sink.failed(id, failure),
             }
-            self.after_call();
+            if self.drain != Drain::No {
+                self.continue_drain(now);
+            }
         }
     }
 
@@ -244,16 +240,9 @@ impl Native {
         };
         let was_live = caller.slots.finish(id).is_some();
         if was_live {
-            self.assembly.forget(id.0);
+            self.assembly.forget(Of::Response, id.0);
         }
         was_live
-    }
-
-    #[inline]
-    pub(super) fn after_call(&mut self) {
-        if self.drain != Drain::No {
-            self.continue_drain(Time(0));
-        }
     }
 
     #[inline]
@@ -291,13 +280,11 @@ impl Native {
         if queued + len > max || len > len_max {
             return self.refuse_reply(call, reply);
         }
-        let head = Head {
-            class: call.priority,
-            form: reply.codec & 15,
-            id: call.id.0,
-            arg: now.micros_since(call.since),
-            ..Head::new(Kind::Response)
-        };
+        let head = Head::new(Kind::Response)
+            .with_priority(call.priority)
+            .with_codec(reply.codec, 0, false)
+            .with_id(call.id.0)
+            .with_arg(now.micros_since(call.since));
         self.outbox.push(head, &[], &reply.payload);
     }
 
@@ -323,12 +310,10 @@ impl Native {
             body.put_slice(&parts);
         }
         error.encode(&mut body);
-        let head = Head {
-            class,
-            id,
-            arg: error.retry_after_ms,
-            ..Head::new(Kind::Error)
-        };
+        let head = Head::new(Kind::Error)
+            .with_class(class)
+            .with_id(id)
+            .with_arg(error.retry_after_ms);
         // An error is one frame: its causes are bounded so that it fits what every end accepts.
         self.outbox
             .push(head, &[], &cut_error(body, self.outbox.fragment, error));
@@ -343,7 +328,7 @@ impl Native {
     /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
     /// deadline. One that was never whole, and so never started, is told so (M-018).
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
-        if self.assembly.forget(id.0) {
+        if self.assembly.forget(Of::Request, id.0) {
             self.refuse_late(now, id);
         } else if self.finish_request(id).is_some() {
             self.events

@@ -29,6 +29,8 @@ use crate::frame::{FrameDecoder, Head, Kind, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 use crate::wire_error::{WireError, WireFault};
 
+/// Who dials: decides what the opening is, and nothing else. What an end may do afterwards is said
+/// by [`Native::serves`] and [`Native::may_call`], since both ends may call one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Client,
@@ -113,6 +115,8 @@ pub struct Native {
     /// Names the session, if this end is the server.
     id: [u8; 16],
     role: Role,
+    /// Whether the peer may call this end.
+    serves: bool,
     phase: Phase,
     drain: Drain,
     /// What refused requests are told about trying again.
@@ -120,9 +124,9 @@ pub struct Native {
     peer: Peer,
     decoder: FrameDecoder,
     outbox: Outbox,
-    /// Of a client.
+    /// Of an end that may call.
     caller: Option<Box<Caller>>,
-    /// Of a server, once it was told a route or called.
+    /// Of an end that serves, once it was told a route or called.
     callee: Option<Box<Callee>>,
     assembly: Assembly,
     heartbeat: Heartbeat,
@@ -153,6 +157,7 @@ impl Native {
         Self {
             id: [0; 16],
             role,
+            serves: role == Role::Server,
             phase: Phase::Opening(now + config.handshake),
             drain: Drain::No,
             drain_retry: Retry::Elsewhere,
@@ -239,8 +244,8 @@ impl Native {
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
         let begin = self.offset;
-        while let Some((words, body)) = run.take()? {
-            self.receive(now, words, body, sink)?;
+        while let Some((head, body)) = run.take()? {
+            self.receive(now, head, body, sink)?;
             self.offset = begin + run.taken() as u64;
             if self.phase != Phase::Open || !self.wants_read() {
                 break;
@@ -332,14 +337,15 @@ impl Native {
     fn send_ping(&mut self, now: Time) -> u32 {
         let id = self.next_ping;
         self.next_ping = id.wrapping_add(1);
-        self.outbox.push_control(
-            Head {
-                id,
-                ..Head::new(Kind::Ping)
-            },
-            &now.0.to_le_bytes(),
-        );
+        self.outbox
+            .push_control(Head::new(Kind::Ping).with_id(id), &now.0.to_le_bytes());
         id
+    }
+
+    /// Whether this end may call the peer.
+    #[inline]
+    fn may_call(&self) -> bool {
+        self.caller.is_some()
     }
 
     fn in_flight(&self) -> usize {
@@ -372,7 +378,7 @@ impl Native {
                     reason: reason.clone(),
                     sent,
                 };
-                self.events.push_back(Event::Finished(id, Err(failure)));
+                self.events.push_back(Event::Failed(id, failure));
             }
         }
         let callee = self.callee.as_ref();
@@ -393,7 +399,7 @@ impl Native {
             return self.close(now, CloseReason::Drained);
         }
         let end = now + grace;
-        if self.role == Role::Server {
+        if self.serves {
             self.send_go_away(now, 1, end);
             self.drain_ping = Some(self.send_ping(now));
             let second = (now + DRAIN_PHASE_MAX).min(end);
@@ -408,12 +414,10 @@ impl Native {
 
     fn send_go_away(&mut self, now: Time, phase: u32, end: Time) {
         let millis = u32::try_from(end.since(now).as_millis()).unwrap_or(u32::MAX);
-        let head = Head {
-            id: phase,
-            arg: millis,
-            route: 1,
-            ..Head::new(Kind::GoAway)
-        };
+        let head = Head::new(Kind::GoAway)
+            .with_id(phase)
+            .with_arg(millis)
+            .with_route(1);
         let mut body = vec![self.drain_retry.to_wire()];
         body.extend_from_slice(b"the server is shutting down");
         self.outbox.push_control(head, &body);
@@ -430,7 +434,7 @@ impl Native {
         match self.drain {
             // Requests may be on their way that were sent before GOAWAY was read: the client ends
             // the connection when it has all its answers, and only one that does not is cut.
-            Drain::Second { end } if done && self.role == Role::Server && end > now => {
+            Drain::Second { end } if done && self.serves && end > now => {
                 let end = end.min(now + DRAIN_PHASE_MAX);
                 self.drain = Drain::Second { end };
             }
@@ -493,11 +497,14 @@ impl Native {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // Only what the peer has made grow keeps this end from reading. A client that stopped for
-        // its own requests would wait for a server that waits for it.
-        let provoked = match self.role {
-            Role::Server => self.outbox.len(),
-            Role::Client => self.outbox.control_len(),
+        // Only what the peer has made grow keeps this end from reading. An end that stopped for
+        // calls of its own would wait for a peer that waits for it, so where it may call, its
+        // queues do not count, though answers may be among them: these are bounded by
+        // `outbox_max`.
+        let provoked = if self.may_call() {
+            self.outbox.control_len()
+        } else {
+            self.outbox.len()
         };
         provoked < self.config.limits.outbox_pause
     }

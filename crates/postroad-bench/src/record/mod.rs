@@ -1,0 +1,697 @@
+//! What is recorded of each call, and which interval it belongs to. Reads no clock: every moment is
+//! an argument, in nanoseconds since the load began.
+
+pub(crate) mod ends;
+#[cfg(test)]
+mod exact;
+pub(crate) mod gather;
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use postroad::{Bytes, CallError};
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Hdr, add_error, add_errors};
+
+/// Longest latency that a histogram holds; longer ones count as this.
+const LONGEST: u64 = 3600 * 1_000_000_000;
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST, 3).expect("three digits up to an hour is a valid histogram")
+}
+
+/// Five centuries fit.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
+}
+
+/// All that happened in one interval. Those of several generators add up exactly.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    /// Number of the interval, from 0.
+    pub(crate) number: u64,
+    pub(crate) due: u64,
+    /// Due, and not sent because too many were in flight.
+    pub(crate) not_sent: u64,
+    /// Those of them that the client refused: more than its connections carry.
+    pub(crate) refused: u64,
+    /// Due while their connection took none: it was gone, or carried as many as its server allows.
+    pub(crate) held: u64,
+    /// Failed without having left: for want of a connection, or because it cannot be said.
+    pub(crate) stayed: u64,
+    /// Sent and failed, by code.
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    #[serde(with = "packed")]
+    pub(crate) latency: Histogram<u64>,
+    #[serde(with = "packed")]
+    pub(crate) lateness: Histogram<u64>,
+    /// When there are several.
+    pub(crate) priorities: BTreeMap<u8, Share>,
+    /// The longest time in which a generator's calls waited and none was answered, of those times
+    /// that ended in it.
+    pub(crate) silence: Silence,
+    /// Calls that had not ended at its end, by the number of the interval in which they were due.
+    pub(crate) waiting: BTreeMap<u64, u64>,
+    /// From the beginning of the measurement to the end of the load that this tells of, or to its
+    /// last answer if that came later.
+    pub(crate) until: Duration,
+    /// The same to the last call that has ended, answered or not.
+    pub(crate) ended: Duration,
+}
+
+/// A time without an answer; one is longer than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Silence {
+    pub(crate) time: Duration,
+    /// From the beginning of the measurement.
+    pub(crate) since: Duration,
+}
+
+/// The calls of one priority.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Share {
+    #[serde(with = "packed")]
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) failed: u64,
+}
+
+/// Histograms as text.
+mod packed {
+    use super::{Deserialize, Hdr, Histogram, Serialize};
+
+    pub(crate) fn serialize<S: serde::Serializer>(
+        histogram: &Histogram<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Hdr::from(histogram).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        Hdr::deserialize(deserializer).map(|packed| packed.histogram())
+    }
+}
+
+/// Histograms grow to the other's size, so adding cannot fail.
+fn add(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
+    if !other.is_empty() {
+        sum.auto(true);
+        sum.add(other)
+            .expect("a histogram that resizes takes every value");
+    }
+}
+
+impl Share {
+    fn new() -> Self {
+        let latency = histogram();
+        Self { latency, failed: 0 }
+    }
+}
+
+impl Chunk {
+    pub(crate) fn new(number: u64) -> Self {
+        Self {
+            number,
+            due: 0,
+            not_sent: 0,
+            refused: 0,
+            held: 0,
+            stayed: 0,
+            errors: BTreeMap::new(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            latency: histogram(),
+            lateness: histogram(),
+            priorities: BTreeMap::new(),
+            silence: Silence::default(),
+            waiting: BTreeMap::new(),
+            until: Duration::ZERO,
+            ended: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.latency.len()
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.errors.values().sum::<u64>() + self.not_sent
+    }
+
+    /// Calls that have ended and that a server may have seen.
+    pub(crate) fn sent(&self) -> u64 {
+        self.answered() + self.failed() - self.not_sent - self.stayed
+    }
+
+    /// Calls that are due and have not ended; nothing says so of an interval alone.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.due.saturating_sub(self.answered() + self.failed())
+    }
+
+    /// Takes in the same interval of another generator.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.add(other);
+        for (number, calls) in &other.waiting {
+            *self.waiting.entry(*number).or_default() += calls;
+        }
+    }
+
+    /// Takes in all that has happened in another interval; who waited at its end is its own.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.due += other.due;
+        self.not_sent += other.not_sent;
+        self.refused += other.refused;
+        self.held += other.held;
+        self.stayed += other.stayed;
+        add_errors(&mut self.errors, &other.errors);
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        add(&mut self.latency, &other.latency);
+        add(&mut self.lateness, &other.lateness);
+        for (priority, share) in &other.priorities {
+            let sum = self.priorities.entry(*priority).or_insert_with(Share::new);
+            add(&mut sum.latency, &share.latency);
+            sum.failed += share.failed;
+        }
+        self.silence = self.silence.max(other.silence);
+        self.until = self.until.max(other.until);
+        self.ended = self.ended.max(other.ended);
+    }
+}
+
+/// A call, as far as it has to be known when it has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) bytes: usize,
+    pub(crate) priority: u8,
+}
+
+/// Records calls that were due within the measured time.
+pub(crate) struct Recorder {
+    start: u64,
+    end: u64,
+    interval: u64,
+    by_priority: bool,
+    current: RefCell<Current>,
+}
+
+/// How long calls have waited since the last answer.
+#[derive(Default)]
+struct Quiet {
+    /// The longest such time, and when it began.
+    longest: (u64, u64),
+    /// When the first of them was made.
+    since: u64,
+    /// From when on some have waited all the time, and for how long others had before.
+    from: u64,
+    before: u64,
+}
+
+impl Quiet {
+    /// A call is made, and no other waits.
+    fn begins(&mut self, now: u64) {
+        if self.before == 0 {
+            self.since = now;
+        }
+        self.from = now;
+    }
+
+    /// No call waits any more, and none was answered.
+    fn pauses(&mut self, now: u64) {
+        self.before += now.saturating_sub(self.from);
+        self.from = now;
+    }
+
+    /// A call was answered; others may wait.
+    #[inline]
+    fn ends(&mut self, now: u64, start: u64) {
+        let time = self.before + now.saturating_sub(self.from);
+        if time > self.longest.0 {
+            self.longest = (time, self.since.saturating_sub(start));
+        }
+        (self.since, self.from, self.before) = (now, now, 0);
+    }
+}
+
+struct Current {
+    chunk: Chunk,
+    /// End of its interval.
+    until: u64,
+    /// When its last call was answered, and when its last one ended, from the beginning of the
+    /// measurement.
+    answered_at: u64,
+    ended_at: u64,
+    quiet: Quiet,
+    /// Calls that have not ended: those that were due in this interval, and in others.
+    fresh: u64,
+    older: BTreeMap<u64, u64>,
+    finished: VecDeque<Chunk>,
+}
+
+impl Current {
+    #[inline]
+    fn roll(&mut self, now: u64, interval: u64) -> &mut Chunk {
+        while now >= self.until {
+            let chunk = self.take();
+            self.finished.push_back(chunk);
+            self.until += interval;
+        }
+        &mut self.chunk
+    }
+
+    fn waits(&self) -> bool {
+        self.fresh > 0 || !self.older.is_empty()
+    }
+
+    /// A call has failed; perhaps no other waits.
+    fn pause_if_idle(&mut self, now: u64) {
+        if !self.waits() {
+            self.quiet.pauses(now);
+        }
+    }
+
+    fn take(&mut self) -> Chunk {
+        let next = Chunk::new(self.chunk.number + 1);
+        let mut chunk = std::mem::replace(&mut self.chunk, next);
+        if self.fresh > 0 {
+            self.older
+                .insert(chunk.number, std::mem::take(&mut self.fresh));
+        }
+        chunk.waiting = self.older.clone();
+        let (time, since) = std::mem::take(&mut self.quiet.longest);
+        chunk.silence = Silence {
+            time: Duration::from_nanos(time),
+            since: Duration::from_nanos(since),
+        };
+        chunk.until = Duration::from_nanos(std::mem::take(&mut self.answered_at));
+        chunk.ended = Duration::from_nanos(std::mem::take(&mut self.ended_at));
+        chunk
+    }
+}
+
+impl Recorder {
+    /// The measurement begins at `start` of the load.
+    pub(crate) fn new(
+        start: Duration,
+        duration: Duration,
+        interval: Duration,
+        by_priority: bool,
+    ) -> Self {
+        Self {
+            start: nanos(start),
+            end: nanos(start + duration),
+            interval: nanos(interval),
+            by_priority,
+            current: RefCell::new(Current {
+                chunk: Chunk::new(0),
+                until: nanos(start + interval),
+                answered_at: 0,
+                ended_at: 0,
+                quiet: Quiet::default(),
+                fresh: 0,
+                older: BTreeMap::new(),
+                finished: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// When the last call may be due.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether a call that is due then is measured.
+    #[inline]
+    pub(crate) fn counts(&self, due: u64) -> bool {
+        (self.start..self.end).contains(&due)
+    }
+
+    /// A call was taken up.
+    #[inline]
+    pub(crate) fn due(&self, due: u64, now: u64) {
+        self.all_due(due, now, 1);
+    }
+
+    /// So many calls were taken up that were due together.
+    #[inline]
+    pub(crate) fn all_due(&self, due: u64, now: u64, calls: u64) {
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval).due += calls;
+        if !current.waits() {
+            current.quiet.begins(now);
+        }
+        if due >= current.until - self.interval {
+            current.fresh += calls;
+        } else {
+            let number = self.interval_of(due);
+            *current.older.entry(number).or_default() += calls;
+        }
+    }
+
+    /// The number of the interval in which a call was due.
+    fn interval_of(&self, due: u64) -> u64 {
+        (due - self.start) / self.interval
+    }
+
+    /// A call that was due then has ended.
+    #[inline]
+    fn waits_no_more(&self, due: u64, current: &mut Current) {
+        if due >= current.until - self.interval {
+            current.fresh = current.fresh.saturating_sub(1);
+        } else if let Some(calls) = current.older.get_mut(&self.interval_of(due)) {
+            *calls -= 1;
+            if *calls == 0 {
+                current.older.remove(&self.interval_of(due));
+            }
+        }
+    }
+
+    /// It leaves, later than it was due.
+    #[inline]
+    pub(crate) fn late(&self, due: u64, now: u64) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            let chunk = current.roll(now, self.interval);
+            chunk.lateness.saturating_record(now.saturating_sub(due));
+        }
+    }
+
+    /// It has to wait for a connection that takes it.
+    pub(crate) fn held(&self, due: u64, now: u64) {
+        if self.counts(due) {
+            self.current.borrow_mut().roll(now, self.interval).held += 1;
+        }
+    }
+
+    /// It cannot leave: too many are in flight.
+    pub(crate) fn not_sent(&self, due: u64, now: u64, sent: Sent) {
+        if self.counts(due) {
+            let mut current = self.current.borrow_mut();
+            let chunk = current.roll(now, self.interval);
+            chunk.not_sent += 1;
+            self.failed_of(chunk, sent);
+            self.waits_no_more(due, &mut current);
+            current.pause_if_idle(now);
+        }
+    }
+
+    fn failed_of(&self, chunk: &mut Chunk, sent: Sent) {
+        if self.by_priority {
+            let share = chunk.priorities.entry(sent.priority);
+            share.or_insert_with(Share::new).failed += 1;
+        }
+    }
+
+    /// It has ended.
+    pub(crate) fn ended(&self, due: u64, now: u64, sent: Sent, result: &Result<Bytes, CallError>) {
+        match result {
+            Ok(answer) => self.answered(due, now, sent, answer.len()),
+            Err(error) => self.failed(due, now, sent, error),
+        }
+    }
+
+    /// A call that was due then has an answer of so many bytes now.
+    #[inline]
+    pub(crate) fn answered(&self, due: u64, now: u64, sent: Sent, received: usize) {
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.ended_at(due, now);
+        current.answered_at = now - self.start;
+        current.quiet.ends(now, self.start);
+        let chunk = &mut current.chunk;
+        let latency = now.saturating_sub(due);
+        chunk.latency.saturating_record(latency);
+        chunk.sent_bytes += sent.bytes as u64;
+        chunk.received_bytes += received as u64;
+        if self.by_priority {
+            let share = chunk.priorities.entry(sent.priority);
+            let share = share.or_insert_with(Share::new);
+            share.latency.saturating_record(latency);
+        }
+    }
+
+    /// A call that was due then has failed now.
+    #[cold]
+    pub(crate) fn failed(&self, due: u64, now: u64, sent: Sent, error: &CallError) {
+        if !self.counts(due) {
+            return;
+        }
+        let mut current = self.ended_at(due, now);
+        let chunk = &mut current.chunk;
+        match error {
+            // It never left, so it says nothing about the server.
+            CallError::Busy(_) => {
+                chunk.not_sent += 1;
+                chunk.refused += 1;
+            }
+            error => add_error(&mut chunk.errors, error.code().as_str(), 1),
+        }
+        let stayed = matches!(
+            error,
+            CallError::NotConnected { .. }
+                | CallError::Deadline { sent: false, .. }
+                | CallError::Unsendable(_)
+        );
+        chunk.stayed += u64::from(stayed);
+        self.failed_of(chunk, sent);
+        current.pause_if_idle(now);
+    }
+
+    /// What is counted now, when a call that was due then has ended.
+    #[inline]
+    fn ended_at(&self, due: u64, now: u64) -> RefMut<'_, Current> {
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval);
+        current.ended_at = now - self.start;
+        self.waits_no_more(due, &mut current);
+        current
+    }
+
+    /// The next interval that is over, in order and without holes.
+    pub(crate) fn next_finished(&self, now: u64) -> Option<Chunk> {
+        let mut current = self.current.borrow_mut();
+        current.roll(now, self.interval);
+        current.finished.pop_front()
+    }
+
+    /// All that is left, when the load is over. A server that answers late is not faster for it:
+    /// what was due is divided by the time until its last answer.
+    pub(crate) fn rest(&self, now: u64) -> Vec<Chunk> {
+        let mut current = self.current.borrow_mut();
+        let over = now.min(self.end);
+        // An interval that would begin with the end of the load is empty.
+        if over > self.start {
+            current.roll(over - 1, self.interval);
+        }
+        if !current.waits() {
+            current.quiet.from = now;
+        }
+        current.quiet.ends(now, self.start);
+        let over = over.saturating_sub(self.start);
+        current.answered_at = current.answered_at.max(over);
+        current.ended_at = current.ended_at.max(over);
+        let mut rest: Vec<_> = current.finished.drain(..).collect();
+        rest.push(current.take());
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u64 = 1_000_000;
+    /// When the measurement begins.
+    const START: u64 = 1000 * MILLI;
+    const SENT: Sent = Sent {
+        bytes: 10,
+        priority: 3,
+    };
+
+    fn recorder() -> Recorder {
+        let times = [START, 1000 * MILLI, 100 * MILLI].map(Duration::from_nanos);
+        let [start, duration, interval] = times;
+        Recorder::new(start, duration, interval, true)
+    }
+
+    fn total(chunks: &[Chunk]) -> Chunk {
+        let mut total = Chunk::new(0);
+        chunks.iter().for_each(|chunk| total.add(chunk));
+        total
+    }
+
+    #[test]
+    fn what_is_due_in_the_measured_time_counts_where_it_ends() {
+        let recorder = recorder();
+        let answer = Ok(Bytes::from_static(b"abc"));
+        let warming = START - MILLI;
+        recorder.ended(warming, START + MILLI, SENT, &answer);
+        recorder.ended(START, START + 250 * MILLI, SENT, &answer);
+        recorder.ended(START + 999 * MILLI, START + 1200 * MILLI, SENT, &answer);
+        recorder.ended(START + 1000 * MILLI, START + 1300 * MILLI, SENT, &answer);
+        let chunks = recorder.rest(START + 1300 * MILLI);
+        let answered: Vec<_> = chunks.iter().map(Chunk::answered).collect();
+        assert_eq!(answered, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let total = total(&chunks);
+        assert_eq!((total.sent_bytes, total.received_bytes), (20, 6));
+        assert_eq!(
+            total.until,
+            Duration::from_millis(1200),
+            "until the last that counts"
+        );
+        assert_eq!(total.priorities[&3].latency.len(), 2);
+    }
+
+    #[test]
+    fn who_waits_is_known_by_the_interval_in_which_the_call_was_due() {
+        let recorder = recorder();
+        let at = |millis: u64| START + millis * MILLI;
+        for (due, now) in [(10, 10), (20, 20), (150, 150), (160, 250)] {
+            recorder.due(at(due), at(now));
+        }
+        recorder.ended(at(20), at(260), SENT, &Ok(Bytes::new()));
+        recorder.ended(at(150), at(310), SENT, &Ok(Bytes::new()));
+        let chunks = recorder.rest(at(350));
+        let waiting: Vec<Vec<_>> = chunks
+            .iter()
+            .map(|chunk| chunk.waiting.clone().into_iter().collect())
+            .collect();
+        assert_eq!(
+            waiting,
+            [
+                vec![(0, 2)],
+                vec![(0, 2), (1, 1)],
+                vec![(0, 1), (1, 2)],
+                vec![(0, 1), (1, 1)],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_no_answer_and_does_not_make_the_measured_time_longer() {
+        let recorder = recorder();
+        let late = CallError::Deadline {
+            timeout: Duration::from_secs(3),
+            sent: true,
+        };
+        recorder.ended(START, START + 1200 * MILLI, SENT, &Ok(Bytes::new()));
+        recorder.ended(START, START + 3000 * MILLI, SENT, &Err(late));
+        let total = total(&recorder.rest(START + 3000 * MILLI));
+        assert_eq!(total.until, Duration::from_millis(1200));
+        assert_eq!(total.ended, Duration::from_millis(3000));
+    }
+
+    #[test]
+    fn silence_is_how_long_calls_waited_since_the_last_answer() {
+        let (answer, failure) = (
+            Ok(Bytes::new()),
+            Err(CallError::Deadline {
+                timeout: Duration::from_secs(3),
+                sent: true,
+            }),
+        );
+        let at = |millis: u64| START + millis * MILLI;
+        let silence = |calls: &[(u64, u64, bool)], end: u64| {
+            let recorder = recorder();
+            for (due, ended, is_answered) in calls {
+                recorder.due(at(*due), at(*due));
+                if *ended > 0 {
+                    let result = if *is_answered { &answer } else { &failure };
+                    recorder.ended(at(*due), at(*ended), SENT, result);
+                }
+            }
+            let silence = total(&recorder.rest(at(end))).silence;
+            (silence.time.as_millis(), silence.since.as_millis())
+        };
+        // Nobody waits between calls.
+        assert_eq!(silence(&[(10, 15, true), (500, 508, true)], 900), (8, 500));
+        // Failures are no answers, and only the waiting counts.
+        let failing = [(10, 11, true), (20, 70, false), (200, 240, false)];
+        assert_eq!(silence(&failing, 900), (90, 20));
+        // Who still waits at the end has waited until then.
+        assert_eq!(silence(&[(10, 11, true), (20, 0, true)], 900), (880, 20));
+        assert_eq!(silence(&[], 900), (0, 0));
+    }
+
+    #[test]
+    fn so_many_codes_are_told_apart_and_no_call_is_forgotten() {
+        let mut errors = BTreeMap::new();
+        for number in 0..1000 {
+            add_error(&mut errors, &format!("SRV-E-{number}"), 1);
+        }
+        assert_eq!((errors.len(), errors["other codes"]), (65, 936));
+        assert_eq!(errors.values().sum::<u64>(), 1000);
+    }
+
+    #[test]
+    fn what_the_client_refuses_was_not_sent() {
+        let recorder = recorder();
+        let refused = Err(CallError::Busy("65536 calls are in flight".to_owned()));
+        recorder.ended(START, START + MILLI, SENT, &refused);
+        let total = total(&recorder.rest(START + 2 * MILLI));
+        assert_eq!((total.not_sent, total.refused, total.failed()), (1, 1, 1));
+        assert!(total.errors.is_empty(), "the server has not failed");
+        assert_eq!(total.priorities[&3].failed, 1);
+    }
+
+    #[test]
+    fn intervals_have_no_holes_and_the_last_may_be_short() {
+        let recorder = recorder();
+        recorder.due(START, START);
+        assert!(recorder.next_finished(START + 99 * MILLI).is_none());
+        let next = || recorder.next_finished(START + 310 * MILLI);
+        let finished: Vec<_> = std::iter::from_fn(next).collect();
+        let seen: Vec<_> = finished
+            .iter()
+            .map(|chunk| (chunk.number, chunk.due))
+            .collect();
+        assert_eq!(seen, [(0, 1), (1, 0), (2, 0)]);
+        let rest = recorder.rest(START + 350 * MILLI);
+        assert_eq!((rest.len(), rest[0].number), (1, 3));
+        assert_eq!(rest[0].until, Duration::from_millis(350));
+    }
+
+    #[test]
+    fn a_load_of_whole_intervals_has_no_empty_one_behind_it() {
+        assert_eq!(recorder().rest(START + 5000 * MILLI).len(), 10);
+    }
+
+    #[test]
+    fn chunks_add_up_exactly_and_survive_the_wire() {
+        let (one, two, both) = (recorder(), recorder(), recorder());
+        for number in 1..2000_u32 {
+            let now = START + u64::from(number) * MILLI / 3;
+            let result = if number.is_multiple_of(7) {
+                Err(CallError::Deadline {
+                    timeout: Duration::from_millis(1),
+                    sent: true,
+                })
+            } else {
+                Ok(Bytes::new())
+            };
+            let half = if number.is_multiple_of(2) { &one } else { &two };
+            for recorder in [half, &both] {
+                recorder.ended(START, now, SENT, &result);
+            }
+        }
+        let end = START + 1000 * MILLI;
+        let wire = serde_json::to_string(&one.rest(end)).unwrap();
+        let mut sum = total(&serde_json::from_str::<Vec<Chunk>>(&wire).unwrap());
+        sum.add(&total(&two.rest(end)));
+        let both = total(&both.rest(end));
+        assert_eq!(sum.latency, both.latency);
+        assert_eq!(sum.errors, both.errors);
+        assert_eq!(sum.failed(), 285);
+        assert_eq!(sum.priorities[&3].failed, 285);
+    }
+}

@@ -1,0 +1,187 @@
+//! What can be typed.
+
+pub(crate) mod bench;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::terminal::{Color, Output};
+use crate::times::duration;
+
+/// Calls nodes by hand, explains frames, tests servers under load, and runs a node to try things
+/// with.
+///
+/// It speaks Postroad's own protocol and six dialects of the Message Communication Protocol. Not
+/// built yet: acknowledged delivery, publish and subscribe, streams, retries, several servers.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 98
+/// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was
+/// missed, 130 and 143 after Ctrl-C and SIGTERM.
+#[derive(Debug, Parser)]
+#[command(name = "postroad", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
+    /// postroad::call=debug.
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node with built-in routes, to test clients, dialects, certificates and load against.
+    ///
+    /// Without options it listens on tcp+auto://127.0.0.1:7400. It does not run services of your own:
+    /// they are programs written with the library, and all other commands work with them as well.
+    Serve(Serve),
+    /// Call a route and print its answer.
+    Call(Call),
+    /// List the routes of a node and their types.
+    Ls(Ls),
+    /// Explain a frame field by field, and show where it goes wrong.
+    Decode(Decode),
+    /// Test a server under load: rate, latency, errors, and what a call costs.
+    Bench(Box<bench::Bench>),
+    /// See it all at work: a node, two services, clients of every dialect, a server killed under
+    /// load.
+    Demo(Demo),
+    #[command(hide = true)]
+    DemoNode(DemoNode),
+    /// Look at a configuration file.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print completions for a shell.
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Configuration file; see docs/configuration.md.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Endpoint to listen on, instead of the configuration's; may be repeated.
+    #[arg(long, short, value_name = "URL")]
+    pub(crate) listen: Vec<String>,
+    /// Threads with a reactor of their own; by default one a core.
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7406.
+    pub(crate) url: String,
+    /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
+    pub(crate) route: String,
+    /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it
+    /// as it is.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) payload: Option<String>,
+    /// Deadline of the call.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    pub(crate) timeout: Duration,
+    /// 0 to 7, 7 most urgent.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7), default_value_t = 3)]
+    pub(crate) priority: u8,
+    /// Key and value to send along; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) metadata: Vec<String>,
+    /// Send and wait for no answer.
+    #[arg(long)]
+    pub(crate) one_way: bool,
+    /// Send the payload as bytes, not as JSON.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Endpoint of a node.
+    pub(crate) url: String,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Decode {
+    /// What to read it as: native, session, sequence, opcode, priority, compact, line; by default
+    /// as its magic says.
+    #[arg(long)]
+    pub(crate) dialect: Option<String>,
+    /// Checksum of the session dialect.
+    #[arg(long, default_value = "ibm-3740")]
+    pub(crate) crc: String,
+    /// Bytes of the priority dialect's header: 9, 10, 12.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) header: usize,
+    /// Read it as the answer that a client gets, not as a request.
+    #[arg(long)]
+    pub(crate) answer: bool,
+    /// Whether native frames end with a checksum; by default as it fits.
+    #[arg(long)]
+    pub(crate) checksum: Option<bool>,
+    /// Hexadecimal digits, a file of bytes or of hexadecimal digits, or - for stdin.
+    pub(crate) input: String,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// End by itself, with exit code 0 only if everything that it claims was seen.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoNode {
+    /// Endpoints to listen on.
+    #[arg(long)]
+    pub(crate) listen: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Check a file as `serve --config FILE` would, and start nothing.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_what_is_not_built_and_what_serve_is_for() {
+        let help = Arguments::command().render_long_help().to_string();
+        // The help is wrapped, so a sentence may go over several lines.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            help.contains("Not built yet: acknowledged delivery"),
+            "{help}"
+        );
+        assert!(help.contains("Run a node with built-in routes"), "{help}");
+    }
+}

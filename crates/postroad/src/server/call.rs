@@ -1,0 +1,89 @@
+//! A handler that is started without a connection.
+
+use std::sync::Arc;
+
+use postroad_proto::Time;
+use postroad_proto::code::Code;
+use postroad_proto::session::Reply;
+
+use super::intake::{Arrival, Decision};
+use super::observe::{begin, refuse};
+use super::routes::Routes;
+use super::start::Running;
+use super::stats::count;
+use crate::clock;
+use crate::context::Scoped;
+use crate::error::Error;
+use crate::extract::Request;
+
+impl Routes {
+    /// Handles a request that did not come by a connection: what a gateway has translated, or what
+    /// a program asks of itself.
+    ///
+    /// It is handled as one that did: its route is found in the same table, it has a place among
+    /// [`ServerConfig::max_requests`](crate::ServerConfig::max_requests), it is counted and logged,
+    /// its handler's own calls inherit deadline, priority and trace, and a panic costs this call
+    /// alone. The handler runs in the task that awaits this.
+    ///
+    /// Cancellation safe: a handler whose call is dropped is dropped.
+    ///
+    /// # Errors
+    /// What the handler answers with; `SRV-E-404` if there is no such route, `SRV-E-429` if too
+    /// many requests are at work, `SRV-E-504` if the deadline passes, `SRV-E-500` if the handler
+    /// panics.
+    ///
+    /// ```
+    /// use postroad::{Json, Router, Routes};
+    /// use postroad::extract::Request;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let routes = Routes::default();
+    /// routes.add(Router::new().route("math/double", async |Json(n): Json<i64>| Json(n * 2)));
+    /// let reply = routes.call(Request::to("math/double", "21")).await?;
+    /// assert_eq!(reply.payload, "42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn call(&self, request: Request) -> Result<Reply, Error> {
+        let dispatch = &self.dispatch;
+        let refused = |error| {
+            Err(refuse(
+                &dispatch.counters,
+                request.peer(),
+                request.route(),
+                error,
+            ))
+        };
+        let Some(route) = dispatch.table().get(request.route()).cloned() else {
+            let text = format!("no route {:?}", request.route());
+            return refused(Error::of(Code::NOT_FOUND, text));
+        };
+        let arrival = Arrival {
+            is_late: request.is_expired(),
+            ..Arrival::default()
+        };
+        if let Decision::Refuse(why) = dispatch.intake.decide(arrival) {
+            return refused(why.error());
+        }
+        count(&dispatch.counters.started, 1);
+        let (deadline, context) = (request.deadline, request.context());
+        let origin = Arc::clone(&request.origin);
+        let future = Scoped::new(context, route.run(request));
+        let running = Running::new(dispatch, future, &origin, begin());
+        if deadline == Time::NEVER {
+            return running.await;
+        }
+        let answered = tokio::time::timeout_at(clock::instant(deadline), running).await;
+        answered.unwrap_or_else(|_| {
+            let text = "the deadline passed before the handler was done";
+            let error = Error::of(Code::DEADLINE, text);
+            Err(refuse(
+                &dispatch.counters,
+                &origin.peer,
+                &origin.route,
+                error,
+            ))
+        })
+    }
+}

@@ -1,0 +1,347 @@
+//! Whether a request is started, queued or refused, and the places of those that are at work.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::code::{Code, Retry};
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::error::Error;
+
+/// How long handlers of one connection run in place before the others of the reactor have their
+/// turn. Long enough that quick handlers never notice it: a driver's turn of 2,000 requests whose
+/// handlers take 0.1 microseconds uses a tenth. Short enough that ten busy connections delay an
+/// eleventh by no more than a scheduler's time slice.
+const WORK_BUDGET: Duration = Duration::from_millis(2);
+/// Requests between two looks at the clock. The coarse clock, which is read for each request's
+/// deadline, tells of longer handlers earlier.
+const REQUESTS_A_LOOK: u32 = 8;
+/// What a client that is refused for too much at once is told to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Requests that one reactor may hold queued. Each is small; what they bring along has a bound of
+/// its own.
+pub(super) const QUEUED_MAX: usize = 8192;
+/// Bytes of payloads that one reactor may hold queued.
+pub(super) const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+/// What has to be known of a request that has arrived.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    /// Its deadline has passed. Asked for by whoever has the clock at hand, because most deadlines
+    /// are so far that no clock need be read.
+    pub(super) is_late: bool,
+    /// Older requests of its connection are queued, or handlers have used up the turn.
+    pub(super) must_wait: bool,
+    /// The reactor's queue is full. Asked for only if it must wait.
+    pub(super) is_queue_full: bool,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Its handler is started at once.
+    Start,
+    /// It is queued.
+    Queue,
+    /// It is answered with an error.
+    Refuse(Refusal),
+}
+
+/// Why a request is not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its deadline has passed.
+    Late,
+    /// So many requests are at work already.
+    TooManyRunning(usize),
+    /// The reactor's queue is full.
+    QueueFull,
+}
+
+impl Refusal {
+    /// As the caller is told. Nothing was done, so all but a late one may be sent again.
+    #[cold]
+    pub(super) fn error(self) -> Error {
+        let overloaded =
+            |text| Error::of(Code::OVERLOADED, text).with_retry(Retry::Here, RETRY_AFTER);
+        match self {
+            Self::Late => {
+                let text = "the deadline passed before the request was started";
+                Error::of(Code::DEADLINE, text)
+            }
+            Self::TooManyRunning(max) => overloaded(format!("{max} requests are running already")),
+            Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
+        }
+    }
+}
+
+/// Decides about a request, while so many of at most so many are at work.
+#[inline]
+fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
+    // A request past its deadline is never started: those before it may have taken long.
+    if arrival.is_late {
+        return Decision::Refuse(Refusal::Late);
+    }
+    if running >= running_max {
+        return Decision::Refuse(Refusal::TooManyRunning(running_max));
+    }
+    match (arrival.must_wait, arrival.is_queue_full) {
+        (false, _) => Decision::Start,
+        (true, false) => Decision::Queue,
+        (true, true) => Decision::Refuse(Refusal::QueueFull),
+    }
+}
+
+/// The places of a server's requests.
+#[derive(Debug)]
+pub(super) struct Intake {
+    /// Requests whose handlers were not done at once.
+    running: AtomicUsize,
+    running_max: AtomicUsize,
+    /// Requests in the run queues of all reactors.
+    queued: AtomicUsize,
+    /// Nanoseconds; see [`WORK_BUDGET`].
+    work_budget: AtomicU64,
+    /// Somebody waits in [`Self::wait_until_idle`]. So that giving back the last place, which an
+    /// otherwise idle server does for each request that waits, need not touch `idle`.
+    is_awaited: AtomicBool,
+    idle: Notify,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            running: AtomicUsize::new(0),
+            running_max: AtomicUsize::new(10_000),
+            queued: AtomicUsize::new(0),
+            work_budget: AtomicU64::new(nanos(WORK_BUDGET)),
+            is_awaited: AtomicBool::new(false),
+            idle: Notify::new(),
+        }
+    }
+}
+
+/// A time in nanoseconds, at most 584 years.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Intake {
+    /// Sets the bound on requests that are at work, before the server starts.
+    pub(super) fn set_running_max(&self, max: usize) {
+        self.running_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Sets how long handlers run in place, before the server starts.
+    pub(super) fn set_work_budget(&self, budget: Duration) {
+        self.work_budget.store(nanos(budget), Ordering::Relaxed);
+    }
+
+    pub(super) fn work_budget(&self) -> u64 {
+        self.work_budget.load(Ordering::Relaxed)
+    }
+
+    /// What becomes of a request that has arrived, or whose turn in the queue has come.
+    #[inline]
+    pub(super) fn decide(&self, arrival: Arrival) -> Decision {
+        decide(
+            arrival,
+            self.running(),
+            self.running_max.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Requests that are at work now.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Requests that are queued now.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place at work; [`Self::leave_work`] gives it back.
+    pub(super) fn enter_work(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_work(&self) {
+        self.leave(&self.running);
+    }
+
+    /// Takes a place in a queue; [`Self::leave_queue`] gives it back.
+    pub(super) fn enter_queue(&self) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_queue(&self) {
+        self.leave(&self.queued);
+    }
+
+    fn leave(&self, places: &AtomicUsize) {
+        // Sequentially consistent, as in `wait_until_idle`: either this thread sees that somebody
+        // waits, or the one who begins to wait sees this place given back. With weaker orderings
+        // both may miss each other, and a shutdown would wait for its whole grace.
+        let was_last = places.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last && self.is_awaited.load(Ordering::SeqCst) {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until no request is at work or queued. Cancellation safe.
+    pub(super) async fn wait_until_idle(&self) {
+        self.is_awaited.store(true, Ordering::SeqCst);
+        loop {
+            // Made before the counters are read: it is told also of what happens in between.
+            let idle = self.idle.notified();
+            let running = self.running.load(Ordering::SeqCst);
+            if running == 0 && self.queued.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// How much of a turn's time the handlers of a connection have used.
+///
+/// Only handlers count, not reading and writing: those are bounded by the number of rounds, and a
+/// driver that is busy with them alone has nothing to queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn {
+    /// Nanoseconds of the turn's batches before this one.
+    used: u64,
+}
+
+impl Turn {
+    /// The next turn: everything is left of it.
+    pub(super) fn begin(&mut self) {
+        self.used = 0;
+    }
+
+    /// Starts to measure a batch that begins now.
+    pub(super) fn measure(&self, budget: u64, now: Time) -> Meter {
+        Meter {
+            began: now,
+            left: budget.saturating_sub(self.used),
+            // Without any budget not even the first request is started in place.
+            until_look: if budget == 0 { 1 } else { REQUESTS_A_LOOK },
+            ticks: 0,
+            is_over: self.used > budget,
+        }
+    }
+
+    /// Adds what a batch has used, as far as that was measured: a few requests that end within a
+    /// tick of the coarse clock are not worth a look at the clock.
+    pub(super) fn add(&mut self, meter: &Meter) {
+        let was_measured = meter.is_over || meter.ticks > 0 || meter.until_look < 2;
+        if was_measured {
+            let used = clock::now().since(meter.began);
+            self.used = self.used.saturating_add(nanos(used));
+        }
+    }
+}
+
+/// Measures the handlers of one batch without reading the clock for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meter {
+    began: Time,
+    /// Nanoseconds from there on until the turn is over.
+    left: u64,
+    until_look: u32,
+    /// The coarse clock at the last look.
+    ticks: u64,
+    is_over: bool,
+}
+
+impl Meter {
+    /// Whether the turn is over. Asked before each request, with what the coarse clock says.
+    #[inline]
+    pub(super) fn is_over(&mut self, ticks: u64) -> bool {
+        self.until_look -= 1;
+        if self.until_look == 0 || ticks != self.ticks {
+            self.look(ticks);
+        }
+        self.is_over
+    }
+
+    #[cold]
+    fn look(&mut self, ticks: u64) {
+        self.until_look = REQUESTS_A_LOOK;
+        self.ticks = ticks;
+        // Once over it stays so: the rest of the batch goes into the queue in order.
+        self.is_over |= nanos(clock::now().since(self.began)) > self.left;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_started_unless_it_must_wait_and_refused_with_the_first_reason() {
+        let quiet = Arrival::default();
+        assert_eq!(decide(quiet, 9, 10), Decision::Start);
+        let waits = Arrival {
+            must_wait: true,
+            ..quiet
+        };
+        assert_eq!(decide(waits, 9, 10), Decision::Queue);
+        let full = Arrival {
+            is_queue_full: true,
+            ..waits
+        };
+        assert_eq!(decide(full, 9, 10), Decision::Refuse(Refusal::QueueFull));
+        let many = Decision::Refuse(Refusal::TooManyRunning(10));
+        assert_eq!(decide(full, 10, 10), many);
+        let late = Arrival {
+            is_late: true,
+            ..full
+        };
+        assert_eq!(decide(late, 10, 10), Decision::Refuse(Refusal::Late));
+    }
+
+    #[test]
+    fn only_a_late_request_may_not_be_sent_again() {
+        assert_eq!(Refusal::QueueFull.error().retry(), Retry::Here);
+        assert_eq!(Refusal::TooManyRunning(3).error().retry(), Retry::Here);
+        assert_eq!(Refusal::Late.error().retry(), Retry::Never);
+    }
+
+    #[test]
+    fn a_turn_is_over_when_the_handlers_of_its_batches_have_used_it_up() {
+        let mut turn = Turn::default();
+        let ended = Time(clock::now().0 - 5_000_000);
+        let mut meter = turn.measure(10_000_000, ended);
+        // Few quick requests: the clock is not read.
+        assert!((1..REQUESTS_A_LOOK).all(|_| !meter.is_over(0)));
+        turn.add(&meter);
+        assert!(turn.used >= 5_000_000, "{turn:?}");
+        // What is left of the turn is less than the whole.
+        let mut meter = turn.measure(10_000_000, Time(clock::now().0 - 6_000_000));
+        assert!(meter.is_over(1), "{turn:?}");
+        turn.begin();
+        let mut meter = turn.measure(10_000_000_000, clock::now());
+        assert!(!meter.is_over(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_when_the_last_place_is_given_back() {
+        let intake = std::sync::Arc::new(Intake::default());
+        intake.enter_work();
+        intake.enter_queue();
+        let waiting = tokio::spawn({
+            let intake = std::sync::Arc::clone(&intake);
+            async move { intake.wait_until_idle().await }
+        });
+        tokio::task::yield_now().await;
+        intake.leave_queue();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        intake.leave_work();
+        waiting.await.expect("it was told");
+    }
+}

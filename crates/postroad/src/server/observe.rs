@@ -1,0 +1,95 @@
+//! What is counted and logged of a request, in one place.
+
+use std::any::Any;
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::code::Retry;
+use postroad_proto::trace::Trace;
+
+use super::stats::{Counters, count};
+use crate::clock;
+use crate::error::Error;
+use crate::extract::{Origin, Request};
+use crate::trace;
+use crate::transport::PeerInfo;
+
+/// What is told of a request when it is over.
+pub(super) struct CallRecord<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) trace: Option<Trace>,
+    /// See [`begin`].
+    pub(super) since: Option<Time>,
+}
+
+/// When a request begins. `None` unless somebody watches calls: reading the clock would be a good
+/// part of what a short handler costs.
+#[inline]
+pub(super) fn begin() -> Option<Time> {
+    trace::is_watched().then(clock::now)
+}
+
+impl<'a> CallRecord<'a> {
+    pub(super) fn of(request: &'a Request, since: Option<Time>) -> Self {
+        Self {
+            origin: &request.origin,
+            trace: request.trace().copied(),
+            since,
+        }
+    }
+
+    /// Counts and logs a panic, and makes the caller's error of it.
+    #[cold]
+    pub(super) fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> Error {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("of an unprintable kind");
+        let trace = self.trace.unwrap_or_else(trace::new);
+        count(&counters.panicked, 1);
+        tracing::error!(
+            target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route, %trace,
+            panic = text, "handler panicked"
+        );
+        // The panic's text may name what callers must not know. The operator finds it in the log
+        // by the trace.
+        Error::internal("the handler failed unexpectedly")
+            .with_retry(Retry::IfIdempotent, Duration::ZERO)
+            .with_trace(trace)
+    }
+
+    /// Counts a failure and logs the end of a request, if somebody watches calls.
+    #[cold]
+    pub(super) fn observe(&self, counters: &Counters, mut error: Option<&mut Error>) {
+        if let Some(error) = &mut error {
+            count(&counters.failed, 1);
+            // A failure gets a trace even if the caller has asked for none: the id is what leads
+            // from the caller's error to the server's log.
+            error.set_trace(|| self.trace.unwrap_or_else(trace::new));
+        }
+        if trace::is_watched() {
+            let since = self.since;
+            let micros = since.map(|since| clock::now().since(since).as_micros() as u64);
+            let error = error.as_deref();
+            let trace = error.and_then(Error::trace).or(self.trace);
+            let trace = trace.map(tracing::field::display);
+            let error = error.map(tracing::field::display);
+            tracing::debug!(
+                target: "postroad::call", peer = %self.origin.peer,
+                connection = self.origin.peer.connection().number(), route = %self.origin.route,
+                trace, micros, error, "handled"
+            );
+        }
+    }
+}
+
+/// Counts and logs a request that was not started, and gives its error a trace.
+#[cold]
+pub(super) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: Error) -> Error {
+    let error = error.with_trace(trace::new());
+    count(&counters.failed, 1);
+    tracing::debug!(
+        target: "postroad::call", %peer, connection = peer.connection().number(), route,
+        trace = error.trace().map(tracing::field::display), %error, "refused"
+    );
+    error
+}

@@ -1,0 +1,90 @@
+//! The table of routes while it serves, and what all requests for it share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::intake::Intake;
+use super::stats::Counters;
+use crate::route::Description;
+use crate::router::{Router, Table};
+
+/// What the requests of all connections of a server share.
+#[derive(Default)]
+pub(crate) struct Dispatch {
+    table: ArcSwap<Table>,
+    pub(super) intake: Intake,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Dispatch {
+    /// The table as it is now, without a lock: looked at once for each batch of requests.
+    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// The table as it is now, to be kept.
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// All routes, by name.
+    pub(super) fn list(&self) -> Vec<Description> {
+        self.load().describe()
+    }
+}
+
+/// The table of routes of a running server. Clones are handles of the same table.
+///
+/// It can be changed while the server runs, and a handler can be started from it without a
+/// connection: [`Self::call`].
+#[derive(Clone, Default)]
+pub struct Routes {
+    pub(super) dispatch: Arc<Dispatch>,
+}
+
+impl Routes {
+    pub(super) fn new(table: Table) -> Self {
+        let dispatch = Dispatch {
+            table: ArcSwap::from_pointee(table),
+            ..Dispatch::default()
+        };
+        Self {
+            dispatch: Arc::new(dispatch),
+        }
+    }
+
+    fn change(&self, change: impl Fn(&mut Table)) {
+        self.dispatch.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            change(&mut table);
+            table
+        });
+    }
+
+    /// Adds or replaces routes; requests that were started go on with the handler that they had.
+    pub fn add<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) {
+        let added = router.into_table();
+        self.change(|table| table.extend(added.clone()));
+    }
+
+    /// Removes a route; whether it was there.
+    pub fn remove(&self, name: &str) -> bool {
+        let was_there = self.dispatch.load().get(name).is_some();
+        self.change(|table| table.remove(name));
+        was_there
+    }
+
+    /// All routes, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Description> {
+        self.dispatch.list()
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.dispatch.load().names()).finish()
+    }
+}

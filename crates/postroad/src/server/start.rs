@@ -1,0 +1,451 @@
+//! Starts handlers: in place, from the run queue, and as tasks.
+//!
+//! A handler is polled once where its request was read. Most are done then, and cost no task and no
+//! allocation. One that waits for something becomes a task. All of them are guarded against
+//! panics: a handler that panics costs its own call and no other.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use postroad_proto::Time;
+use postroad_proto::code::Code;
+use postroad_proto::session::{CallId, Reply};
+
+use super::intake::{Arrival, Decision, Meter, Turn};
+use super::lookup::{CachedRoute, Lookup, Target};
+use super::observe::{CallRecord, begin, refuse};
+use super::routes::Dispatch;
+use super::run_queue::{LaneState, Queued, RunQueue};
+use super::stats::count;
+use crate::clock::{self, Watch};
+use crate::context::{Scope, Scoped};
+use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
+use crate::error::Error;
+use crate::extract::{Origin, Request};
+use crate::route::{Route, Started, Starter};
+use crate::trace;
+use crate::transport::{BoxFuture, ConnectionId};
+
+/// Finds the handlers of one connection's requests and starts them.
+pub(super) struct Dispatcher {
+    dispatch: Arc<Dispatch>,
+    /// The run queue of the connection's reactor.
+    queue: Arc<RunQueue>,
+    connection: ConnectionId,
+    /// `None` while no requests come: an idle connection keeps no routes.
+    lookup: Option<Box<Lookup>>,
+    turn: Turn,
+    /// Requests of this connection were queued, and may still be.
+    has_queued: bool,
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        dispatch: Arc<Dispatch>,
+        queue: Arc<RunQueue>,
+        connection: ConnectionId,
+    ) -> Self {
+        Self {
+            dispatch,
+            queue,
+            connection,
+            lookup: None,
+            turn: Turn::default(),
+            has_queued: false,
+        }
+    }
+
+    /// The routes that are known, and what the requests of all connections share.
+    fn lookup(&mut self) -> (&mut Lookup, &Arc<Dispatch>) {
+        let new = || Box::new(Lookup::new(self.dispatch.table()));
+        (self.lookup.get_or_insert_with(new), &self.dispatch)
+    }
+
+    /// Starts or queues one request after the other, until the answers or the connection's part of
+    /// the queue are full, or a handler panics.
+    fn start_many(&mut self, starting: &mut Starting<'_>) {
+        let scope = Scope::enter();
+        let queue = Arc::clone(&self.queue);
+        let mut has_queued = self.has_queued;
+        let (lookup, dispatch) = self.lookup();
+        while !starting.answers.is_full()
+            && let Some(asked) = starting.arrived.next()
+        {
+            let (connection, answers) = (starting.connection, &mut *starting.answers);
+            let refused = match lookup.find(connection, &asked.route) {
+                Target::Route(cached) => {
+                    let is_late = starting.watch.has_passed(asked.deadline);
+                    // Behind others of its connection a request is queued as well: they are
+                    // started in the order in which they came.
+                    let must_wait = has_queued || starting.meter.is_over(starting.watch.ticks());
+                    let arrival = Arrival {
+                        is_late,
+                        must_wait,
+                        is_queue_full: must_wait && queue.is_full(),
+                    };
+                    match dispatch.intake.decide(arrival) {
+                        Decision::Start => {
+                            starting.started += 1;
+                            let CachedRoute {
+                                starter, request, ..
+                            } = cached;
+                            request.fill(asked);
+                            let begun = Begun {
+                                dispatch,
+                                connection,
+                                id: asked.id,
+                            };
+                            begun.start(&mut **starter, request, answers, &scope);
+                            None
+                        }
+                        Decision::Queue => {
+                            if queue.look(connection.peer.connection()) == LaneState::Full {
+                                break;
+                            }
+                            let mut request = Request::new(Arc::clone(&cached.request.origin));
+                            request.fill(asked);
+                            let queued = Queued::new(dispatch, &cached.route, request, asked.id);
+                            push(&queue, connection, queued, !has_queued);
+                            has_queued = true;
+                            None
+                        }
+                        Decision::Refuse(why) => Some((why.error(), cached.request.route())),
+                    }
+                }
+                Target::Echo => {
+                    starting.started += 1;
+                    let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
+                    if let Some(id) = asked.id {
+                        answers.reply(id, Reply { codec, payload });
+                    }
+                    None
+                }
+                Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
+            };
+            if let Some((error, route)) = refused {
+                let error = refuse(&dispatch.counters, &connection.peer, route, error);
+                if let Some(id) = asked.id {
+                    answers.fail(id, error);
+                }
+            }
+            starting.arrived.pass();
+        }
+        self.has_queued = has_queued;
+    }
+
+    /// Answers for the handler that has panicked, and passes its request.
+    #[cold]
+    fn answer_for_panic(&mut self, starting: &mut Starting<'_>, payload: &(dyn Any + Send)) {
+        let Some(asked) = starting.arrived.next() else {
+            return;
+        };
+        let (lookup, dispatch) = self.lookup();
+        let (id, counters) = (asked.id, &dispatch.counters);
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let Target::Route(cached) = lookup.find(starting.connection, &asked.route) else {
+                return None;
+            };
+            let record = CallRecord::of(&cached.request, begin());
+            let mut error = record.panicked(counters, payload);
+            record.observe(counters, Some(&mut error));
+            cached.request.clear();
+            Some(error)
+        }));
+        // If the panic did not come from a handler, it came from a subscriber of the logs, and may
+        // come again when this one is logged.
+        let error = told.ok().flatten().unwrap_or_else(|| {
+            Error::internal("the server failed unexpectedly").with_trace(trace::new())
+        });
+        if let Some(id) = id {
+            starting.answers.fail(id, error);
+        }
+        starting.arrived.pass();
+        // The starter was interrupted in the middle of its work: it is made anew.
+        lookup.forget();
+    }
+}
+
+/// Queues a request, and sees that the reactor's task runs.
+fn push(queue: &Arc<RunQueue>, connection: &Arc<Connection>, queued: Queued, is_first: bool) {
+    if is_first {
+        // Before the request is queued: it may be called off as soon as it is.
+        connection.queue_requests_in(Arc::clone(queue) as _);
+    }
+    if queue.push(connection, queued) {
+        tokio::spawn(drain(Arc::clone(queue)));
+    }
+}
+
+/// Requests of one connection whose handlers are being started.
+struct Starting<'a> {
+    connection: &'a Arc<Connection>,
+    arrived: &'a mut RequestBatch,
+    answers: &'a mut Answers,
+    watch: Watch,
+    meter: Meter,
+    started: u64,
+}
+
+impl Service for Dispatcher {
+    fn begin_turn(&mut self) {
+        self.turn.begin();
+    }
+
+    fn may_read(&mut self, has_room: bool) -> bool {
+        if !self.has_queued {
+            return true;
+        }
+        if has_room && self.queue.resume(self.connection) {
+            tokio::spawn(drain(Arc::clone(&self.queue)));
+        }
+        let state = self.queue.look(self.connection);
+        self.has_queued = state != LaneState::Empty;
+        state != LaneState::Full
+    }
+
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        now: Time,
+        arrived: &mut RequestBatch,
+        answers: &mut Answers,
+    ) {
+        let budget = self.dispatch.intake.work_budget();
+        let meter = self.turn.measure(budget, now);
+        if self.has_queued {
+            self.has_queued = self.queue.look(self.connection) != LaneState::Empty;
+        }
+        let (lookup, dispatch) = self.lookup();
+        lookup.refresh(dispatch);
+        let mut starting = Starting {
+            connection,
+            arrived,
+            answers,
+            watch: Watch::new(now),
+            meter,
+            started: 0,
+        };
+        // One guard serves the whole batch, because entering it for each request costs more than
+        // many a handler. After a panic the next guard goes on with the request behind.
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.start_many(&mut starting))) {
+            self.answer_for_panic(&mut starting, payload.as_ref());
+        }
+        self.turn.add(&starting.meter);
+        count(&self.dispatch.counters.started, starting.started);
+    }
+
+    fn rest(&mut self) {
+        if let Some(mut lookup) = self.lookup.take() {
+            lookup.forget();
+        }
+    }
+}
+
+/// A request that was found a place.
+struct Begun<'a> {
+    dispatch: &'a Arc<Dispatch>,
+    connection: &'a Arc<Connection>,
+    id: Option<CallId>,
+}
+
+impl Begun<'_> {
+    /// Starts its handler. The answer, if it was done at once, is among the others then.
+    #[inline]
+    fn start(
+        &self,
+        starter: &mut dyn Starter,
+        request: &mut Request,
+        answers: &mut Answers,
+        scope: &Scope,
+    ) {
+        let counters = &self.dispatch.counters;
+        scope.set(request.deadline, request.priority, request.trace());
+        let since = begin();
+        match starter.start(request, self.id, answers) {
+            Started::Done if trace::is_watched() => {
+                CallRecord::of(request, since).observe(counters, None);
+            }
+            Started::Done => {}
+            Started::Failed(mut error) => {
+                CallRecord::of(request, since).observe(counters, Some(&mut error));
+                if let Some(id) = self.id {
+                    answers.fail(id, error);
+                }
+            }
+            Started::Waits(future) => {
+                // The task polls at once: the first poll had no waker, so a wake-up that it has
+                // missed is made good.
+                let future = Scoped::new(request.context(), future);
+                let running = Running::new(self.dispatch, future, &request.origin, since);
+                self.connection.spawn(self.id, running);
+            }
+        }
+        request.clear();
+    }
+}
+
+/// Starters that the task of a reactor keeps. A starter is made for one connection at a time, and
+/// this task starts one request at a time, whosever it is.
+#[derive(Default)]
+struct Starters(Vec<(Arc<Route>, Box<dyn Starter>)>);
+
+/// Starters that are kept; more routes than these are hardly busy at once.
+const STARTERS_MAX: usize = 32;
+
+impl Starters {
+    fn of(&mut self, route: &Arc<Route>) -> &mut dyn Starter {
+        let kept = self.0.iter().position(|(kept, _)| Arc::ptr_eq(kept, route));
+        let at = kept.unwrap_or_else(|| {
+            if self.0.len() >= STARTERS_MAX {
+                self.forget();
+            }
+            self.0.push((Arc::clone(route), route.starter()));
+            self.0.len() - 1
+        });
+        &mut *self.0[at].1
+    }
+
+    fn forget(&mut self) {
+        // As in `Lookup::forget`: what a handler has left may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.clear()));
+    }
+}
+
+/// Starts what is queued on a reactor, until nothing is left. After each budget of work the drivers
+/// of the reactor have their turn.
+async fn drain(queue: Arc<RunQueue>) {
+    let (mut starters, mut answers) = (Starters::default(), Answers::default());
+    let mut turn_began = clock::now();
+    while let Some(turn) = queue.take() {
+        let connection = turn.connection;
+        let mut budget = u64::MAX;
+        if let Some(queued) = turn.queued {
+            if queued.id.is_some() && !connection.has_room_for_answers() {
+                queue.park(&connection, queued);
+                continue;
+            }
+            budget = queued.dispatch().intake.work_budget();
+            start_queued(&connection, queued, &mut starters, &mut answers);
+            connection.respond_all(&mut answers);
+        }
+        queue.done(&connection);
+        let now = clock::now();
+        if now.since(turn_began).as_nanos() > u128::from(budget) {
+            tokio::task::yield_now().await;
+            turn_began = clock::now();
+        }
+    }
+}
+
+/// Starts one queued request, whose time may have come too late.
+fn start_queued(
+    connection: &Arc<Connection>,
+    queued: Queued,
+    starters: &mut Starters,
+    answers: &mut Answers,
+) {
+    let dispatch = Arc::clone(queued.dispatch());
+    let counters = &dispatch.counters;
+    let Queued {
+        route,
+        mut request,
+        id,
+        ..
+    } = queued;
+    let arrival = Arrival {
+        is_late: request.is_expired(),
+        ..Arrival::default()
+    };
+    let started = catch_unwind(AssertUnwindSafe(|| {
+        if let Decision::Refuse(why) = dispatch.intake.decide(arrival) {
+            return Some(refuse(
+                counters,
+                &connection.peer,
+                request.route(),
+                why.error(),
+            ));
+        }
+        count(&counters.started, 1);
+        let begun = Begun {
+            dispatch: &dispatch,
+            connection,
+            id,
+        };
+        let scope = Scope::enter();
+        begun.start(starters.of(&route), &mut request, answers, &scope);
+        None
+    }));
+    let error = started.unwrap_or_else(|payload| {
+        starters.forget();
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let record = CallRecord::of(&request, begin());
+            let mut error = record.panicked(counters, payload.as_ref());
+            record.observe(counters, Some(&mut error));
+            error
+        }));
+        // As in `answer_for_panic`: a subscriber of the logs may panic as well.
+        Some(told.unwrap_or_else(|_| Error::internal("the server failed unexpectedly")))
+    });
+    if let (Some(error), Some(id)) = (error, id) {
+        answers.fail(id, error);
+    }
+}
+
+/// A handler that was not done at once: it has a place at work while it lives.
+pub(super) struct Running {
+    dispatch: Arc<Dispatch>,
+    future: Scoped<BoxFuture<'static, Answered>>,
+    origin: Arc<Origin>,
+    since: Option<Time>,
+}
+
+impl Running {
+    pub(super) fn new(
+        dispatch: &Arc<Dispatch>,
+        future: Scoped<BoxFuture<'static, Answered>>,
+        origin: &Arc<Origin>,
+        since: Option<Time>,
+    ) -> Self {
+        dispatch.intake.enter_work();
+        Self {
+            dispatch: Arc::clone(dispatch),
+            future,
+            origin: Arc::clone(origin),
+            since,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.dispatch.intake.leave_work();
+    }
+}
+
+impl Future for Running {
+    type Output = Answered;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
+        let this = &mut *self;
+        let record = CallRecord {
+            origin: &this.origin,
+            trace: this.future.trace(),
+            since: this.since,
+        };
+        let (future, counters) = (&mut this.future, &this.dispatch.counters);
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
+        let mut answer = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(answer)) => answer,
+            Err(payload) => Err(record.panicked(counters, payload.as_ref())),
+        };
+        if answer.is_err() || trace::is_watched() {
+            record.observe(counters, answer.as_mut().err());
+        }
+        Poll::Ready(answer)
+    }
+}
