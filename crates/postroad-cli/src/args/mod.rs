@@ -47,8 +47,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a node with built-in routes, to test clients, dialects, certificates and load against.
     ///
-    /// Without options it listens on tcp+auto://127.0.0.1:7400. It does not run services of your own:
-    /// they are programs written with the library, and all other commands work with them as well.
+    /// Without options it listens on tcp+auto://127.0.0.1:7400. It does not run services of your
+    /// own: they are programs written with the library, and all other commands work with them too.
     Serve(Serve),
     /// Call a route and print its answer.
     Call(Call),
