@@ -249,12 +249,7 @@ pub(crate) fn operations(data: &[u8]) {
         server.handle_timeout(now);
         drain(&mut client, &mut to_server);
         drain(&mut server, &mut to_client);
-        working.extend(asked.requests.drain(..).filter_map(|request| request.id));
-        while let Some(event) = server.poll_event() {
-            if let Event::Cancelled(id, _) = event {
-                working.retain(|other| *other != id);
-            }
-        }
+        take_requests(&mut server, &mut asked, &mut working);
         take(&mut client, &mut answered, &mut live);
         check_memory(&client);
         check_memory(&server);
@@ -264,6 +259,17 @@ pub(crate) fn operations(data: &[u8]) {
     client.close(now, CloseReason::Local);
     take(&mut client, &mut answered, &mut live);
     assert!(live.is_empty(), "calls are left hanging");
+}
+
+/// Starts what has arrived, and stops what was called off.
+fn take_requests(session: &mut Session, arrivals: &mut Arrivals, working: &mut Vec<CallId>) {
+    let started = arrivals.requests.drain(..);
+    working.extend(started.filter_map(|request| request.id));
+    while let Some(event) = session.poll_event() {
+        if let Event::Cancelled(id, _) = event {
+            working.retain(|other| *other != id);
+        }
+    }
 }
 
 fn take_from(wire: &mut BytesMut, amount: usize) -> BytesMut {

@@ -11,6 +11,7 @@
 //! - [`code`], [`error_body`], [`wire_error`]: what can go wrong, whose fault it is, and whether
 //!   trying again is safe.
 //! - [`trace`], [`text`]: what a call carries besides; text of a peer, fit to be shown.
+//! - [`payload_codec`]: numbers of payload codecs.
 //! - [`limits`]: every bound.
 //! - [`units`]: sizes and times as people write them.
 
@@ -20,6 +21,7 @@ pub mod error_body;
 pub mod explain;
 pub mod frame;
 pub mod limits;
+pub mod payload_codec;
 pub mod policy;
 pub mod session;
 pub mod text;

@@ -119,7 +119,8 @@ proptest! {
         let (mut wire, mut expected) = (Vec::new(), Vec::new());
         for (id, arg, class, body) in bodies {
             let len = body.len();
-            let head = Head::new(Kind::Response).with_id(id).with_arg(arg).with_class(class).with_len(len);
+            let head = Head::new(Kind::Response).with_id(id).with_arg(arg);
+            let head = head.with_class(class).with_len(len);
             put_frame(&mut wire, head, &[], &body, checksum);
             expected.push(Frame { head, body: body.into() });
         }

@@ -32,7 +32,7 @@ fn one_to_three_and_two_to_four_settle_on_three_m_005() {
     pair.run_for(SECOND);
     for end in [&pair.client, &pair.server] {
         assert!(
-            matches!(end.events[0], Event::Opened { version: 3, .. }),
+            matches!(&end.events[0], Event::Opened(peer) if peer.version == 3),
             "{:?}",
             end.events
         );

@@ -16,13 +16,11 @@ fn start() -> Instant {
 }
 
 /// Now, by the runtime's clock, which tests may pause.
-#[inline]
 pub(crate) fn now() -> Time {
     time(Instant::now())
 }
 
 /// The moment of an instant of the runtime's.
-#[inline]
 fn time(instant: Instant) -> Time {
     // A second is added so that moments a little before the first call still have a number.
     let since = instant.saturating_duration_since(start());
@@ -30,7 +28,6 @@ fn time(instant: Instant) -> Time {
 }
 
 /// Now, by the clock that no test pauses: for how long a processor was kept busy.
-#[inline]
 pub(crate) fn real() -> Time {
     time(Instant::from_std(std::time::Instant::now()))
 }
@@ -94,7 +91,6 @@ impl Watch {
         }
     }
 
-    #[inline]
     pub(crate) fn has_passed(&mut self, deadline: Time) -> bool {
         match self.coarse {
             Some(first) => self.ticks = coarse().0.saturating_sub(first.0),
@@ -113,7 +109,6 @@ impl Watch {
 
 /// Time that passes in ticks; where there is no such clock, all deadlines are near.
 #[cfg(target_os = "linux")]
-#[inline]
 fn coarse() -> Time {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     Time(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)

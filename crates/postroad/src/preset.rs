@@ -6,7 +6,9 @@ use std::time::Duration;
 use postroad_proto::limits::FRAGMENT_BYTES;
 use serde::Deserialize;
 
-use crate::driver::SPIN;
+/// Longest polling before sleeping. Waking a processor takes tens of microseconds, so a wait that
+/// is not over by then is slept through for little more than its cost so far.
+pub(crate) const SPIN: Duration = Duration::from_micros(50);
 
 /// What the connections of a server or client are tuned for; the rest follows.
 ///

@@ -9,6 +9,7 @@ mod envelope;
 mod line;
 mod opcode;
 mod priority;
+pub mod routes;
 mod sequence;
 mod session;
 

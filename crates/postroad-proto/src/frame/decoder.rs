@@ -2,8 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::head::QOS;
-use super::{CLASS_RESERVED, Head, Kind, checksum, frame_bytes};
+use super::{CLASS_RESERVED, Head, Kind, QOS, checksum, frame_bytes};
 use crate::limits::{CHECKSUM_BYTES, HEAD_BYTES};
 use crate::wire_error::{WireError, WireFault};
 

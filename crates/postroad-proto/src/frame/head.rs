@@ -91,7 +91,7 @@ impl Kind {
 /// Bits of class: priority.
 const PRIORITY: u8 = 7;
 /// Bits of class: QoS.
-pub(super) const QOS: u8 = 3 << QOS_SHIFT;
+pub(crate) const QOS: u8 = 3 << QOS_SHIFT;
 const QOS_SHIFT: u32 = 3;
 /// Bit of class: more fragments follow.
 pub const MORE: u8 = 1 << 5;

@@ -7,6 +7,7 @@ mod opening;
 mod parts;
 
 pub use decoder::{Frame, FrameDecoder, Frames, Run};
+pub(crate) use head::QOS;
 pub use head::{
     CLASS_RESERVED, Head, Kind, MESSAGE_ID, MORE, NO_DEADLINE, NO_RETRY, OF_RESPONSE, PARTS,
 };
@@ -29,8 +30,8 @@ pub(crate) fn checksum(bytes: &[u8]) -> u32 {
 
 /// Appends one frame whose body is `parts` followed by `payload`.
 ///
-/// The length and the PARTS bit of the head are filled in here. The caller keeps the body within the peer's
-/// limit (M-009).
+/// The length and the PARTS bit of the head are filled in here. The caller keeps the body within
+/// the peer's limit (M-009).
 #[inline]
 pub fn put_frame(out: &mut Vec<u8>, mut head: Head, parts: &[u8], payload: &[u8], checksum: bool) {
     let parts_bytes = if parts.is_empty() { 0 } else { 2 + parts.len() };

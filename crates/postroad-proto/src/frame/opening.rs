@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::parts::{Parts, put_part};
 use crate::code::Retry;
 use crate::limits::{
-    CHECKSUM_BYTES, FRAME_BODY_MAX, FRAME_BODY_MIN, OPENING_BODY_MAX, OPENING_HEAD_BYTES,
+    CALLS_MAX, CHECKSUM_BYTES, FRAME_BODY_MAX, FRAME_BODY_MIN, OPENING_BODY_MAX, OPENING_HEAD_BYTES,
 };
 use crate::wire_error::{WireError, WireFault};
 
@@ -248,6 +248,18 @@ fn decode_parts(body: &Bytes, fixed: usize) -> Result<OpeningParts, WireError> {
         .collect()
 }
 
+fn check_max_calls(max_calls: u32, at: usize) -> Result<u32, WireError> {
+    if max_calls as usize <= CALLS_MAX {
+        return Ok(max_calls);
+    }
+    let detail = format!("{max_calls} calls in flight, a slot has room for {CALLS_MAX}");
+    Err(WireError::new(
+        WireFault::Reserved,
+        OPENING_HEAD_BYTES + at,
+        detail,
+    ))
+}
+
 fn check_max_frame(max_frame: u32, at: usize) -> Result<u32, WireError> {
     if (FRAME_BODY_MIN..=FRAME_BODY_MAX).contains(&(max_frame as usize)) {
         return Ok(max_frame);
@@ -273,7 +285,8 @@ impl Hello {
         }
         let (offered, required) = (body.get_u32_le(), body.get_u32_le());
         let max_frame = check_max_frame(body.get_u32_le(), 12)?;
-        let (max_message, max_calls) = (body.get_u32_le(), body.get_u32_le());
+        let max_message = body.get_u32_le();
+        let max_calls = check_max_calls(body.get_u32_le(), 20)?;
         let (heartbeat_ms, max_routes) = (body.get_u32_le(), body.get_u16_le());
         body.advance(2);
         let parts = decode_parts(body, HELLO_FIXED)?;
@@ -314,7 +327,8 @@ impl Welcome {
         body.advance(2);
         let features = body.get_u32_le();
         let max_frame = check_max_frame(body.get_u32_le(), 8)?;
-        let (max_message, max_calls) = (body.get_u32_le(), body.get_u32_le());
+        let max_message = body.get_u32_le();
+        let max_calls = check_max_calls(body.get_u32_le(), 16)?;
         let (heartbeat_ms, max_routes) = (body.get_u32_le(), body.get_u16_le());
         body.advance(2);
         let mut session_id = [0; 16];

@@ -1,10 +1,11 @@
 //! Settings of sessions, and of the dialects that they speak.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dialect::{DialectCodec, Envelope};
+pub use crate::dialect::routes::Mapping;
+
+use crate::dialect::DialectCodec;
 use crate::limits::{FRAGMENT_BYTES, Limits};
 
 /// Features of the native protocol, as bits.
@@ -36,12 +37,16 @@ pub struct Config {
     /// Payload of one fragment, bytes, where the peer's frames have room for it: what an urgent
     /// message may have to wait for.
     pub fragment: usize,
-    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. At least 10
-    /// ms.
+    /// Heartbeat on an otherwise idle connection; the larger of the two ends' is taken. From 10 ms
+    /// to 10 minutes.
     pub heartbeat: Duration,
     /// Whether a dialect's client sends heartbeats: a peer that does not know them would be taken
     /// for dead.
     pub has_heartbeat: bool,
+    /// As a server: whether clients may send credentials in HELLO. They are handed out in
+    /// [`Event::Opened`](super::Event::Opened), and whoever drives the session judges them. Where
+    /// this is off, credentials that a client calls critical are refused, and others are ignored.
+    pub accepts_credentials: bool,
     /// Time for the whole opening.
     pub handshake: Duration,
     /// Time for a frame that has begun to arrive.
@@ -63,6 +68,7 @@ impl Default for Config {
             fragment: FRAGMENT_BYTES,
             heartbeat: Duration::from_secs(30),
             has_heartbeat: true,
+            accepts_credentials: false,
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
@@ -71,21 +77,10 @@ impl Default for Config {
     }
 }
 
-/// How a dialect's frames find their routes at the server, and routes their frames at the client.
-#[derive(Clone, Debug, Default)]
-pub struct Mapping {
-    /// Where a frame's route stands.
-    pub envelope: Option<Envelope>,
-    /// Commands, opcodes or envelope types and their routes.
-    pub codes: HashMap<u8, Arc<str>>,
-    /// The route of everything that neither says.
-    pub fixed: Option<Arc<str>>,
-}
-
 /// A dialect of one listener or endpoint.
 #[derive(Clone, Debug)]
 pub struct DialectConfig {
-    /// DialectCodec and its settings; who reads is set by the session.
+    /// The codec and its settings; who reads is set by the session.
     pub codec: DialectCodec,
     /// From frames to routes.
     pub mapping: Arc<Mapping>,

@@ -13,7 +13,7 @@ use crate::wire_error::{WireError, WireFault};
 
 /// Waits for a magic until the handshake time is up.
 #[derive(Debug)]
-pub struct Detect {
+pub(super) struct Detect {
     config: Arc<Config>,
     mapping: Arc<Mapping>,
     id: [u8; 16],

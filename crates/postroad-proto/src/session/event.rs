@@ -1,6 +1,9 @@
 //! What a session tells its driver.
 
+use std::fmt;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::call::CallId;
 use super::failure::{CancelReason, CloseReason, Failure};
@@ -11,14 +14,7 @@ use super::failure::{CancelReason, CloseReason, Failure};
 #[non_exhaustive]
 pub enum Event {
     /// The opening is done: calls can be made or will come.
-    Opened {
-        /// The name of the protocol: `native` or a dialect's.
-        protocol: &'static str,
-        /// Its version.
-        version: u16,
-        /// Who the other end says it is.
-        agent: String,
-    },
+    Opened(Box<PeerHello>),
     /// The request is called off; it must not be answered any more. It may still be in the sink,
     /// not started.
     Cancelled(CallId, CancelReason),
@@ -32,4 +28,29 @@ pub enum Event {
     RoundTrip(Duration),
     /// The connection is over; always the last event.
     Closed(CloseReason),
+}
+
+/// What the other end said of itself when the connection was opened, and what was agreed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerHello {
+    /// The name of the protocol: `native` or a dialect's.
+    pub protocol: &'static str,
+    /// Its version.
+    pub version: u16,
+    /// Who the other end says it is; empty if it does not say.
+    pub agent: String,
+    /// What the client brought to prove who it is. Nobody has judged it yet. Only a server has
+    /// some, and only with [`Config::accepts_credentials`](super::Config::accepts_credentials).
+    pub credentials: Option<Credentials>,
+}
+
+/// Credentials as they came: at most one opening's bytes. Secret, so they are not shown in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(pub Bytes);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({} bytes)", self.0.len())
+    }
 }

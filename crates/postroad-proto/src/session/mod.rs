@@ -1,16 +1,4 @@
-//! The state machine of one connection, of either end, in any protocol.
-//!
-//! Bytes go in by [`Session::handle_bytes`], time by [`Session::handle_timeout`], commands by
-//! [`Session::call`],
-//! [`Session::respond`] and their like. After any of them, in this order:
-//!
-//! 1. [`Session::poll_event`] until `None`: what has happened;
-//! 2. [`Session::poll_transmit`] until it has nothing: what to write;
-//! 3. [`Session::poll_timeout`]: when to call [`Session::handle_timeout`];
-//! 4. [`Session::is_closed`]: whether to close the transport once everything is written.
-//!
-//! The driver also says when the transport ended ([`Session::handle_end`]) and whether it takes
-//! bytes ([`Session::handle_written`]).
+//! The state machine of one connection, of either end, in any protocol: see [`Session`].
 
 mod assembly;
 mod call;
@@ -35,37 +23,86 @@ use bytes::BytesMut;
 
 pub use call::{Call, CallId, Extras, Reply, Request, RouteRef};
 pub use config::{Config, DialectConfig, Mapping, features};
-pub use detect::Detect;
-pub use dialect::DialectSession;
-pub use event::Event;
+pub use event::{Credentials, Event, PeerHello};
 pub use failure::{CancelReason, CloseReason, Failure};
-pub use native::Native;
 pub use sink::{Arrivals, Sink};
 
+use detect::Detect;
+use dialect::DialectSession;
+use native::Native;
 use stalls::Stalls;
 
 use crate::Time;
 use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
 
-/// A session of any protocol.
+/// One end of one connection, in any protocol: bytes and time in; requests, answers, events and
+/// bytes out.
+///
+/// A session does no I/O, reads no clock and never waits. Its driver does these for it, with four
+/// kinds of methods:
+///
+/// - **Getters** take `&self` and say how things stand: [`Self::wants_read`], [`Self::has_room`],
+///   [`Self::has_output`], [`Self::is_closed`], and figures such as [`Self::calls_in_flight`].
+/// - **`handle_*`** tell the session what has happened outside of it: bytes were read
+///   ([`Self::handle_bytes`]), the transport ended ([`Self::handle_end`]), it takes bytes or
+///   refuses them ([`Self::handle_written`]), time has passed ([`Self::handle_timeout`], and
+///   [`Self::expire`] for a part of that).
+/// - **Commands** are what users of the connection want: [`Self::call`], [`Self::send`],
+///   [`Self::cancel`], [`Self::respond`], [`Self::drain`], [`Self::turn_away`], [`Self::close`].
+/// - **`poll_*`** take out what the session wants done.
+///
+/// # Order
+/// After any `handle_*` or command, the driver
+///
+/// 1. takes what is in its [`Sink`], and polls [`Self::poll_event`] until `None`;
+/// 2. polls [`Self::poll_transmit`] until it has nothing, and writes it;
+/// 3. arms one timer for [`Self::poll_timeout`], at which it calls [`Self::handle_timeout`];
+/// 4. once everything is written, closes the transport if [`Self::is_closed`].
+///
+/// Requests and answers go into the sink while bytes are decoded, everything else into events. So
+/// a request may be in the sink whose [`Event::Cancelled`] is polled after it: a request that has
+/// not been started is dropped then.
+///
+/// Nothing is unbounded. Decoding stops where the sink is full or [`Self::wants_read`] is false;
+/// bytes that were not taken stay in the buffer, and are handed in again when there is room.
+///
+/// # Time
+/// Every `now` comes from one clock and must not be before an earlier `now` of the same session.
+/// It may lag: what is late is then found late, and nothing worse. A deadline counts as passed at
+/// its very moment.
+///
+/// # After an error
+/// A session that finds an error is closed at once: [`Event::Closed`] is its last event, calls of
+/// this end have ended before it, and what it still has to say (an error reply, FAULT) is in its
+/// output. `handle_*` and commands do nothing from then on.
 #[derive(Debug)]
-pub enum Session {
-    /// The native protocol.
+pub struct Session(Inner);
+
+/// Boxed, because a session begins as one and becomes another ([`Detect`]), and they differ in
+/// size.
+#[derive(Debug)]
+enum Inner {
     Native(Box<Native>),
-    /// A dialect.
     Dialect(Box<DialectSession>),
-    /// Not known yet.
+    /// The first bytes have not said yet what the peer speaks.
     Detect(Box<Detect>),
 }
 
 /// Calls the same method of whichever session it is.
 macro_rules! each {
     ($self:expr, $session:ident => $call:expr) => {
-        match $self {
-            Session::Native($session) => $call,
-            Session::Dialect($session) => $call,
-            Session::Detect($session) => $call,
+        match &$self.0 {
+            Inner::Native($session) => $call,
+            Inner::Dialect($session) => $call,
+            Inner::Detect($session) => $call,
+        }
+    };
+    (mut $self:expr, $session:ident => $call:expr) => {
+        match &mut $self.0 {
+            Inner::Native($session) => $call,
+            Inner::Dialect($session) => $call,
+            Inner::Detect($session) => $call,
         }
     };
 }
@@ -74,14 +111,18 @@ impl Session {
     /// The client end of the native protocol; HELLO is ready to be written.
     #[must_use]
     pub fn client(config: impl Into<Arc<Config>>, now: Time) -> Self {
-        Self::Native(Box::new(Native::client(config.into(), now)))
+        Self(Inner::Native(Box::new(Native::client(config.into(), now))))
     }
 
     /// The server end of the native protocol, whose session `id` names. The time for the opening
     /// begins `now`.
     #[must_use]
     pub fn server(config: impl Into<Arc<Config>>, id: [u8; 16], now: Time) -> Self {
-        Self::Native(Box::new(Native::server(config.into(), id, now)))
+        Self(Inner::Native(Box::new(Native::server(
+            config.into(),
+            id,
+            now,
+        ))))
     }
 
     /// The client end of a dialect.
@@ -91,11 +132,11 @@ impl Session {
         dialect: DialectConfig,
         now: Time,
     ) -> Self {
-        Self::Dialect(Box::new(DialectSession::client(
+        Self(Inner::Dialect(Box::new(DialectSession::client(
             config.into(),
             dialect,
             now,
-        )))
+        ))))
     }
 
     /// The server end of a dialect.
@@ -105,11 +146,11 @@ impl Session {
         dialect: DialectConfig,
         now: Time,
     ) -> Self {
-        Self::Dialect(Box::new(DialectSession::server(
+        Self(Inner::Dialect(Box::new(DialectSession::server(
             config.into(),
             dialect,
             now,
-        )))
+        ))))
     }
 
     /// The server end of whatever the first bytes say; `id` names the session if it is native.
@@ -120,7 +161,12 @@ impl Session {
         id: [u8; 16],
         now: Time,
     ) -> Self {
-        Self::Detect(Box::new(Detect::new(config.into(), mapping, id, now)))
+        Self(Inner::Detect(Box::new(Detect::new(
+            config.into(),
+            mapping,
+            id,
+            now,
+        ))))
     }
 
     /// Takes what has been read. Requests and answers go into `sink`; other events of the same
@@ -131,38 +177,42 @@ impl Session {
     /// front of them: because the sink has no room, or because [`Self::wants_read`] is false. Call
     /// again with the same buffer, without waiting for new bytes, once neither is so.
     pub fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
-        if let Self::Detect(detect) = self {
+        if let Inner::Detect(detect) = &mut self.0 {
             match detect.decide(now, buf) {
-                Some(session) => *self = session,
+                Some(session) => self.0 = session.0,
                 None => return,
             }
         }
-        match self {
-            Self::Native(session) => session.handle_bytes(now, buf, sink),
-            Self::Dialect(session) => session.handle_bytes(now, buf, sink),
-            Self::Detect(_) => {}
+        match &mut self.0 {
+            Inner::Native(session) => session.handle_bytes(now, buf, sink),
+            Inner::Dialect(session) => session.handle_bytes(now, buf, sink),
+            Inner::Detect(_) => {}
         }
     }
 
     /// The transport will bring no more bytes; `buf` holds those that were left.
     pub fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
-        each!(self, session => session.handle_end(now, buf, error));
+        each!(mut self, session => session.handle_end(now, buf, error));
     }
 
-    /// Time has passed.
+    /// Time has passed: does everything that is due, such as heartbeats and giving memory back, and
+    /// closes a session whose peer is silent or stalled.
     pub fn handle_timeout(&mut self, now: Time) {
-        each!(self, session => session.handle_timeout(now));
+        each!(mut self, session => session.handle_timeout(now));
     }
 
-    /// Takes back what is late by now, before it is written. All else that time brings is for
-    /// [`Self::handle_timeout`], once what came meanwhile was read and what can be was written.
+    /// Ends the calls and requests whose deadlines have passed, and nothing else.
+    ///
+    /// A driver that was held up calls this before it writes, so that a call which is late is taken
+    /// back instead of being sent. [`Self::handle_timeout`] also judges the peer, which is only
+    /// fair once what came meanwhile was read and what can be written was written.
     pub fn expire(&mut self, now: Time) {
-        each!(self, session => session.expire(now));
+        each!(mut self, session => session.expire(now));
     }
 
     /// The transport has taken bytes (`blocked` false) or refuses any (`blocked` true).
     pub fn handle_written(&mut self, now: Time, blocked: bool) {
-        each!(self, session => session.handle_written(now, blocked));
+        each!(mut self, session => session.handle_written(now, blocked));
     }
 
     /// Makes a call. It ends exactly once with this id: with its answer in the [`Sink`], or with
@@ -172,31 +222,32 @@ impl Session {
     /// If it cannot be made now; nothing was sent then.
     #[inline]
     pub fn call(&mut self, now: Time, call: &Call<'_>) -> Result<CallId, Failure> {
-        match self {
-            Self::Native(session) => session.call(now, call),
-            Self::Dialect(session) => session.call(now, call),
-            Self::Detect(_) => Err(Failure::NotOpen),
+        match &mut self.0 {
+            Inner::Native(session) => session.call(now, call),
+            Inner::Dialect(session) => session.call(now, call),
+            Inner::Detect(_) => Err(Failure::NotOpen),
         }
     }
 
-    /// Sends a message that nobody answers.
+    /// Sends a one-way message: nobody answers it, and nobody hears of it again. Where a dialect
+    /// has only calls, it is one whose answer is dropped.
     ///
     /// # Errors
-    /// If it cannot be sent now.
+    /// If it cannot be queued now; nothing was sent then.
     pub fn send(&mut self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
-        match self {
-            Self::Native(session) => session.send(now, call),
-            Self::Dialect(session) => session.send(now, call),
-            Self::Detect(_) => Err(Failure::NotOpen),
+        match &mut self.0 {
+            Inner::Native(session) => session.send(now, call),
+            Inner::Dialect(session) => session.send(now, call),
+            Inner::Detect(_) => Err(Failure::NotOpen),
         }
     }
 
     /// Gives a call up: no event follows, and the other end is told.
     pub fn cancel(&mut self, now: Time, id: CallId) {
-        match self {
-            Self::Native(session) => session.cancel(now, id),
-            Self::Dialect(session) => session.cancel(now, id),
-            Self::Detect(_) => {}
+        match &mut self.0 {
+            Inner::Native(session) => session.cancel(now, id),
+            Inner::Dialect(session) => session.cancel(now, id),
+            Inner::Detect(_) => {}
         }
     }
 
@@ -215,56 +266,56 @@ impl Session {
         id: CallId,
         answer: Result<&Reply, &ErrorBody>,
     ) -> bool {
-        match self {
-            Self::Native(session) => session.respond(now, id, answer),
-            Self::Dialect(session) => {
+        match &mut self.0 {
+            Inner::Native(session) => session.respond(now, id, answer),
+            Inner::Dialect(session) => {
                 session.respond(now, id, answer.cloned().map_err(ErrorBody::clone))
             }
-            Self::Detect(_) => false,
+            Inner::Detect(_) => false,
         }
     }
 
     /// Asks the other end for no more, finishes what was accepted, then closes; after `grace` at
     /// the latest.
     pub fn drain(&mut self, now: Time, grace: Duration) {
-        each!(self, session => session.drain(now, grace));
+        each!(mut self, session => session.drain(now, grace));
     }
 
     /// As a server: there are too many connections. Tells the client so, in words of its protocol
     /// if that is known, and closes.
     pub fn turn_away(&mut self, now: Time) {
-        match self {
-            Self::Native(session) => session.turn_away(now),
-            Self::Dialect(session) => session.turn_away(now),
-            Self::Detect(session) => session.close(now, CloseReason::TurnedAway),
+        match &mut self.0 {
+            Inner::Native(session) => session.turn_away(now),
+            Inner::Dialect(session) => session.turn_away(now),
+            Inner::Detect(session) => session.close(now, CloseReason::TurnedAway),
         }
     }
 
     /// Closes; calls in flight end with an error.
     pub fn close(&mut self, now: Time, reason: CloseReason) {
-        each!(self, session => session.close(now, reason));
+        each!(mut self, session => session.close(now, reason));
     }
 
     /// What has happened; see the order above.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
-        each!(self, session => session.poll_event())
+        each!(mut self, session => session.poll_event())
     }
 
     /// Appends the next bytes to write; false if there are none.
     #[inline]
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
-        each!(self, session => session.poll_transmit(out))
+        each!(mut self, session => session.poll_transmit(out))
     }
 
     /// Bytes that wait to be taken by [`Self::poll_transmit`] before a message of this priority
     /// that is queued now, about. A dialect's leave in their order.
     #[must_use]
     pub fn unsent_before(&self, priority: u8) -> usize {
-        match self {
-            Self::Native(session) => session.unsent_before(priority),
-            Self::Dialect(session) => session.unsent(),
-            Self::Detect(_) => 0,
+        match &self.0 {
+            Inner::Native(session) => session.unsent_before(priority),
+            Inner::Dialect(session) => session.unsent(),
+            Inner::Detect(_) => 0,
         }
     }
 
@@ -281,19 +332,22 @@ impl Session {
         each!(self, session => session.poll_timeout())
     }
 
-    /// Whether more bytes should be read: not while too much is in flight or unsent.
+    /// Whether more bytes should be read and handed in. Not while the peer has made too much grow:
+    /// events that were not polled, answers that it does not read, requests in flight where the
+    /// protocol cannot refuse them. It turns true by polling, by writing and by answering.
     #[must_use]
     pub fn wants_read(&self) -> bool {
         each!(self, session => session.wants_read())
     }
 
-    /// Whether answers find room: while they do not, requests that have arrived are not started.
+    /// Whether answers find room in the output. While they do not, a driver starts no requests that
+    /// have arrived, though they are in its hands already: their answers would become errors.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        match self {
-            Self::Native(session) => session.has_room(),
-            Self::Dialect(session) => session.has_room(),
-            Self::Detect(_) => true,
+        match &self.0 {
+            Inner::Native(session) => session.has_room(),
+            Inner::Dialect(session) => session.has_room(),
+            Inner::Detect(_) => true,
         }
     }
 
@@ -303,11 +357,18 @@ impl Session {
         each!(self, session => session.is_closed())
     }
 
+    /// Whether it is known to speak the native protocol, which tells its peer how much time a
+    /// message has left; a dialect cannot say that.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        matches!(self.0, Inner::Native(_))
+    }
+
     /// The name behind a [`RouteRef::Number`].
     #[must_use]
     pub fn route_name(&self, number: u16) -> Option<&Arc<str>> {
-        match self {
-            Self::Native(session) => session.route_name(number),
+        match &self.0 {
+            Inner::Native(session) => session.route_name(number),
             _ => None,
         }
     }
@@ -315,50 +376,50 @@ impl Session {
     /// Calls that this end has in flight.
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
-        match self {
-            Self::Native(session) => session.calls_in_flight(),
-            Self::Dialect(session) => session.calls_in_flight(),
-            Self::Detect(_) => 0,
+        match &self.0 {
+            Inner::Native(session) => session.calls_in_flight(),
+            Inner::Dialect(session) => session.calls_in_flight(),
+            Inner::Detect(_) => 0,
         }
     }
 
     /// Requests that this end is serving.
     #[must_use]
     pub fn requests_in_flight(&self) -> usize {
-        match self {
-            Self::Native(session) => session.requests_in_flight(),
-            Self::Dialect(session) => session.requests_in_flight(),
-            Self::Detect(_) => 0,
+        match &self.0 {
+            Inner::Native(session) => session.requests_in_flight(),
+            Inner::Dialect(session) => session.requests_in_flight(),
+            Inner::Detect(_) => 0,
         }
     }
 
     /// `native`, a dialect's name, or `auto` while it is not known.
     #[must_use]
     pub fn protocol(&self) -> &'static str {
-        match self {
-            Self::Native(_) => "native",
-            Self::Dialect(session) => session.dialect().name(),
-            Self::Detect(_) => "auto",
+        match &self.0 {
+            Inner::Native(_) => "native",
+            Inner::Dialect(session) => session.dialect().name(),
+            Inner::Detect(_) => "auto",
         }
     }
 
     /// Answers that came for calls that were over (M-016).
     #[must_use]
     pub fn late_answers(&self) -> u64 {
-        match self {
-            Self::Native(session) => session.late_answers(),
-            Self::Dialect(session) => session.late_answers(),
-            Self::Detect(_) => 0,
+        match &self.0 {
+            Inner::Native(session) => session.late_answers(),
+            Inner::Dialect(session) => session.late_answers(),
+            Inner::Detect(_) => 0,
         }
     }
 
     /// Bytes that the session holds now; never more than [`Limits::memory_max`].
     #[must_use]
     pub fn memory(&self) -> usize {
-        match self {
-            Self::Native(session) => session.memory(),
-            Self::Dialect(session) => session.memory(),
-            Self::Detect(_) => 0,
+        match &self.0 {
+            Inner::Native(session) => session.memory(),
+            Inner::Dialect(session) => session.memory(),
+            Inner::Detect(_) => 0,
         }
     }
 }

@@ -144,7 +144,7 @@ impl Outbox {
     }
 
     /// Keeps no memory while nothing waits. Places of calls in flight mean nothing after that.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn release_memory(&mut self) {
         if self.busy == 0 && self.behind_len() == 0 {
             self.queues = None;
         }
@@ -640,7 +640,7 @@ mod tests {
             "{}",
             held(&outbox)
         );
-        outbox.rest();
+        outbox.release_memory();
         assert_eq!(held(&outbox), 0);
         assert!(!outbox.withdraw(place, 19_999), "it is gone");
     }
@@ -691,9 +691,9 @@ mod tests {
     fn queues_are_given_back_when_they_are_empty_and_only_then() {
         let mut outbox = Outbox::new(true);
         outbox.push(request(3, 1), &[], &Bytes::from_static(b"waits"));
-        outbox.rest();
+        outbox.release_memory();
         assert_eq!(next_frames_of(&mut outbox, true).len(), 1);
-        outbox.rest();
+        outbox.release_memory();
         assert!(outbox.queues.is_none());
     }
 

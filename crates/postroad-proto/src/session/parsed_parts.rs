@@ -48,7 +48,12 @@ impl ParsedParts {
     fn take(&mut self, tag: u8, value: &[u8]) -> Result<(), WireError> {
         let wrong = |what: &str| WireError::new(WireFault::Parts, 16, what.to_owned());
         match tag & !CRITICAL {
-            known if known == PartTag::RouteName as u8 => self.route = Some(route_name(value)?),
+            known if known == PartTag::RouteName as u8 => {
+                if self.route.is_some() {
+                    return Err(wrong("two route names"));
+                }
+                self.route = Some(route_name(value)?);
+            }
             known if known == PartTag::Trace as u8 => {
                 let trace = Trace::from_wire(value);
                 let trace = trace.ok_or_else(|| wrong("trace context is not 25 bytes"))?;
@@ -60,8 +65,9 @@ impl ParsedParts {
                     .map_err(|_| wrong("whole length is not 4 bytes"))?;
                 self.whole = Some(u32::from_le_bytes(bytes) as usize);
             }
-            // These are handed to whoever handles the request, as they came.
-            known if (PartTag::Metadata as u8..=PartTag::Sequence as u8).contains(&known) => {}
+            // Metadata is handed to whoever handles the request, so it may be critical. Nobody
+            // reads idempotency keys and sequences yet, so a peer that insists on them is refused.
+            known if known == PartTag::Metadata as u8 => {}
             _ if tag & CRITICAL != 0 => self.refused = Some(tag),
             _ => {}
         }
@@ -97,6 +103,16 @@ pub(super) fn check_whole(
         }
         _ => Ok(()),
     }
+}
+
+/// A request or message names its route once: by a number or by a name (M-033).
+#[inline]
+pub(super) fn check_route(head: Head, parts: Option<&ParsedParts>) -> Result<(), WireError> {
+    if head.route() != 0 && parts.is_some_and(|parts| parts.route.is_some()) {
+        let detail = format!("a route name beside route number {}", head.route());
+        return Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id()));
+    }
+    Ok(())
 }
 
 /// Refuses a critical part that is not understood where nobody can be answered, which ends the

@@ -235,8 +235,8 @@ impl Incoming {
         id: CallId(0),
         priority: 0,
         is_live: false,
-        deadline: Time(0),
-        since: Time(0),
+        deadline: Time::NEVER,
+        since: Time::NEVER,
     };
 }
 
@@ -268,7 +268,7 @@ impl CalleeSlots {
     }
 
     /// Keeps no memory while nothing is in flight.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn release_memory(&mut self) {
         if self.in_flight == 0 {
             self.slots = Vec::new();
         }

@@ -219,12 +219,12 @@ impl Pair {
         let mut pair = Self::new(client, server);
         pair.run_for(Duration::from_millis(20));
         assert!(
-            matches!(pair.client.events.pop_front(), Some(Event::Opened { .. })),
+            matches!(pair.client.events.pop_front(), Some(Event::Opened(_))),
             "{pair:?}"
         );
         assert!(matches!(
             pair.server.events.pop_front(),
-            Some(Event::Opened { .. })
+            Some(Event::Opened(_))
         ));
         pair
     }

@@ -357,7 +357,7 @@ impl Pipeline {
     pub fn flush(&mut self) {
         for link in &mut self.links {
             if std::mem::take(&mut link.has_fresh) {
-                link.connection.hasten();
+                link.connection.wake_now();
             }
         }
     }

@@ -218,14 +218,16 @@ impl Producer {
             tokio::time::sleep(linger).await;
             // What is queued from here on needs a timer of its own.
             is_timed.store(false, Ordering::Release);
-            connection.iter().for_each(|connection| connection.hasten());
+            connection
+                .iter()
+                .for_each(|connection| connection.wake_now());
         });
     }
 
     /// Lets the driver write, and waits while too much is unsent.
     async fn take_turns(&mut self) {
         if let Some(connection) = &self.connection {
-            connection.hasten();
+            connection.wake_now();
             tokio::task::yield_now().await;
             let priority = self.common.priority;
             connection.room(self.window, priority).await;
@@ -245,7 +247,7 @@ impl Producer {
         let Some(connection) = &self.connection else {
             return Ok(());
         };
-        connection.hasten();
+        connection.wake_now();
         self.since_turn = 0;
         let lowest = self.lowest.min(self.common.priority);
         if connection.room(0, lowest).await {

@@ -18,7 +18,6 @@ const LONG: Duration = Duration::from_secs(1);
 
 impl Budget {
     /// When a call is made, as exactly as its timeout asks for.
-    #[inline]
     pub(super) fn now(self) -> Time {
         match (self.timeout < LONG, self.limit) {
             (false, Time::NEVER) => clock::now_coarse(),
@@ -27,7 +26,6 @@ impl Budget {
     }
 
     /// A timeout within a limit that may end sooner: a handler's own time.
-    #[inline]
     pub(crate) fn within(timeout: Duration, limit: Time) -> Self {
         let timeout = match limit {
             Time::NEVER => timeout,
@@ -36,7 +34,6 @@ impl Budget {
         Self { timeout, limit }
     }
 
-    #[inline]
     pub(super) fn deadline(self, now: Time) -> Time {
         (now + self.timeout).min(self.limit)
     }

@@ -1,17 +1,56 @@
 //! Joins a session to a runtime: one future a connection, no task, timer or allocation a call.
 //!
-//! Whoever has something to say encodes it under the lock. A lone caller then writes to the socket
-//! itself; a caller that is not alone leaves its frame to the driver, which runs after all callers
-//! that can run, and so writes many frames at once. Bytes are read without the lock, parsed under
-//! it, and handlers run without it.
+//! Whoever has something to say encodes it under the connection's lock, and either writes it or
+//! leaves it to the driver; [`connection`] tells which, [`line`] who may write, and [`wakeups`]
+//! when the driver is woken. The driver is the only one that reads. Bytes are read without the
+//! lock, parsed under it, and handlers run without it.
+//!
+//! # The life of a driver
+//!
+//! ```text
+//!                the session          the last bytes          the peer has hung up,
+//!                is over              were taken              or it takes too long
+//!      Running ------------> Flushing ------------> Lingering ---------------------> done
+//!         |                     |
+//!         |  the peer takes     |  the end of a client, or the peer takes nothing
+//!         |  nothing any more   |
+//!         +--> done             +--> done
+//! ```
+//!
+//! # A turn
+//!
+//! Each time the driver is woken it runs a few rounds of these steps, until nothing is left to be
+//! done now:
+//!
+//! 1. **receive**: read once and let the session parse it, which fills a [`RequestBatch`], or finds
+//!    callers for answers;
+//! 2. **start** the handlers of these requests, as long as their answers find room;
+//! 3. **transmit**: encode the answers that were made at once, and write what there is;
+//! 4. **drive_timer**: set the one timer for all of the session's timeouts, and run those that are
+//!    due;
+//! 5. **rest**: sleep, or with the low-latency preset look once more for what is expected soon.
+//!
+//! The first round always transmits and drives the timer, unless it receives something: these may
+//! be what the driver was woken for. Between the steps a copy of how things stand ([`Status`])
+//! saves asking under the lock.
 
+mod alarm;
 mod batch;
 mod budget;
 mod connection;
-mod spin;
+mod inbox;
+mod line;
+mod link;
+#[cfg(test)]
+mod model;
+mod pipes;
+mod polling;
+mod service;
+mod slots;
+mod status;
 mod waiters;
+mod wakeups;
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -19,46 +58,35 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Session};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
-use tokio::time::Sleep;
 
 use crate::clock;
 use crate::preset::Preset;
-use crate::transport::{PeerInfo, Reader, Stream};
+use crate::transport::{PeerInfo, Stream};
 
-use batch::Batch;
-pub(crate) use batch::{Answers, RequestBatch};
+use alarm::Alarm;
+use batch::Gathered;
+pub(crate) use batch::{Answered, Answers, RequestBatch};
 pub(crate) use budget::Budget;
-use connection::Status;
-pub(crate) use connection::{Answered, Connection, Forget, LinkState, RequestQueue, Service};
-pub(crate) use spin::SPIN;
-use spin::Spin;
-pub(crate) use waiters::{Answer, PipeKey, PipelineAnswers, WaiterKey};
+pub(crate) use connection::Connection;
+use inbox::Inbox;
+pub(crate) use link::LinkState;
+pub(crate) use pipes::{PipeKey, PipelineAnswers};
+use polling::Polling;
+pub(crate) use service::{Forget, RequestQueue, Service};
+use status::Status;
+pub(crate) use waiters::{Answer, WaiterKey};
 
-/// Bytes of a thread's read buffer.
-const READ_BYTES: usize = 64 * 1024;
-/// Room under which a read buffer is renewed.
-const READ_MIN: usize = 16 * 1024;
-/// Bytes of the largest read, while reads fill the buffer.
-const READ_MAX: usize = 256 * 1024;
-/// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find
-/// room.
-const ANSWERS_AT_ONCE: usize = 256 * 1024;
-/// Requests that are taken over at a time: few enough to stay in the nearest cache.
-const BATCH_MAX: usize = 128;
-/// Looks at a socket before the runtime looks at all of them.
-const LOOKS: usize = 8;
-/// Rounds of reading and writing before other tasks have their turn.
+/// Rounds of a turn before other tasks have theirs.
 const ROUNDS: usize = 16;
 /// How long a closed connection may take none of its last bytes.
 const FLUSH_STALL: Duration = Duration::from_secs(10);
 /// How long a closed connection is read on, so that its last words are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// See the module's drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
@@ -68,32 +96,29 @@ enum Stage {
     Lingering,
 }
 
-/// What came of trying to read.
+/// What came of trying to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// Bytes; there may be more.
-    Read,
-    /// Nothing now.
+    /// Bytes were read, or requests started; there may be more.
+    Received,
+    /// Nothing has come. The task is woken when something does.
     Idle,
-    /// The session wants no more now.
+    /// The session takes no more, or handlers are not started, until answers have left.
     Paused,
 }
 
-thread_local! {
-    /// The read buffer of the thread: no connection has one of its own while nothing comes, and the
-    /// one that is read next finds it in the cache.
-    static BUFFER: Cell<BytesMut> = Cell::default();
-    /// The lists of the thread, likewise.
-    static LISTS: Cell<Option<Box<Lists>>> = const { Cell::new(None) };
-}
-
-/// What one run of a driver gathers, in memory that the next one uses again.
-#[derive(Debug, Default)]
-struct Lists {
-    batch: Batch,
-    answers: Answers,
-    /// The last reading of the clock.
-    now: Time,
+/// Whether callers that can run get to run before the driver writes, so that their calls leave
+/// together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Callers {
+    /// The runtime of one thread sees to that: it runs tasks in the order in which they were woken,
+    /// and a server has no callers.
+    RunBefore,
+    /// A runtime of many threads runs next what was woken last. So the driver would run after the
+    /// first caller instead of after the last, and has to go to the end of the queue by itself.
+    MayWait,
+    /// They had their turn: the driver went to the end of the queue and comes from there.
+    HadTurn,
 }
 
 /// Which end a driver drives.
@@ -106,29 +131,20 @@ enum Role {
 #[must_use = "a connection does nothing unless its driver is polled"]
 pub(crate) struct ConnectionDriver {
     connection: Arc<Connection>,
-    reader: Reader,
-    /// What was read and not taken yet: a frame's beginning, or all while reading is paused.
-    buf: BytesMut,
-    timer: Pin<Box<Sleep>>,
-    armed: Time,
-    /// The timer knows this task.
-    is_timed: bool,
+    inbox: Inbox,
+    alarm: Alarm,
     stage: Stage,
+    callers: Callers,
+    /// How things stood after the last step.
+    status: Status,
+    /// Of a server.
     service: Option<Box<dyn Service>>,
     /// Whether to poll before sleeping, where that is done at all.
-    spin: Option<Box<Spin>>,
-    /// Driven on threads that run what was woken last next.
-    is_overtaking: bool,
-    /// Callers had their turn before this one.
-    has_waited: bool,
-    /// What the session has said last.
-    status: Status,
-    /// The session took less than what was read.
-    has_stopped: bool,
+    polling: Option<Box<Polling>>,
     /// The waker that the connection knows.
     waker: Option<Waker>,
     /// Requests whose handlers were not started yet, because answers wait to be read.
-    left: Option<Box<Lists>>,
+    left: Option<Box<Gathered>>,
 }
 
 impl ConnectionDriver {
@@ -158,31 +174,31 @@ impl ConnectionDriver {
 
     fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
         let (reader, writer) = stream.split();
-        let spin = Spin::new(preset.spin());
+        let polling = Polling::new(preset.spin());
         let (link, service) = match role {
             Role::Client(link) => (Some(link), None),
             Role::Server(service) => (None, Some(service)),
         };
-        // A caller that writes itself has to wake a driver that is to poll for the answer.
-        let wakes = spin.is_some() && service.is_none();
+        let is_client = service.is_none();
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
-        let is_overtaking = service.is_none() && flavor != RuntimeFlavor::CurrentThread;
-        let connection = Connection::new(session, writer, peer, link, wakes);
-        let status = connection.hand_out_events();
+        let callers = if is_client && flavor != RuntimeFlavor::CurrentThread {
+            Callers::MayWait
+        } else {
+            Callers::RunBefore
+        };
+        // A server's driver writes by itself nearly always, and so is awake afterwards anyway.
+        let polls_for_answers = is_client && polling.is_some();
+        let connection = Connection::new(session, writer, peer, link, polls_for_answers);
+        let status = connection.hand_out_first();
         Self {
             connection: Arc::new(connection),
-            reader,
-            buf: BytesMut::new(),
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: Time::NEVER,
-            is_timed: false,
+            inbox: Inbox::new(reader),
+            alarm: Alarm::new(),
             stage: Stage::Running,
-            service,
-            spin,
-            is_overtaking,
-            has_waited: false,
+            callers,
             status,
-            has_stopped: false,
+            service,
+            polling,
             waker: None,
             left: None,
         }
@@ -192,328 +208,292 @@ impl ConnectionDriver {
         &self.connection
     }
 
+    /// Tells the connection whom to wake, if that is another task than the last time.
     fn register(&mut self, cx: &Context<'_>) {
-        if !self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            self.connection.register(cx.waker());
-            self.waker = Some(cx.waker().clone());
-            self.is_timed = false;
-            // Whatever happened before nobody was woken for.
-            self.status = self.connection.status(self.armed);
-        }
-    }
-
-    /// Reads once and lets the session take it.
-    fn read(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Progress {
-        if !lists.batch.arrived.is_empty() {
-            if !self.status.has_room {
-                return Progress::Paused;
-            }
-            // Those before them may have taken long.
-            lists.now = clock::now();
-            self.start_arrived(lists);
-            return Progress::Read;
-        }
-        if !self.status.wants_read {
-            return Progress::Paused;
-        }
-        if self.has_stopped && !self.buf.is_empty() {
-            // What was left in the buffer while reading was paused comes before anything new.
-            lists.now = clock::now();
-            self.handle(lists);
-            return Progress::Read;
-        }
-        let room = self.make_room();
-        match self.reader.poll_read(cx, &mut self.buf) {
-            Poll::Pending => {
-                self.rest();
-                Progress::Idle
-            }
-            Poll::Ready(result) => {
-                if result.as_ref().is_ok_and(|read| *read == room) && room < READ_MAX {
-                    self.buf.reserve((2 * room).min(READ_MAX));
-                }
-                self.take(result, lists)
-            }
-        }
-    }
-
-    /// Lets the session take what a read has brought.
-    #[inline(always)]
-    fn take(&mut self, read: io::Result<usize>, lists: &mut Lists) -> Progress {
-        lists.now = clock::now();
-        let error = match read {
-            Ok(read) if read > 0 => {
-                self.handle(lists);
-                return Progress::Read;
-            }
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        self.status = self.connection.handle_end(lists.now, &self.buf, error);
-        Progress::Idle
-    }
-
-    /// Sees that there is room to read into, and says how many bytes.
-    #[inline(always)]
-    fn make_room(&mut self) -> usize {
-        if self.buf.capacity() < READ_MIN {
-            let mut buf = BUFFER.take();
-            buf.clear();
-            if buf.capacity() < READ_MIN {
-                buf.reserve(READ_BYTES);
-            }
-            buf.extend_from_slice(&self.buf);
-            self.buf = buf;
-        }
-        if self.buf.capacity() - self.buf.len() < READ_MIN {
-            self.buf.reserve(READ_BYTES);
-        }
-        self.buf.capacity() - self.buf.len()
-    }
-
-    /// Gives the read buffer back while nothing comes. The beginning of a frame is kept in as much
-    /// memory as it takes: a peer that sends a byte must not hold a whole buffer.
-    #[inline(always)]
-    fn rest(&mut self) {
-        if self.buf.len() >= READ_MIN {
+        let known = self.waker.as_ref();
+        if known.is_some_and(|waker| waker.will_wake(cx.waker())) {
             return;
         }
-        let mut buf = std::mem::take(&mut self.buf);
-        if !buf.is_empty() {
-            self.buf = BytesMut::from(&buf[..]);
-            buf.clear();
-        }
-        BUFFER.set(buf);
+        self.connection.register(cx.waker());
+        self.waker = Some(cx.waker().clone());
+        self.alarm.forget_task();
+        // What happened before this woke nobody, or another task.
+        self.status = self.connection.status(self.alarm.armed());
     }
 
-    /// Lets the session take what was read, and starts handlers.
-    fn handle(&mut self, lists: &mut Lists) {
-        let connection = &self.connection;
-        (self.status, self.has_stopped) =
-            connection.handle_bytes(lists.now, &mut self.buf, &mut lists.batch, self.armed);
-        self.start_arrived(lists);
-    }
-
-    /// Starts handlers, as long as their answers find room.
-    fn start_arrived(&mut self, lists: &mut Lists) {
-        let arrived = &mut lists.batch.arrived;
-        match &mut self.service {
-            Some(service) if self.status.has_room && !arrived.is_empty() => {
-                service.start(&self.connection, lists.now, arrived, &mut lists.answers);
-            }
-            Some(_) => {}
-            None => arrived.clear(),
+    /// Runs a turn with the thread's lists, and with requests that an earlier turn has left.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut gathered = self.left.take().unwrap_or_else(Gathered::take);
+        self.register(cx);
+        if let Some(service) = &mut self.service {
+            service.begin_turn();
         }
-    }
-
-    fn must_flush(&self, lists: &Lists) -> bool {
-        !lists.answers.is_empty() || self.status.has_output || self.connection.buffers()
-    }
-
-    /// Encodes the answers that were made at once, and writes what there is.
-    fn flush(&mut self, cx: &mut Context<'_>, lists: &mut Lists) {
-        let (answers, batch) = (&mut lists.answers, &mut lists.batch);
-        let (connection, armed) = (&self.connection, self.armed);
-        self.status = connection.poll_flush(cx, answers, batch, armed);
-    }
-
-    /// Arms the one wakeup for all of the session's timers, and runs those that are due; whether
-    /// any was.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> bool {
-        if self.status.due < self.armed {
-            self.armed = self.status.due;
-            self.is_timed = false;
-            self.timer.as_mut().reset(clock::instant(self.armed));
-        }
-        self.is_timed = true;
-        if self.armed == Time::NEVER || self.timer.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        self.armed = Time::NEVER;
-        lists.now = clock::now();
-        self.status = self.connection.handle_timeout(lists.now, &mut lists.batch);
-        // This is rare enough, and happens at every heartbeat.
-        if let Some(service) = &mut self.service
-            && self.connection.rest()
-        {
-            service.rest();
-        }
-        true
-    }
-
-    /// Looks at once for what this end waits for, if that is probably close: a client for the
-    /// answers to its calls, a server for the next request. Whether it was there; if it was not,
-    /// this task comes back after all others that can run.
-    fn look_again(&mut self, cx: &mut Context<'_>, lists: &mut Lists, is_first: bool) -> bool {
-        let is_client = self.service.is_none();
-        let Some(spin) = &mut self.spin else {
-            return false;
-        };
-        if is_client && !self.status.is_calling {
-            spin.wake();
-            return false;
-        }
-        // A paused clock stands still while this task comes back, and so would never end it.
-        let (now, was_polling) = (clock::real(), spin.is_polling());
-        if !spin.look_again(now) {
-            return false;
-        }
-        // Not at once: who is put aside by the first turn of the others looks no more.
-        let looks_itself = is_first && was_polling;
-        if looks_itself && spin::is_alone(Arc::as_ptr(&self.connection).addr(), now) {
-            self.make_room();
-            let read = self.reader.look(&mut self.buf, LOOKS);
-            if !read
-                .as_ref()
-                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            {
-                self.take(read, lists);
-                self.spin.as_mut().into_iter().for_each(|spin| spin.wake());
-                return true;
-            }
-            self.rest();
-        }
-        // The runtime polls its sockets before it runs this task again.
-        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
-        false
-    }
-
-    /// Whether callers that can run should run first, so that their calls leave together: a runtime
-    /// of many threads runs a task that was woken last next, not after the others.
-    fn waits_for_callers(&mut self) -> bool {
-        if !self.is_overtaking {
-            return false;
-        }
-        self.has_waited = !self.has_waited && self.connection.is_woken();
-        self.has_waited
-    }
-
-    /// Takes the thread's lists for as long as this task runs, and whatever requests are left.
-    fn poll_with_lists(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let left = self.left.take().or_else(|| LISTS.take());
-        let mut lists = left.unwrap_or_default();
-        let polled = self.poll_running(cx, &mut lists);
-        match lists.batch.arrived.is_empty() {
-            true => LISTS.set(Some(lists)),
-            false => self.left = Some(lists),
+        self.resume(&mut gathered);
+        let polled = self.poll_rounds(cx, &mut gathered);
+        if gathered.batch.arrived.is_empty() {
+            gathered.give_back();
+        } else {
+            self.left = Some(gathered);
         }
         polled
     }
 
-    fn poll_running(&mut self, cx: &mut Context<'_>, lists: &mut Lists) -> Poll<()> {
-        self.register(cx);
-        self.service
-            .iter_mut()
-            .for_each(|service| service.begin_turn());
-        if !lists.batch.arrived.is_empty() {
-            // Much may have happened since these requests came.
-            lists.now = clock::now();
-            self.status = self.connection.status(self.armed);
-            if self.status.is_closed {
-                lists.batch.arrived.clear();
-            }
+    /// Goes on with requests that an earlier turn has left, if there are any.
+    fn resume(&mut self, gathered: &mut Gathered) {
+        if gathered.batch.arrived.is_empty() {
+            return;
         }
+        // Much may have happened since these requests came.
+        gathered.now = clock::now();
+        self.status = self.connection.status(self.alarm.armed());
+        if self.status.is_closed {
+            gathered.batch.arrived.clear();
+        }
+    }
+
+    /// The steps of a turn, in rounds; ready when the session is over.
+    fn poll_rounds(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) -> Poll<()> {
         for round in 0..ROUNDS {
-            let progress = self.read(cx, lists);
-            let was_read = progress == Progress::Read;
-            if round == 0 && !was_read && self.waits_for_callers() {
-                // To the back of the queue, from where another thread may take it.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if let Some(spin) = &mut self.spin
-                && was_read
-            {
-                spin.wake();
-            }
-            if was_read && self.must_flush(lists) || !was_read && round == 0 {
-                self.flush(cx, lists);
-            }
-            // Whoever has just read knows the time: a timer that is set need not be asked.
-            let is_set = self.is_timed && self.status.due >= self.armed;
-            let is_early = round > 0 && is_set && lists.now < self.armed;
-            if !was_read && !is_early {
-                while self.poll_timer(cx, lists) {
-                    self.flush(cx, lists);
+            let is_first = round == 0;
+            let progress = self.receive(cx, gathered);
+            if progress == Progress::Received {
+                if let Some(polling) = &mut self.polling {
+                    polling.wake();
+                }
+                if self.has_to_transmit(gathered) {
+                    self.transmit(cx, gathered);
+                }
+            } else {
+                if is_first && self.lets_callers_run() {
+                    // To the end of the queue, from where another thread may take it.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                if is_first {
+                    self.transmit(cx, gathered);
+                }
+                // Whoever has read in this turn knows the time: a timer that is set for later need
+                // not be asked.
+                if is_first || !self.alarm.is_ahead(self.status.due, gathered.now) {
+                    self.drive_timer(cx, gathered);
                 }
             }
             if self.status.is_closed {
                 return Poll::Ready(());
             }
-            // What paused the reading may have been written just now; if not, whoever ends it wakes
-            // this task.
-            let goes_on = match progress {
-                Progress::Read => true,
-                Progress::Idle => false,
-                Progress::Paused if lists.batch.arrived.is_empty() => self.status.wants_read,
-                Progress::Paused => self.status.has_room,
-            };
-            // After the flush: a wake-up that comes from here on is not lost.
-            let service = self.service.as_mut();
-            let may_read = service.is_none_or(|service| service.may_read(self.status.has_room));
-            if !may_read {
-                while self.poll_timer(cx, lists) {
-                    self.flush(cx, lists);
-                }
-                return match self.status.is_closed {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                };
+            if !self.may_read() {
+                self.drive_timer(cx, gathered);
+                return self.end_of_turn();
             }
-            if !goes_on {
-                if progress != Progress::Idle || !self.look_again(cx, lists, round == 0) {
-                    return Poll::Pending;
-                }
-                if self.must_flush(lists) {
-                    self.flush(cx, lists);
-                }
+            if !self.goes_on(progress, gathered) && !self.rest(cx, gathered, progress, is_first) {
+                return Poll::Pending;
             }
         }
-        // Time passes also while bytes keep coming.
-        self.poll_timer(cx, lists);
+        // Other tasks have their turn. Time passes also while bytes keep coming.
+        self.poll_alarm(cx, gathered);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the service takes more requests now. It is asked after the step that writes, so that
+    /// a wake-up which comes from here on is not lost.
+    fn may_read(&mut self) -> bool {
+        let has_room = self.status.has_room;
+        let service = self.service.as_mut();
+        service.is_none_or(|service| service.may_read(has_room))
+    }
+
+    /// What a turn that ends here says: ready when the session is over.
+    fn end_of_turn(&self) -> Poll<()> {
+        match self.status.is_closed {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Step 1: reads once and lets the session take it, unless there is something to go on with.
+    fn receive(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) -> Progress {
+        if !gathered.batch.arrived.is_empty() {
+            if !self.status.has_room {
+                return Progress::Paused;
+            }
+            // The requests before them may have taken long.
+            gathered.now = clock::now();
+            self.start(gathered);
+            return Progress::Received;
+        }
+        if !self.status.wants_read {
+            return Progress::Paused;
+        }
+        if self.inbox.has_frames() {
+            // What was left while reading was paused comes before anything new.
+            gathered.now = clock::now();
+            self.parse(gathered);
+            return Progress::Received;
+        }
+        match self.inbox.poll_read(cx) {
+            Poll::Pending => Progress::Idle,
+            Poll::Ready(read) => self.take(read, gathered),
+        }
+    }
+
+    /// Lets the session take what a read has brought.
+    fn take(&mut self, read: io::Result<usize>, gathered: &mut Gathered) -> Progress {
+        gathered.now = clock::now();
+        let error = match read {
+            Ok(read) if read > 0 => {
+                self.parse(gathered);
+                return Progress::Received;
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let unread = self.inbox.bytes();
+        self.status = self.connection.handle_end(gathered.now, unread, error);
+        Progress::Idle
+    }
+
+    /// Lets the session take what was read, and starts handlers.
+    fn parse(&mut self, gathered: &mut Gathered) {
+        let armed = self.alarm.armed();
+        let buf = self.inbox.bytes_mut();
+        let batch = &mut gathered.batch;
+        let (status, has_stopped) = self
+            .connection
+            .handle_bytes(gathered.now, buf, batch, armed);
+        self.status = status;
+        self.inbox.note(has_stopped);
+        self.start(gathered);
+    }
+
+    /// Step 2: starts handlers, as long as their answers find room.
+    fn start(&mut self, gathered: &mut Gathered) {
+        let arrived = &mut gathered.batch.arrived;
+        match &mut self.service {
+            Some(service) if self.status.has_room && !arrived.is_empty() => {
+                let answers = &mut gathered.answers;
+                service.start(&self.connection, gathered.now, arrived, answers);
+            }
+            Some(_) => {}
+            // A client handles no requests.
+            None => arrived.clear(),
+        }
+    }
+
+    /// Whether there is something for step 3.
+    fn has_to_transmit(&self, gathered: &Gathered) -> bool {
+        !gathered.answers.is_empty() || self.status.has_output || self.connection.buffers()
+    }
+
+    /// Step 3: encodes the answers that were made at once, and writes what there is.
+    fn transmit(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) {
+        let answers = &mut gathered.answers;
+        let batch = &mut gathered.batch;
+        let armed = self.alarm.armed();
+        self.status = self.connection.poll_transmit(cx, answers, batch, armed);
+    }
+
+    /// Step 4: sets the timer, and runs what is due until nothing is.
+    fn drive_timer(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) {
+        while self.poll_alarm(cx, gathered) {
+            self.transmit(cx, gathered);
+        }
+    }
+
+    /// Sets the one timer for all of the session's timeouts, and runs those that are due; whether
+    /// any was.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) -> bool {
+        if self.alarm.poll(cx, self.status.due).is_pending() {
+            return false;
+        }
+        gathered.now = clock::now();
+        let batch = &mut gathered.batch;
+        self.status = self.connection.handle_timeout(gathered.now, batch);
+        // A good moment to give memory back: it is rare, and it comes at every heartbeat.
+        if let Some(service) = &mut self.service
+            && self.connection.release_memory()
+        {
+            service.release_memory();
+        }
+        true
+    }
+
+    /// Whether there is something to receive at once. What has paused the reading may have been
+    /// written by this turn; if it was not, whoever ends the pause wakes this task.
+    fn goes_on(&self, progress: Progress, gathered: &Gathered) -> bool {
+        match progress {
+            Progress::Received => true,
+            Progress::Idle => false,
+            Progress::Paused if gathered.batch.arrived.is_empty() => self.status.wants_read,
+            Progress::Paused => self.status.has_room,
+        }
+    }
+
+    /// Step 5: nothing is left to be done now. Looks once more for what this end waits for, if that
+    /// is probably close: a client for the answers to its calls, a server for the next request.
+    /// Whether something came; otherwise the task sleeps, or comes back after all others that can
+    /// run.
+    fn rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        gathered: &mut Gathered,
+        progress: Progress,
+        is_first: bool,
+    ) -> bool {
+        let Some(polling) = &mut self.polling else {
+            return false;
+        };
+        if progress != Progress::Idle {
+            return false;
+        }
+        let is_client = self.service.is_none();
+        if is_client && !self.status.is_calling {
+            polling.wake();
+            return false;
+        }
+        // The address is the connection's as long as it lives.
+        let connection = Arc::as_ptr(&self.connection).addr();
+        let Some(read) = polling.look_again(cx, &mut self.inbox, connection, is_first) else {
+            return false;
+        };
+        self.take(read, gathered);
+        if self.has_to_transmit(gathered) {
+            self.transmit(cx, gathered);
+        }
+        true
+    }
+
+    /// Whether callers that can run should run first, so that their calls leave together.
+    fn lets_callers_run(&mut self) -> bool {
+        self.callers = match self.callers {
+            Callers::RunBefore => return false,
+            Callers::MayWait if self.connection.expects_more() => Callers::HadTurn,
+            Callers::MayWait | Callers::HadTurn => Callers::MayWait,
+        };
+        self.callers == Callers::HadTurn
     }
 
     /// Writes the last bytes and says the end. A peer that takes nothing of them for a while is
     /// given up.
     fn poll_flushing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let before = self.connection.written();
+        let before = self.connection.taken();
         if let Poll::Ready(drained) = self.connection.poll_drained(cx) {
             drained?;
             return self.connection.poll_shutdown(cx);
         }
-        if self.connection.written() > before {
-            self.ring_in(FLUSH_STALL);
+        if self.connection.taken() > before {
+            self.alarm.ring_in(FLUSH_STALL);
         }
-        self.timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let rings = self.alarm.poll_ring(cx);
+        rings.map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn ring_in(&mut self, time: Duration) {
-        self.timer
-            .as_mut()
-            .reset(clock::instant(clock::now() + time));
-    }
-
+    /// Waits until the peer has hung up, but not for long.
     fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.timer.as_mut().poll(cx).is_ready() {
+        if self.alarm.poll_ring(cx).is_ready() {
             return Poll::Ready(());
         }
-        loop {
-            self.buf.clear();
-            self.buf.reserve(READ_MIN);
-            match ready!(self.reader.poll_read(cx, &mut self.buf)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {}
-            }
-        }
+        self.inbox.poll_discard(cx)
     }
 }
 
@@ -533,13 +513,13 @@ impl Future for ConnectionDriver {
         loop {
             match this.stage {
                 Stage::Running => {
-                    ready!(this.poll_with_lists(cx));
+                    ready!(this.poll_turn(cx));
                     let reason = this.connection.close_reason();
                     if is_deaf(&reason) {
                         return Poll::Ready(reason);
                     }
                     this.stage = Stage::Flushing;
-                    this.ring_in(FLUSH_STALL);
+                    this.alarm.ring_in(FLUSH_STALL);
                 }
                 Stage::Flushing => {
                     let flushed = ready!(this.poll_flushing(cx));
@@ -549,7 +529,7 @@ impl Future for ConnectionDriver {
                         return Poll::Ready(this.connection.close_reason());
                     }
                     this.stage = Stage::Lingering;
-                    this.ring_in(LINGER);
+                    this.alarm.ring_in(LINGER);
                 }
                 Stage::Lingering => {
                     ready!(this.poll_lingering(cx));

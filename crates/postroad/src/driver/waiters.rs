@@ -1,68 +1,31 @@
-//! Who waits for which call: reused entries, the waker inside, no channel a call.
+//! Who waits for which call. There is no channel a call: a caller has an entry, which holds its
+//! waker first and the answer later, and which is used again by the next caller.
+//!
+//! ```text
+//!      Free --- add --------> Waiting --- finish ---> Done --- poll ---> Free
+//!      Free --- add_piped --> Piped ----- finish ---> Free      the answer goes into the pipe
+//!                             Waiting, Done --- abandon ---> Free
+//! ```
 
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use postroad_proto::session::{CallId, Failure, Reply};
 
-use super::batch::push_made;
+use super::pipes::{Pipe, PipeKey, PipelineAnswers, Pipes};
 use crate::error::CallError;
 
 /// The answer to a call, or why there is none.
 pub(crate) type Answer = Result<Reply, Box<Failure>>;
 
-/// The answers to a pipeline's calls, with their tags, in the order in which they came. They are
-/// taken where they lie: what is moved right after it was stored has to wait.
-#[derive(Debug, Default)]
-pub(crate) struct PipelineAnswers {
-    list: Vec<(u64, Result<Bytes, Box<CallError>>)>,
-    taken: usize,
-}
-
-impl PipelineAnswers {
-    pub(crate) fn len(&self) -> usize {
-        self.list.len() - self.taken
-    }
-
-    /// The tag of the next, and why there is no answer, if there is none.
-    pub(crate) fn peek(&self) -> Option<(u64, Option<&CallError>)> {
-        let (tag, answer) = self.list.get(self.taken)?;
-        Some((*tag, answer.as_ref().err().map(|error| &**error)))
-    }
-
-    #[inline]
-    pub(crate) fn take(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
-        let (tag, answer) = self.list.get_mut(self.taken)?;
-        self.taken += 1;
-        let nothing = Ok(Bytes::new());
-        Some(match answer {
-            Ok(payload) => (*tag, Ok(std::mem::take(payload))),
-            Err(_) => (
-                *tag,
-                std::mem::replace(answer, nothing).map_err(|error| *error),
-            ),
-        })
-    }
-
-    /// Exchanges what has come for a list that was taken whole, if any has.
-    fn hand_over(&mut self, into: &mut Self) -> bool {
-        if self.list.is_empty() {
-            return false;
-        }
-        into.list.clear();
-        into.taken = 0;
-        std::mem::swap(self, into);
-        true
-    }
-}
-
+/// A caller's place. See the module's drawing.
 #[derive(Debug)]
 enum Entry {
     Free,
     Waiting {
         call: CallId,
-        /// Taken when the answer is there.
+        /// A field of its own, so that it can be taken out when the answer replaces the entry
+        /// without moving the rest of the entry.
         waker: Option<Waker>,
     },
     /// A pipeline's call: nobody has to come for the answer.
@@ -75,48 +38,42 @@ enum Entry {
     Done(Answer),
 }
 
-impl Entry {
-    /// Takes a free place, which holds nothing to be dropped.
-    #[inline]
-    fn fill(&mut self, entry: Self) {
-        debug_assert!(matches!(self, Self::Free), "the place is taken");
-        if let Self::Free = self {
-            *self = entry;
-        }
-    }
-}
-
-/// A pipeline on this connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PipeKey(u32);
-
-#[derive(Debug, Default)]
-pub(super) struct Pipe {
-    arrivals: PipelineAnswers,
-    waker: Option<Waker>,
-}
-
-/// A caller's place. It lives from the call until the caller has taken the answer, which may be
-/// after the session has given the call's slot to another.
+/// The key of a caller's entry. It is valid from the call until the caller has taken the answer,
+/// which may be after the session has given the call's slot to another call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaiterKey(u32);
 
+/// All who wait for answers on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     entries: Vec<Entry>,
+    /// Keys of the free entries.
     free: Vec<u32>,
-    /// By the slot of the call.
+    /// Keys by the slots of their calls.
     by_slot: Vec<u32>,
-    pipes: Vec<Option<Pipe>>,
+    pipes: Pipes,
 }
 
 impl Waiters {
+    /// A caller waits for this call, and is woken when it has ended.
     #[inline]
     pub(super) fn add(&mut self, call: CallId, waker: &Waker) -> WaiterKey {
         let (key, entry) = self.place(call);
         let waker = Some(waker.clone());
         entry.fill(Entry::Waiting { call, waker });
         WaiterKey(key)
+    }
+
+    /// A call whose answer goes into the pipe.
+    #[inline]
+    pub(super) fn add_piped(&mut self, call: CallId, pipe: PipeKey, tag: u64, timeout: Duration) {
+        let (_, entry) = self.place(call);
+        entry.fill(Entry::Piped {
+            call,
+            pipe,
+            tag,
+            timeout,
+        });
     }
 
     /// A free entry for a call, to be filled where it lies.
@@ -135,7 +92,7 @@ impl Waiters {
     }
 
     /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
-    /// only sent.
+    /// abandoned; its answer is dropped.
     #[inline]
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
@@ -145,6 +102,7 @@ impl Waiters {
             waker,
         } = entry
         {
+            // The entry may belong to a later call already.
             if *waiting != call {
                 return None;
             }
@@ -171,76 +129,16 @@ impl Waiters {
         }
         *entry = Entry::Free;
         self.free.push(key);
-        let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
         match answer {
-            Ok(reply) => push_made(&mut pipe.arrivals.list, || (tag, Ok(reply.payload))),
+            Ok(reply) => self.pipes.answer(pipe, tag, reply.payload),
             Err(failure) => {
                 let error = CallError::from_failure(*failure, timeout);
-                pipe.arrivals.list.push((tag, Err(Box::new(error))));
+                self.pipes.fail(pipe, tag, error)
             }
         }
-        pipe.waker.take()
     }
 
-    pub(super) fn open_pipe(&mut self) -> PipeKey {
-        let pipe = Some(Pipe::default());
-        if let Some(at) = self.pipes.iter().position(Option::is_none) {
-            self.pipes[at] = pipe;
-            return PipeKey(at as u32);
-        }
-        self.pipes.push(pipe);
-        PipeKey(self.pipes.len() as u32 - 1)
-    }
-
-    /// A call whose answer goes into the pipe.
-    #[inline]
-    pub(super) fn add_piped(&mut self, call: CallId, pipe: PipeKey, tag: u64, timeout: Duration) {
-        let (_, entry) = self.place(call);
-        entry.fill(Entry::Piped {
-            call,
-            pipe,
-            tag,
-            timeout,
-        });
-    }
-
-    /// Takes what has come, by exchanging it for the empty list; or will wake.
-    pub(super) fn poll_pipe(
-        &mut self,
-        pipe: PipeKey,
-        into: &mut PipelineAnswers,
-        waker: &Waker,
-    ) -> Poll<()> {
-        let Some(Some(pipe)) = self.pipes.get_mut(pipe.0 as usize) else {
-            return Poll::Pending;
-        };
-        if pipe.arrivals.hand_over(into) {
-            return Poll::Ready(());
-        }
-        match &mut pipe.waker {
-            Some(registered) => registered.clone_from(waker),
-            None => pipe.waker = Some(waker.clone()),
-        }
-        Poll::Pending
-    }
-
-    /// Nobody takes answers from the pipe any more; the calls of it that still are in flight, and
-    /// what was left in it.
-    pub(super) fn close_pipe(&mut self, closed: PipeKey) -> (Vec<CallId>, Option<Pipe>) {
-        let left = self.pipes[closed.0 as usize].take();
-        let mut calls = Vec::new();
-        for (key, entry) in self.entries.iter_mut().enumerate() {
-            if let Entry::Piped { call, pipe, .. } = *entry
-                && pipe == closed
-            {
-                *entry = Entry::Free;
-                self.free.push(key as u32);
-                calls.push(call);
-            }
-        }
-        (calls, left)
-    }
-
+    /// The answer, once it is there; until then `waker` is the one to be woken.
     pub(super) fn poll(&mut self, key: WaiterKey, waker: &Waker) -> Poll<Answer> {
         let entry = &mut self.entries[key.0 as usize];
         if let Entry::Waiting {
@@ -265,6 +163,49 @@ impl Waiters {
         match std::mem::replace(&mut self.entries[key.0 as usize], Entry::Free) {
             Entry::Waiting { call, .. } => Some(call),
             _ => None,
+        }
+    }
+
+    /// A place for the answers of one pipeline.
+    pub(super) fn open_pipe(&mut self) -> PipeKey {
+        self.pipes.open()
+    }
+
+    /// See [`Pipes::poll`].
+    pub(super) fn poll_pipe(
+        &mut self,
+        pipe: PipeKey,
+        into: &mut PipelineAnswers,
+        waker: &Waker,
+    ) -> Poll<()> {
+        self.pipes.poll(pipe, into, waker)
+    }
+
+    /// Nobody takes answers from the pipe any more: the calls of it that still are in flight, and
+    /// what was left in it.
+    pub(super) fn close_pipe(&mut self, closed: PipeKey) -> (Vec<CallId>, Option<Pipe>) {
+        let left = self.pipes.close(closed);
+        let mut calls = Vec::new();
+        for (key, entry) in self.entries.iter_mut().enumerate() {
+            if let Entry::Piped { call, pipe, .. } = *entry
+                && pipe == closed
+            {
+                *entry = Entry::Free;
+                self.free.push(key as u32);
+                calls.push(call);
+            }
+        }
+        (calls, left)
+    }
+}
+
+impl Entry {
+    /// Takes a free place. The check tells the compiler that there is nothing to be dropped, which
+    /// it would otherwise find out at run time by the old entry's kind.
+    fn fill(&mut self, entry: Self) {
+        debug_assert!(matches!(self, Self::Free), "the place is taken");
+        if let Self::Free = self {
+            *self = entry;
         }
     }
 }

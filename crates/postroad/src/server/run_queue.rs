@@ -341,7 +341,7 @@ impl RunQueue {
     pub(super) fn done(&self, connection: &Connection) {
         let must_wake = self.lock().lanes.done(connection.peer.connection());
         if must_wake {
-            connection.hasten();
+            connection.wake_now();
         }
     }
 

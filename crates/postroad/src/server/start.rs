@@ -238,7 +238,7 @@ impl Service for Dispatcher {
         count(&self.dispatch.counters.started, starting.started);
     }
 
-    fn rest(&mut self) {
+    fn release_memory(&mut self) {
         if let Some(mut lookup) = self.lookup.take() {
             lookup.forget();
         }

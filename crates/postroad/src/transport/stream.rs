@@ -20,8 +20,8 @@ use super::PeerCertificate;
 #[cfg(unix)]
 use super::quiet::QuietSocket;
 
-/// Bytes of the largest read by a look.
-const LOOK_BYTES: usize = 1024;
+/// Bytes of the largest read by a try.
+const TRY_BYTES: usize = 1024;
 
 /// What any other stream has to be.
 pub trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -141,9 +141,9 @@ impl Reader {
     }
 
     /// Reads at once whatever there is, without asking the runtime whether there is something:
-    /// looks `times` times, and gives up with `WouldBlock`. A stream that is no socket has to be
+    /// tries `times` times, and gives up with `WouldBlock`. A stream that is no socket has to be
     /// polled.
-    pub(crate) fn look(&self, buf: &mut BytesMut, times: usize) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, buf: &mut BytesMut, times: usize) -> io::Result<usize> {
         let socket = match self {
             Self::Tcp(reader) => SockRef::from(reader.as_ref()),
             #[cfg(unix)]
@@ -151,18 +151,18 @@ impl Reader {
             Self::Other(_) => return Err(io::ErrorKind::WouldBlock.into()),
         };
         let before = buf.len();
-        buf.resize(before + LOOK_BYTES, 0);
-        let mut look = || (&*socket).read(&mut buf[before..]);
+        buf.resize(before + TRY_BYTES, 0);
+        let mut try_once = || (&*socket).read(&mut buf[before..]);
         let would_block = |read: &io::Result<usize>| {
             let error = read.as_ref().err();
             error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        let mut read = look();
+        let mut read = try_once();
         for _ in 1..times {
             if !would_block(&read) {
                 break;
             }
-            read = look();
+            read = try_once();
         }
         buf.truncate(before + *read.as_ref().unwrap_or(&0));
         read
@@ -264,10 +264,10 @@ mod tests {
     use super::*;
 
     /// Looks until there is something: what was written need not have arrived at once.
-    fn look(reader: &Reader, buf: &mut BytesMut) -> usize {
+    fn try_read(reader: &Reader, buf: &mut BytesMut) -> usize {
         let begin = std::time::Instant::now();
         loop {
-            match reader.look(buf, 1_000) {
+            match reader.try_read(buf, 1_000) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     assert!(begin.elapsed().as_secs() < 10, "nothing has arrived");
                 }
@@ -281,11 +281,13 @@ mod tests {
         let (mut reader, _writer) = stream.split();
         let (mut buf, mut peer) = (BytesMut::from("before "), peer);
         for round in 0..100 {
-            let nothing = reader.look(&mut buf, 2).expect_err("nothing was written");
+            let nothing = reader
+                .try_read(&mut buf, 2)
+                .expect_err("nothing was written");
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
             peer.write_all(b"looked at").expect("the reader is there");
             // The runtime has had no chance to see that.
-            assert_eq!(look(&reader, &mut buf), 9);
+            assert_eq!(try_read(&reader, &mut buf), 9);
             peer.write_all(b", polled").expect("the reader is there");
             buf.reserve(100);
             let polled = poll_fn(|cx| reader.poll_read(cx, &mut buf)).await;
@@ -293,12 +295,12 @@ mod tests {
             assert_eq!(buf, "before looked at, polled", "round {round}");
             buf.truncate(7);
         }
-        peer.write_all(&[7; LOOK_BYTES + 1]).expect("there is room");
-        assert_eq!(look(&reader, &mut buf), LOOK_BYTES);
-        assert_eq!(look(&reader, &mut buf), 1);
+        peer.write_all(&[7; TRY_BYTES + 1]).expect("there is room");
+        assert_eq!(try_read(&reader, &mut buf), TRY_BYTES);
+        assert_eq!(try_read(&reader, &mut buf), 1);
         drop(peer);
-        assert_eq!(look(&reader, &mut buf), 0);
-        assert_eq!(buf.len(), 7 + LOOK_BYTES + 1);
+        assert_eq!(try_read(&reader, &mut buf), 0);
+        assert_eq!(buf.len(), 7 + TRY_BYTES + 1);
     }
 
     #[tokio::test]
@@ -324,7 +326,7 @@ mod tests {
     async fn what_is_no_socket_has_to_be_polled() {
         let (stream, _peer) = tokio::io::duplex(100);
         let (reader, _writer) = Stream::new(stream).split();
-        let nothing = reader.look(&mut BytesMut::new(), 3);
+        let nothing = reader.try_read(&mut BytesMut::new(), 3);
         assert!(nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
     }
 }

@@ -38,7 +38,7 @@ impl DialectSession {
         } else {
             let payload = self.unwrap_reply(frame.payload);
             Ok(Reply {
-                codec: self.codec_of_payload(),
+                codec: self.mapping.payload_codec(),
                 payload,
             })
         };
@@ -164,8 +164,12 @@ impl DialectSession {
         id: u32,
         call: &Call<'_>,
     ) -> Result<(), Failure> {
-        let unsendable = |text: String| Failure::Unsendable(text);
-        let code = self.code_of(call.route)?;
+        let unsendable = Failure::Unsendable;
+        let dialect = self.codec.dialect;
+        let code = self
+            .mapping
+            .code_of(dialect, call.route)
+            .map_err(unsendable)?;
         let payload = match self.mapping.envelope {
             Some(envelope) => envelope
                 .wrap(call.route, code, call.payload.clone())
@@ -189,35 +193,10 @@ impl DialectSession {
             priority: call.priority & 7,
             payload,
         };
-        self.rest_later(now);
+        self.release_memory_later(now);
         self.codec
             .encode(&frame, &mut self.out)
             .map_err(|error| unsendable(error.to_string()))
-    }
-
-    /// The code of a route: the table's, or that of a name such as `command/0x17`. Dialects without
-    /// codes have none.
-    fn code_of(&self, route: &str) -> Result<u8, Failure> {
-        let has_codes = matches!(self.codec.dialect, Dialect::Session | Dialect::Opcode);
-        let needs_code = match self.mapping.envelope {
-            None => has_codes,
-            Some(envelope) => envelope == Envelope::MsgPack,
-        };
-        let named = self
-            .mapping
-            .codes
-            .iter()
-            .find(|(_, name)| &***name == route);
-        let code = named.map(|(code, _)| *code).or_else(|| parse_code(route));
-        match code {
-            Some(code) => Ok(code),
-            None if needs_code => {
-                let text =
-                    format!("route {route:?} has no code here; name one, as in command/0x17");
-                Err(Failure::Unsendable(text))
-            }
-            None => Ok(1),
-        }
     }
 
     pub(in crate::session) fn cancel(&mut self, now: Time, id: CallId) {
@@ -258,16 +237,5 @@ fn parse_error(payload: &Bytes) -> ErrorBody {
             }
         }
         Err(_) => ErrorBody::new(Code::INTERNAL, text.into_owned()),
-    }
-}
-
-/// The number in `command/0x17`, `opcode/23`.
-fn parse_code(route: &str) -> Option<u8> {
-    let number = route
-        .strip_prefix("command/")
-        .or_else(|| route.strip_prefix("opcode/"))?;
-    match number.strip_prefix("0x") {
-        Some(hex) => u8::from_str_radix(hex, 16).ok(),
-        None => number.parse().ok(),
     }
 }

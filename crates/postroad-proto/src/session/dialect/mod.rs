@@ -4,7 +4,7 @@
 mod client;
 mod server;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use super::heartbeat::{Beat, Heartbeat};
 use super::slots::CallerSlots;
 use super::{
-    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, Sink,
-    Stalls, earliest,
+    CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, PeerHello,
+    Sink, Stalls, earliest,
 };
 use crate::Time;
 use crate::code::Code;
@@ -26,7 +26,6 @@ use crate::wire_error::{WireError, WireFault};
 /// A request that is being served, and what its answer has to repeat.
 #[derive(Debug)]
 struct Pending {
-    id: CallId,
     wire_id: u32,
     code: u8,
     priority: u8,
@@ -37,7 +36,7 @@ struct Pending {
 
 /// One end of a dialect's connection.
 #[derive(Debug)]
-pub struct DialectSession {
+pub(super) struct DialectSession {
     config: Arc<Config>,
     codec: DialectCodec,
     mapping: Arc<Mapping>,
@@ -56,17 +55,21 @@ pub struct DialectSession {
     given_up: HashSet<u32>,
     heartbeat: Heartbeat,
     ping_sent: Option<Time>,
-    /// Server: requests in flight, in the order in which they came. Answers of FIFO dialects leave
-    /// in this order.
-    pending: VecDeque<Pending>,
+    /// Server: requests in flight by their ids, so that answering them in any order costs no
+    /// search.
+    pending: BTreeMap<u32, Pending>,
+    /// Server, FIFO dialects: ids in the order in which requests came and answers have to leave.
+    order: VecDeque<u32>,
+    /// Server, `session`: the ids on the wire that are in flight.
+    wire_ids: BTreeSet<u32>,
     /// Server: the next request's id.
     next: u32,
     held: usize,
     /// When memory that frames have made grow is given back, if no call is in flight then.
-    rest_at: Time,
-    /// A fault that was found behind requests that were not handed out yet; the next wakeup, which
-    /// is now, ends it.
-    failing: Option<WireError>,
+    release_at: Time,
+    /// A fault that was found behind requests that were not handed out yet, and when: the next
+    /// wakeup, which is due at once, ends the connection.
+    failing: Option<(Time, WireError)>,
 }
 
 impl DialectSession {
@@ -89,11 +92,12 @@ impl DialectSession {
         let DialectConfig { mut codec, mapping } = dialect;
         codec.reader = reader;
         let protocol = codec.dialect.name();
-        let opened = Event::Opened {
+        let opened = Event::Opened(Box::new(PeerHello {
             protocol,
             version: 1,
             agent: String::new(),
-        };
+            credentials: None,
+        }));
         Self {
             codec,
             mapping,
@@ -108,10 +112,12 @@ impl DialectSession {
             given_up: HashSet::new(),
             heartbeat: Heartbeat::new(now, config.heartbeat),
             ping_sent: None,
-            pending: VecDeque::new(),
+            pending: BTreeMap::new(),
+            order: VecDeque::new(),
+            wire_ids: BTreeSet::new(),
             next: 0,
             held: 0,
-            rest_at: Time::NEVER,
+            release_at: Time::NEVER,
             failing: None,
             config,
         }
@@ -147,7 +153,7 @@ impl DialectSession {
                     if self.pending.is_empty() {
                         self.fault(now, error);
                     } else {
-                        self.failing = Some(error);
+                        self.failing = Some((now, error));
                     }
                     return;
                 }
@@ -157,7 +163,7 @@ impl DialectSession {
             buf.clear();
         }
         if made_progress {
-            self.rest_later(now);
+            self.release_memory_later(now);
         }
         let is_partial = !buf.is_empty() && self.wants_read() && sink.room() > 0;
         self.stalls.handle_rest(now, is_partial, made_progress);
@@ -238,7 +244,7 @@ impl DialectSession {
         if self.closed {
             return;
         }
-        if let Some(error) = self.failing.take() {
+        if let Some((_, error)) = self.failing.take() {
             return self.fault(now, error);
         }
         if let Some(reason) = self.stalls.check(now, &self.config) {
@@ -251,8 +257,8 @@ impl DialectSession {
         if self.closed {
             return;
         }
-        if self.rest_at <= now {
-            self.rest(now);
+        if self.release_at <= now {
+            self.release_memory(now);
         }
         if self.is_client() && self.config.has_heartbeat {
             // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
@@ -282,21 +288,24 @@ impl DialectSession {
     }
 
     /// Frames make memory grow, and that is to be given back.
-    fn rest_later(&mut self, now: Time) {
-        self.rest_at = self.rest_at.min(now + self.config.heartbeat);
+    fn release_memory_later(&mut self, now: Time) {
+        self.release_at = self.release_at.min(now + self.config.heartbeat);
     }
 
     /// Gives back what frames have made grow. Once in a heartbeat's interval, so that whoever is
     /// busy hardly ever has to take it again.
-    fn rest(&mut self, now: Time) {
+    fn release_memory(&mut self, now: Time) {
         let is_busy = self.caller.in_flight() > 0 || !self.pending.is_empty();
         if is_busy || self.has_output() {
-            self.rest_at = now + self.config.heartbeat;
+            self.release_at = now + self.config.heartbeat;
             return;
         }
-        self.rest_at = Time::NEVER;
+        self.release_at = Time::NEVER;
         self.out = BytesMut::new();
-        self.pending = VecDeque::new();
+        // An empty tree would keep a node.
+        self.pending = BTreeMap::new();
+        self.wire_ids = BTreeSet::new();
+        self.order = VecDeque::new();
         self.turns.shrink_to_fit();
         self.given_up.shrink_to_fit();
         self.events.shrink_to_fit();
@@ -336,13 +345,13 @@ impl DialectSession {
             };
             self.events.push_back(Event::Failed(id, failure));
         }
-        for pending in self
-            .pending
-            .drain(..)
-            .filter(|pending| pending.answer.is_none())
-        {
-            self.events
-                .push_back(Event::Cancelled(pending.id, CancelReason::Lost));
+        self.order.clear();
+        self.wire_ids.clear();
+        for (id, pending) in std::mem::take(&mut self.pending) {
+            if pending.answer.is_none() {
+                let cancelled = Event::Cancelled(CallId(id), CancelReason::Lost);
+                self.events.push_back(cancelled);
+            }
         }
         self.events.push_back(Event::Closed(reason));
     }
@@ -384,8 +393,8 @@ impl DialectSession {
         if self.closed {
             return None;
         }
-        if self.failing.is_some() {
-            return Some(Time(0));
+        if let Some((since, _)) = self.failing {
+            return Some(since);
         }
         let beats = self.is_client() && self.config.has_heartbeat;
         let heartbeat = beats.then(|| self.heartbeat.due());
@@ -394,7 +403,7 @@ impl DialectSession {
             self.stalls.due(&self.config),
             self.caller.deadline(),
             self.draining,
-            Some(self.rest_at).filter(|at| *at != Time::NEVER),
+            Some(self.release_at).filter(|at| *at != Time::NEVER),
         ])
     }
 
@@ -469,7 +478,7 @@ mod tests {
     }
 
     fn held(session: &DialectSession) -> usize {
-        session.out.capacity() + session.pending.capacity()
+        session.out.capacity() + session.pending.len() + session.order.capacity()
     }
 
     #[test]

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use super::{DialectSession, Pending};
 use crate::Time;
 use crate::code::Code;
+use crate::dialect::routes::Mapped;
 use crate::dialect::{
-    Correlation, Dialect, DialectFrame, ERROR_BYTES, Envelope, FrameKind, Opened, ReplyFrame,
-    Target,
+    Correlation, Dialect, DialectFrame, ERROR_BYTES, FrameKind, Opened, ReplyFrame,
 };
 use crate::error_body::ErrorBody;
-use crate::session::{CallId, CloseReason, Mapping, Reply, Request, RouteRef, Sink, no_room};
+use crate::session::{CallId, CloseReason, Reply, Request, RouteRef, Sink, no_room};
 use crate::wire_error::{WireError, WireFault};
 
 impl DialectSession {
@@ -31,14 +31,14 @@ impl DialectSession {
         self.next = self.next.wrapping_add(1);
         self.held += pong.payload.len();
         let reply = ReplyFrame::Bare;
-        self.pending.push_back(Pending {
-            id,
+        let pending = Pending {
             wire_id: 0,
             code: 0,
             priority: 0,
             reply,
             answer: Some(pong),
-        });
+        };
+        self.add_pending(id, pending);
     }
 
     pub(super) fn receive_request(
@@ -47,8 +47,8 @@ impl DialectSession {
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
         let is_call = frame.kind == FrameKind::Request;
-        let in_flight = |pending: &Pending| pending.wire_id == frame.id;
-        if self.codec.dialect == Dialect::Session && self.pending.iter().any(in_flight) {
+        let has_own_id = is_call && self.codec.dialect == Dialect::Session;
+        if has_own_id && !self.wire_ids.insert(frame.id) {
             let detail = format!("session id {} is in flight already", frame.id);
             return Err(WireError::new(WireFault::Id, 1, detail).with_id(frame.id));
         }
@@ -70,20 +70,20 @@ impl DialectSession {
                 priority,
                 ..
             } = frame;
-            self.pending.push_back(Pending {
-                id,
+            let pending = Pending {
                 wire_id,
                 code,
                 priority,
                 reply,
                 answer: None,
-            });
+            };
+            self.add_pending(id, pending);
         }
         if let Some(error) = refusal {
             self.answer(id, Err(error));
             return Ok(());
         }
-        let codec = self.codec_of_payload();
+        let codec = self.mapping.payload_codec();
         sink.request(|request| {
             *request = Request {
                 id: is_call.then_some(id),
@@ -97,108 +97,75 @@ impl DialectSession {
         Ok(())
     }
 
-    /// A JSON envelope holds JSON; the others and plain dialects hold bytes.
-    pub(super) fn codec_of_payload(&self) -> u8 {
-        match self.mapping.envelope {
-            Some(Envelope::Json) => 1,
-            _ => 0,
-        }
-    }
-
-    /// Finds the route: in the envelope, in the code table, or the listener's fixed one.
-    pub(super) fn open(&self, frame: &DialectFrame) -> Result<(RouteRef, Opened), ErrorBody> {
-        let payload = frame.payload.clone();
-        let has_codes = matches!(self.codec.dialect, Dialect::Session | Dialect::Opcode);
-        let opened = match self.mapping.envelope {
-            Some(envelope) => envelope
-                .open(payload)
-                .map_err(|error| ErrorBody::new(Code::BAD_REQUEST, error.to_string()))?,
-            None => {
-                let target = if has_codes {
-                    Target::Code(frame.code)
-                } else {
-                    Target::Unsaid
-                };
-                Opened {
-                    target,
-                    payload,
-                    reply: ReplyFrame::Bare,
-                }
-            }
-        };
-        let fixed = || self.mapping.fixed.clone().map(RouteRef::Name);
-        let route = match &opened.target {
-            Target::Name(name) => RouteRef::Name(name.as_str().into()),
-            Target::Code(code) if self.is_unknown(*code) => {
-                let kind = if self.codec.dialect == Dialect::Opcode {
-                    "opcode"
-                } else {
-                    "command"
-                };
-                let text = format!("no route for {kind} 0x{code:02x}");
-                return Err(ErrorBody::new(Code::NOT_FOUND, text));
-            }
-            Target::Code(code) => {
-                let named = self.mapping.codes.get(code).cloned().map(RouteRef::Name);
-                named.or_else(fixed).unwrap_or(RouteRef::Code(*code))
-            }
-            Target::Unsaid => fixed().unwrap_or(RouteRef::Unsaid),
+    /// Finds the route and takes the request out of its envelope; an error if it has none.
+    fn open(&self, frame: &DialectFrame) -> Result<(RouteRef, Opened), ErrorBody> {
+        let (dialect, mapping) = (self.codec.dialect, &self.mapping);
+        let opened = mapping
+            .unwrap_request(dialect, frame.code, frame.payload.clone())
+            .map_err(|error| ErrorBody::new(Code::BAD_REQUEST, error.to_string()))?;
+        let route = match mapping.route_of(dialect, &opened.target) {
+            Mapped::Name(name) => RouteRef::Name(name),
+            Mapped::Code(code) => RouteRef::Code(code),
+            Mapped::Unsaid => RouteRef::Unsaid,
+            Mapped::Nothing(text) => return Err(ErrorBody::new(Code::NOT_FOUND, text)),
         };
         Ok((route, opened))
     }
 
-    /// A listener with a table and no fixed route knows exactly the codes of its table.
-    pub(super) fn is_unknown(&self, code: u8) -> bool {
-        let Mapping { codes, fixed, .. } = &*self.mapping;
-        !codes.is_empty() && fixed.is_none() && !codes.contains_key(&code)
-    }
-
-    /// Keeps an answer until its turn, or sends it.
+    /// Keeps an answer until its turn, or sends it; false if there is nothing to answer.
     pub(super) fn answer(&mut self, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
-        let Some(at) = self.pending.iter().position(|pending| pending.id == id) else {
+        let queued = self.out.len() + self.held;
+        let max = self.config.limits.outbox_max;
+        let Some(pending) = self.pending.get_mut(&id.0) else {
             return false;
         };
-        let pending = &self.pending[at];
         if pending.answer.is_some() {
             return false;
         }
-        let queued = self.out.len() + self.held;
-        let max = self.config.limits.outbox_max;
         let answer = answer.and_then(|reply| no_room(&reply, queued, max).map_or(Ok(reply), Err));
         let (kind, payload) = match answer {
             Ok(reply) => (FrameKind::Response, pending.reply.wrap(reply.payload)),
             Err(error) => (FrameKind::Error, error_text(&error)),
         };
-        let Pending {
-            wire_id: id,
-            code,
-            priority,
-            ..
-        } = *pending;
         let frame = DialectFrame {
             kind,
-            code,
-            id,
-            priority,
+            code: pending.code,
+            id: pending.wire_id,
+            priority: pending.priority,
             payload,
         };
         if self.codec.dialect.correlation() == Correlation::Id {
-            self.pending.remove(at);
+            self.pending.remove(&id.0);
+            self.wire_ids.remove(&frame.id);
             self.put(&frame);
             return true;
         }
         self.held += frame.payload.len();
-        self.pending[at].answer = Some(frame);
-        while let Some(frame) = self
-            .pending
-            .front_mut()
-            .and_then(|first| first.answer.take())
+        pending.answer = Some(frame);
+        self.put_answers_in_turn();
+        true
+    }
+
+    /// Sends the answers whose turn has come: those before the first request that has none yet.
+    fn put_answers_in_turn(&mut self) {
+        while let Some(first) = self.order.front()
+            && let Some(pending) = self.pending.get_mut(first)
+            && let Some(frame) = pending.answer.take()
         {
             self.held -= frame.payload.len();
-            self.pending.pop_front();
+            if let Some(first) = self.order.pop_front() {
+                self.pending.remove(&first);
+            }
             self.put(&frame);
         }
-        true
+    }
+
+    /// Notes a request, or a heartbeat that waits for its turn.
+    fn add_pending(&mut self, id: CallId, pending: Pending) {
+        if self.codec.dialect.correlation() == Correlation::Fifo {
+            self.order.push_back(id.0);
+        }
+        self.pending.insert(id.0, pending);
     }
 
     pub(in crate::session) fn turn_away(&mut self, now: Time) {

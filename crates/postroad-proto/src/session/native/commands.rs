@@ -13,7 +13,7 @@ use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::assembly::Of;
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
-use crate::session::{Call, CallId, Failure, Reply, Sink, no_room};
+use crate::session::{Call, CallId, Failure, Reply, no_room};
 
 /// Keys that one call may have: the parts of the session's own need some of [`PARTS_MAX`].
 const CALL_METADATA_MAX: usize = PARTS_MAX - 8;
@@ -202,19 +202,11 @@ impl Native {
         true
     }
 
+    /// Ends a call that has its answer: `tell` hands that over, unless the call was over before.
     #[inline]
-    pub(super) fn finish(
-        &mut self,
-        now: Time,
-        id: CallId,
-        result: Result<Reply, Failure>,
-        sink: &mut impl Sink,
-    ) {
+    pub(super) fn finish(&mut self, now: Time, id: CallId, tell: impl FnOnce(CallId)) {
         if self.end_call(id) {
-            match result {
-                Ok(reply) => sink.replied(id, reply),
-                Err(failure) => sink.failed(id, failure),
-            }
+            tell(id);
             if self.drain != Drain::No {
                 self.continue_drain(now);
             }

@@ -110,7 +110,7 @@ impl Callee {
 
 /// One end of a native connection.
 #[derive(Debug)]
-pub struct Native {
+pub(super) struct Native {
     config: Arc<Config>,
     /// Names the session, if this end is the server.
     id: [u8; 16],
@@ -293,7 +293,7 @@ impl Native {
             return self.close(now, reason);
         }
         if self.heartbeat.due() <= now {
-            self.rest();
+            self.release_memory();
         }
         match self.heartbeat.handle_timeout(now, self.has_room()) {
             Beat::Nothing => {}
@@ -321,11 +321,11 @@ impl Native {
 
     /// Gives back what calls have made grow. Once in a heartbeat's interval, so that whoever is
     /// busy hardly ever has to take it again.
-    fn rest(&mut self) {
+    fn release_memory(&mut self) {
         if self.in_flight() == 0 {
-            self.outbox.rest();
+            self.outbox.release_memory();
             if let Some(callee) = &mut self.callee {
-                callee.slots.rest();
+                callee.slots.release_memory();
             }
         }
     }

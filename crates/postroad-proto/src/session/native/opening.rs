@@ -1,24 +1,26 @@
 //! Version, features and limits: who proposes, who settles, who refuses.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{CloseReason, Event, Native, Phase, Role};
 use crate::Time;
 use crate::code::Retry;
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
-use crate::limits::PARTS_ROOM;
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, PARTS_ROOM};
 use crate::session::heartbeat::Heartbeat;
-use crate::session::{Config, features};
+use crate::session::{Config, Credentials, PeerHello, features};
 use crate::text::Printable;
 use crate::wire_error::{WireError, WireFault};
 
+/// Part of both openings: who speaks, for logs.
 const AGENT: u8 = 1;
-/// Parts of an opening that are understood here: agent, credentials, authority, resume, token,
-/// resumed.
-const KNOWN_PARTS: std::ops::RangeInclusive<u8> = 1..=6;
+/// Part of HELLO: what proves who the client is.
+const CREDENTIALS: u8 = 2;
 
+/// The heartbeat that this end proposes, within what may be proposed (M-008).
 fn millis(config: &Config) -> u32 {
-    u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX)
+    let heartbeat = config.heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+    u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn agent_part(config: &Config) -> OpeningParts {
@@ -26,18 +28,26 @@ fn agent_part(config: &Config) -> OpeningParts {
     vec![(AGENT, agent.into())]
 }
 
+/// The value of a part, whether it is critical or not.
+fn part(parts: &OpeningParts, wanted: u8) -> Option<&Bytes> {
+    let mut parts = parts.iter();
+    let found = parts.find(|(tag, _)| tag & !CRITICAL == wanted)?;
+    Some(&found.1)
+}
+
 fn agent_of(parts: &OpeningParts) -> String {
-    let agent = parts.iter().find(|(tag, _)| tag & !CRITICAL == AGENT);
+    let agent = part(parts, AGENT);
     agent
-        .map(|(_, value)| Printable(&String::from_utf8_lossy(value)).to_string())
+        .map(|value| Printable(&String::from_utf8_lossy(value)).to_string())
         .unwrap_or_default()
 }
 
-/// A critical part that is not understood (M-031).
-fn unknown_critical(parts: &OpeningParts) -> Option<u8> {
+/// A critical part of an opening that nobody here reads (M-031). Parts that the protocol lays out
+/// count as not understood until something reads them.
+fn unread_critical(parts: &OpeningParts, read: &[u8]) -> Option<u8> {
     let tags = parts.iter().map(|(tag, _)| *tag);
     tags.filter(|tag| tag & CRITICAL != 0)
-        .find(|tag| !KNOWN_PARTS.contains(&(tag & !CRITICAL)))
+        .find(|tag| !read.contains(&(tag & !CRITICAL)))
 }
 
 impl Native {
@@ -118,7 +128,11 @@ impl Native {
                 ..refuse
             }));
         }
-        if let Some(tag) = unknown_critical(&hello.parts) {
+        let read: &[u8] = match config.accepts_credentials {
+            true => &[AGENT, CREDENTIALS],
+            false => &[AGENT],
+        };
+        if let Some(tag) = unread_critical(&hello.parts, read) {
             let text = format!("critical part 0x{tag:02x} of HELLO is not understood");
             return Err(Box::new(self.refusal(
                 RefuseReason::Features,
@@ -131,6 +145,7 @@ impl Native {
 
     fn welcome(&mut self, now: Time, hello: &Hello, version: u16, agreed: u32) {
         let heartbeat_ms = hello.heartbeat_ms.max(millis(&self.config));
+        let heartbeat_ms = heartbeat_ms.min(HEARTBEAT_MAX.as_millis() as u32);
         let limits = &self.config.limits;
         let welcome = Opening::Welcome(Welcome {
             version,
@@ -150,7 +165,17 @@ impl Native {
             max_message: hello.max_message,
             max_routes: hello.max_routes,
         };
-        self.open(now, version, agreed, heartbeat_ms, agent_of(&hello.parts));
+        // Copied, because a slice would keep the read buffer.
+        let credentials = part(&hello.parts, CREDENTIALS)
+            .filter(|_| self.config.accepts_credentials)
+            .map(|value| Credentials(Bytes::copy_from_slice(value)));
+        let peer = PeerHello {
+            protocol: "native",
+            version,
+            agent: agent_of(&hello.parts),
+            credentials,
+        };
+        self.open(now, agreed, heartbeat_ms, peer);
     }
 
     fn receive_welcome(&mut self, now: Time, welcome: &Welcome) -> Result<(), WireError> {
@@ -171,16 +196,23 @@ impl Native {
                 format!("features 0x{unasked:x} were not offered, 0x{missing:x} are missing");
             return bad(WireFault::Reserved, 12, detail);
         }
-        if let Some(tag) = unknown_critical(&welcome.parts) {
+        if let Some(tag) = unread_critical(&welcome.parts, &[AGENT]) {
             return bad(
                 WireFault::Parts,
                 56,
                 format!("critical part 0x{tag:02x} is not understood"),
             );
         }
-        let max_calls = (welcome.max_calls as usize).min(crate::limits::CALLS_MAX);
+        if u128::from(welcome.heartbeat_ms) > HEARTBEAT_MAX.as_millis() {
+            let detail = format!(
+                "agreed heartbeat of {} ms, at most {HEARTBEAT_MAX:?}",
+                welcome.heartbeat_ms
+            );
+            return bad(WireFault::Reserved, 28, detail);
+        }
         if let Some(caller) = &mut self.caller {
-            let max = max_calls.min(self.config.limits.max_calls);
+            let accepted = welcome.max_calls as usize;
+            let max = accepted.min(self.config.limits.max_calls);
             caller.slots.set_max(max);
         }
         self.peer = super::Peer {
@@ -188,18 +220,17 @@ impl Native {
             max_message: welcome.max_message,
             max_routes: welcome.max_routes,
         };
-        let agent = agent_of(&welcome.parts);
-        self.open(
-            now,
-            welcome.version,
-            welcome.features,
-            welcome.heartbeat_ms,
-            agent,
-        );
+        let peer = PeerHello {
+            protocol: "native",
+            version: welcome.version,
+            agent: agent_of(&welcome.parts),
+            credentials: None,
+        };
+        self.open(now, welcome.features, welcome.heartbeat_ms, peer);
         Ok(())
     }
 
-    fn open(&mut self, now: Time, version: u16, agreed: u32, heartbeat_ms: u32, agent: String) {
+    fn open(&mut self, now: Time, agreed: u32, heartbeat_ms: u32, peer: PeerHello) {
         let checksum = agreed & features::CHECKSUM != 0;
         self.decoder.checksum = checksum;
         self.outbox.checksum = checksum;
@@ -210,11 +241,7 @@ impl Native {
         let beat = std::time::Duration::from_millis(heartbeat_ms.into());
         self.heartbeat = Heartbeat::new(now, beat);
         self.phase = Phase::Open;
-        self.events.push_back(Event::Opened {
-            protocol: "native",
-            version,
-            agent,
-        });
+        self.events.push_back(Event::Opened(Box::new(peer)));
     }
 
     fn refusal(&self, reason: RefuseReason, retry: Retry, text: String) -> Refuse {

@@ -11,9 +11,11 @@ use super::{Callee, CancelReason, Drain, Event, Native};
 use crate::Time;
 use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
-use crate::frame::{Head, Kind, MESSAGE_ID, MORE, OF_RESPONSE, PARTS};
+use crate::frame::{Head, Kind, MESSAGE_ID, MORE, OF_RESPONSE, PARTS, QOS};
 use crate::session::assembly::{BeginError, Message, Of};
-use crate::session::parsed_parts::{ParsedParts, check_whole, refuse_critical, route_name};
+use crate::session::parsed_parts::{
+    ParsedParts, check_route, check_whole, refuse_critical, route_name,
+};
 use crate::session::slots::Accepted;
 use crate::session::{CallId, CloseReason, Failure, Reply, RouteRef, Sink};
 use crate::text::Printable;
@@ -23,6 +25,17 @@ use crate::wire_error::{WireError, WireFault};
 fn never_defined(id: u32, route: u16) -> WireError {
     let detail = format!("route number {route} was never defined");
     WireError::new(WireFault::Id, 6, detail).with_id(id)
+}
+
+/// Nothing is acknowledged in this version, and a message without an answer can only be refused by
+/// ending the connection (M-034).
+#[inline]
+fn refuse_qos(head: Head) -> Result<(), WireError> {
+    if head.qos() == 0 {
+        return Ok(());
+    }
+    let detail = format!("QoS {} of a message is not acknowledged here", head.qos());
+    Err(WireError::new(WireFault::State, 4, detail).with_id(head.id()))
 }
 
 #[cold]
@@ -40,7 +53,7 @@ impl Native {
         body: Bytes,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
-        if head.class() & (MORE | PARTS) == 0 {
+        if head.class() & (MORE | PARTS | QOS) == 0 {
             if head.is(Kind::Response) && self.may_call() {
                 return self.receive_response(now, head, None, body, sink);
             }
@@ -143,9 +156,11 @@ impl Native {
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
         let is_call = self.check_request(head)?;
+        check_route(head, parts.as_deref())?;
         let deadline = Time::from_micros_left(now, head.arg());
         if !is_call {
             refuse_critical(head, parts.as_deref())?;
+            refuse_qos(head)?;
         } else if !self.accept(now, head, deadline, parts.as_deref())? {
             return Ok(());
         }
@@ -192,8 +207,9 @@ impl Native {
         if accepted != Accepted::New && !self.accept_again(id, head.priority(), accepted)? {
             return Ok(false);
         }
-        if deadline <= now || parts.is_some() || self.drain != Drain::No {
-            let refusal = self.refusal_of(now, deadline, parts);
+        let is_plain = parts.is_none() && head.qos() == 0;
+        if deadline <= now || !is_plain || self.drain != Drain::No {
+            let refusal = self.refusal_of(now, head, deadline, parts);
             if let Some(error) = refusal {
                 self.respond(now, id, Err(&error));
                 return Ok(false);
@@ -236,6 +252,7 @@ impl Native {
     fn refusal_of(
         &self,
         now: Time,
+        head: Head,
         deadline: Time,
         parts: Option<&ParsedParts>,
     ) -> Option<ErrorBody> {
@@ -247,6 +264,10 @@ impl Native {
         }
         if let Some(tag) = parts.and_then(|parts| parts.refused) {
             let text = format!("critical part 0x{tag:02x} is not understood");
+            return Some(ErrorBody::new(Code::UNSUPPORTED, text));
+        }
+        if head.qos() > 0 {
+            let text = format!("QoS {} is not acknowledged here", head.qos());
             return Some(ErrorBody::new(Code::UNSUPPORTED, text));
         }
         if matches!(self.drain, Drain::Second { .. }) {
@@ -287,7 +308,7 @@ impl Native {
             // The handler has run.
             let error = error.with_retry(Retry::IfIdempotent);
             let failure = Failure::Remote(Box::new(error));
-            self.finish(now, CallId(id), Err(failure), sink);
+            self.finish(now, CallId(id), |id| sink.failed(id, failure));
         } else if id & MESSAGE_ID == 0 {
             self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
         }
@@ -310,7 +331,7 @@ impl Native {
                 codec: message.head.codec(),
                 payload: message.payload,
             };
-            self.finish(now, id, Ok(reply), sink);
+            self.finish(now, id, |id| sink.replied(id, reply));
         } else if is_call && message.deadline <= now {
             self.refuse_late(now, id);
         } else {
@@ -353,7 +374,7 @@ impl Native {
         }
         check_whole(head, parts.as_deref(), payload.len())?;
         let codec = head.codec();
-        self.finish(now, id, Ok(Reply { codec, payload }), sink);
+        self.finish(now, id, |id| sink.replied(id, Reply { codec, payload }));
         Ok(())
     }
 
@@ -375,7 +396,7 @@ impl Native {
             ..error
         };
         let failure = Failure::Remote(Box::new(error));
-        self.finish(now, CallId(head.id()), Err(failure), sink);
+        self.finish(now, CallId(head.id()), |id| sink.failed(id, failure));
         Ok(())
     }
 
@@ -435,8 +456,9 @@ impl Native {
 }
 
 /// Hands a whole request or message to the sink, unless it is a message that is late. A late call
-/// was answered when it was accepted; nobody can be told about a message.
-#[inline]
+/// was answered when it was accepted; nobody can be told about a message. Inlined as
+/// [`Native::receive_request`] is.
+#[inline(always)]
 fn deliver(
     now: Time,
     head: Head,
@@ -449,18 +471,18 @@ fn deliver(
     if !is_call && deadline <= now {
         return;
     }
-    let (name, extras) = match parts {
-        None => (None, None),
-        Some(parts) => (parts.route, Some(Box::new(parts.extras))),
-    };
-    let route = match (head.route(), name) {
-        (0, Some(name)) => RouteRef::Name(name),
-        (0, None) => RouteRef::Unsaid,
-        (number, _) => RouteRef::Number(number),
-    };
+    // Made inside the closure, so that a request is put together where it lies.
     sink.request(|request| {
+        let (name, extras) = match parts {
+            None => (None, None),
+            Some(parts) => (parts.route, Some(Box::new(parts.extras))),
+        };
         request.id = is_call.then_some(CallId(head.id()));
-        request.route = route;
+        request.route = match (head.route(), name) {
+            (0, Some(name)) => RouteRef::Name(name),
+            (0, None) => RouteRef::Unsaid,
+            (number, _) => RouteRef::Number(number),
+        };
         request.set_flags(head);
         request.deadline = deadline;
         request.extras = extras;

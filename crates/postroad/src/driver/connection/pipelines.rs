@@ -1,14 +1,14 @@
-//! The pipe of a connection: many calls of one task, and their answers.
+//! What pipelines do with a connection: many calls of one task, and their answers.
 
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
-use postroad_proto::Time;
 use postroad_proto::session::{Call, Failure};
 
 use super::super::budget::Budget;
-use super::super::waiters::{PipeKey, PipelineAnswers};
-use super::Connection;
+use super::super::pipes::{PipeKey, PipelineAnswers};
+use super::super::wakeups::Change;
+use super::{Connection, NextTimeout};
 use crate::clock;
 
 impl Connection {
@@ -17,8 +17,8 @@ impl Connection {
         self.lock().waiters().open_pipe()
     }
 
-    /// Queues a call whose answer goes into the pipe; it is written when that is polled, or with
-    /// what else is written.
+    /// Queues a call whose answer goes into the pipe. It is written when the pipe is polled, or
+    /// with what else is written.
     #[inline]
     pub(crate) fn pipe(
         &self,
@@ -64,7 +64,8 @@ impl Connection {
         calls.len()
     }
 
-    /// Takes the answers that have come; if there are none, sees that fresh calls are written.
+    /// Takes the answers that have come. If there are none, sees that fresh calls are written: the
+    /// pipeline is about to wait, so it has queued all that it has.
     pub(crate) fn poll_pipe(
         &self,
         pipe: PipeKey,
@@ -75,10 +76,15 @@ impl Connection {
         let mut inner = self.lock();
         let polled = inner.waiters().poll_pipe(pipe, into, waker);
         if polled.is_pending() && std::mem::take(has_fresh) {
-            // What is late by now is for the driver to take back.
+            // Calls may have waited here for long. Those that are late by now are taken back by the
+            // driver, before it writes.
             let is_lone = inner.session.calls_in_flight() == 1 && !inner.is_due(clock::now());
-            inner.is_complete = !is_lone;
-            self.push_out(inner, is_lone, Time(0));
+            if is_lone {
+                // When the call was queued nobody looked at its deadline.
+                self.write_now(inner, NextTimeout::Unknown);
+            } else {
+                self.leave_to_driver(inner, Change::QueuedAll);
+            }
         }
         polled
     }
@@ -86,15 +92,17 @@ impl Connection {
     /// Nobody waits for the pipe's answers any more: the server is told.
     pub(crate) fn close_pipe(&self, pipe: PipeKey) {
         let mut inner = self.lock();
-        let (calls, _left) = inner.waiters().close_pipe(pipe);
+        let (calls, left) = inner.waiters().close_pipe(pipe);
         if calls.is_empty() {
-            // What is left is dropped without the lock: its waker may be the last of a task.
-            return drop(inner);
+            drop(inner);
+        } else {
+            let now = clock::now();
+            for id in calls {
+                inner.session.cancel(now, id);
+            }
+            self.finish_command(inner);
         }
-        let now = clock::now();
-        calls
-            .into_iter()
-            .for_each(|id| inner.session.cancel(now, id));
-        self.wake_driver(inner);
+        // Without the lock: its waker may be the last of a task, whose end may use the connection.
+        drop(left);
     }
 }

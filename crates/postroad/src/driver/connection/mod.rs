@@ -1,0 +1,364 @@
+//! What callers, handlers and the driver of one connection share.
+//!
+//! Everything is behind one lock. Whoever has something to say queues it in the session under that
+//! lock, and then it leaves in one of two ways:
+//!
+//! ```text
+//!    call, pipe, respond                                   send, queue, many calls
+//!    by one who is alone                                             |
+//!            |                                                       v
+//!            v                                          wake the driver, which runs after
+//!      write it right here                              all callers that can run, and so
+//!            |                                          writes many frames at once
+//!            v
+//!      wake the driver only if something is left for it: the line is full or broken, the
+//!      session is over, the next timeout is earlier, or somebody waits for the write
+//! ```
+//!
+//! A lone caller writes by itself because a wake-up would cost more than the write. Nobody waits to
+//! make a batch larger. Who may write is decided by [`Line`], whether the driver is woken by
+//! [`Wakeups`]; `model.rs` checks both in every order in which the threads can run.
+//!
+//! What callers do is in `callers.rs`, for pipelines in `pipelines.rs`, for handlers in
+//! `handlers.rs`; what the driver does is in `turns.rs`.
+
+mod callers;
+mod handlers;
+mod pipelines;
+mod turns;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use postroad_proto::Time;
+use postroad_proto::session::{CallId, CloseReason, Event, Session};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::batch::Batch;
+use super::line::{Flow, Line, Writes};
+use super::link::LinkState;
+use super::service::{Forget, RequestQueue};
+use super::status::Status;
+use super::waiters::Waiters;
+use super::wakeups::{Change, Wakeups};
+use crate::clock;
+use crate::transport::{PeerInfo, Writer};
+
+/// How many callers the last read has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    /// None or one.
+    One,
+    /// Several. They will call together, so the first of them should not write alone.
+    Several,
+}
+
+/// When the session's next timeout may have moved to.
+#[derive(Clone, Copy, Debug)]
+enum NextTimeout {
+    /// To this deadline of a new call, at the earliest.
+    Deadline(Time),
+    /// To any moment: the session has to be asked.
+    Unknown,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+struct Inner {
+    session: Session,
+    line: Line,
+    wakeups: Wakeups,
+    answered: Answered,
+    /// When the driver has read last.
+    read_at: Time,
+    /// Of a client.
+    waiters: Option<Box<Waiters>>,
+    /// Handlers that were not done at once, if there were any.
+    #[expect(clippy::box_collection, reason = "most connections have none")]
+    tasks: Option<Box<HashMap<CallId, AbortHandle>>>,
+    /// Where requests wait to be started, once one has had to.
+    queue: Option<Arc<dyn RequestQueue>>,
+    /// Why the connection has ended, if it has.
+    closed: Option<Box<CloseReason>>,
+}
+
+impl Inner {
+    fn waiters(&mut self) -> &mut Waiters {
+        self.waiters.get_or_insert_default()
+    }
+
+    /// Whether the session wants to be woken by `now`.
+    fn is_due(&self, now: Time) -> bool {
+        self.session.poll_timeout().is_some_and(|due| due <= now)
+    }
+
+    /// The driver's waker, if its timer rings too late for the next timeout.
+    fn wake_for_timeout(&mut self, next: NextTimeout) -> Option<Waker> {
+        if let NextTimeout::Deadline(deadline) = next
+            && !self.wakeups.is_before_alarm(deadline)
+        {
+            return None;
+        }
+        let due = self.session.poll_timeout()?;
+        self.wakeups.after(Change::Due(due))
+    }
+
+    /// How things stand; the driver, whose timer rings at `armed`, will set it for what is due.
+    fn status(&mut self, armed: Time) -> Status {
+        let status = Status {
+            wants_read: self.session.wants_read(),
+            has_room: self.session.has_room(),
+            is_closed: self.session.is_closed(),
+            // A wake-up counts as output: the driver writes, and so clears the signal.
+            has_output: self.wakeups.is_sent()
+                || self.line.needs_driver()
+                || self.session.has_output(),
+            is_calling: self.session.calls_in_flight() > 0,
+            due: self.session.poll_timeout().unwrap_or(Time::NEVER),
+        };
+        let is_paused = !status.wants_read || !status.has_room;
+        self.wakeups.set(armed.min(status.due), is_paused);
+        status
+    }
+}
+
+/// For those who wait for something of a client's connection.
+struct Watched {
+    /// Told after each write while somebody waits for room.
+    emptied: Notify,
+    link: watch::Sender<LinkState>,
+}
+
+/// One connection: handles are cheap and hold no protocol state.
+pub(crate) struct Connection {
+    inner: Mutex<Inner>,
+    writer: Writer,
+    /// Of a client.
+    watched: Option<Box<Watched>>,
+    pub(crate) peer: Arc<PeerInfo>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection whose driver has not run yet. `link` is told where a client's connection
+    /// stands. A driver that `polls` is woken whenever a caller has written.
+    pub(super) fn new(
+        session: Session,
+        writer: Writer,
+        peer: PeerInfo,
+        link: Option<watch::Sender<LinkState>>,
+        polls: bool,
+    ) -> Self {
+        let inner = Inner {
+            session,
+            line: Line::new(),
+            wakeups: Wakeups::new(polls),
+            answered: Answered::One,
+            read_at: clock::now(),
+            waiters: None,
+            tasks: None,
+            queue: None,
+            closed: None,
+        };
+        let watched = link.map(|link| {
+            let emptied = Notify::new();
+            Box::new(Watched { emptied, link })
+        });
+        Self {
+            inner: Mutex::new(inner),
+            writer,
+            watched,
+            peer: Arc::new(peer),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here leaves the state half-changed when it panics: handlers run without the
+        // lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves what was queued to the driver, which writes it after all callers that can run.
+    #[inline]
+    fn leave_to_driver(&self, mut inner: MutexGuard<'_, Inner>, change: Change) {
+        let driver = inner.wakeups.after(change);
+        drop(inner);
+        wake(driver);
+    }
+
+    /// Writes what was queued, as a caller that is alone. The driver is woken for what it has to do
+    /// afterwards, and for a timeout before its next wake-up.
+    fn write_now(&self, mut inner: MutexGuard<'_, Inner>, next: NextTimeout) {
+        let for_timeout = inner.wake_for_timeout(next);
+        let mut inner = self.transmit(inner, None);
+        // A stream that keeps bytes in a buffer of its own has to be flushed by the driver.
+        let is_left =
+            inner.session.is_closed() || inner.line.needs_driver() || self.writer.buffers();
+        let change = if is_left {
+            Change::Left
+        } else {
+            Change::Written
+        };
+        let for_rest = inner.wakeups.after(change);
+        drop(inner);
+        wake(for_timeout.or(for_rest));
+    }
+
+    /// Writes what there is, unless somebody else does already or the transport takes nothing.
+    ///
+    /// The driver brings its context, and is woken when a full transport takes bytes again. For
+    /// anybody else it has to be woken afterwards, if [`Line::needs_driver`].
+    ///
+    /// The lock is given back while the transport is asked, so others can queue meanwhile. What
+    /// they queue is written here too: they find the line taken, and the session is asked for more
+    /// until it has nothing, under the lock under which the line becomes free.
+    fn transmit<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        mut cx: Option<&mut Context<'_>>,
+    ) -> MutexGuard<'a, Inner> {
+        let who = match cx {
+            Some(_) => Writes::Driver,
+            None => Writes::Caller,
+        };
+        let Some(mut turn) = inner.line.begin(who) else {
+            return inner;
+        };
+        while turn.has_bytes() || inner.session.poll_transmit(turn.buffer()) {
+            drop(inner);
+            let result = self.writer.write(cx.as_deref_mut(), turn.bytes());
+            inner = self.lock();
+            if !inner.line.note(&mut turn, result) {
+                break;
+            }
+        }
+        match inner.line.end(turn) {
+            Flow::Open => {}
+            Flow::Reopened => inner.session.handle_written(clock::now(), false),
+            Flow::Filled | Flow::StillFull => inner.session.handle_written(clock::now(), true),
+            // A transport that took something is not stalled, though it is full again: the time
+            // that it may take nothing begins anew.
+            Flow::Refilled => {
+                let now = clock::now();
+                inner.session.handle_written(now, false);
+                inner.session.handle_written(now, true);
+            }
+        }
+        inner
+    }
+
+    /// As anybody but the driver: hands out what a command has caused.
+    fn hand_out_events(&self, mut inner: MutexGuard<'_, Inner>) {
+        let mut batch = Batch::default();
+        self.collect(&mut inner, &mut batch);
+        drop(inner);
+        self.hand_out(&mut batch);
+        self.tell_emptied();
+    }
+
+    /// A command was given: hands out what it has caused, and lets the driver write it.
+    fn finish_command(&self, mut inner: MutexGuard<'_, Inner>) {
+        let driver = inner.wakeups.after(Change::Commanded);
+        self.hand_out_events(inner);
+        wake(driver);
+    }
+
+    /// Those who wait for room look again.
+    fn tell_emptied(&self) {
+        if let Some(watched) = &self.watched {
+            watched.emptied.notify_waiters();
+        }
+    }
+
+    /// Takes out what has happened: answers to their callers, requests into the batch.
+    fn collect(&self, inner: &mut Inner, batch: &mut Batch) {
+        while let Some(event) = inner.session.poll_event() {
+            match event {
+                Event::Failed(id, failure) => {
+                    let waiters = inner.waiters.as_mut();
+                    let waker = waiters.and_then(|all| all.finish(id, Err(Box::new(failure))));
+                    batch.wakers.extend(waker);
+                }
+                event => self.collect_rare(event, inner, batch),
+            }
+        }
+    }
+
+    /// The same for what happens a few times in the life of a connection.
+    fn collect_rare(&self, event: Event, inner: &mut Inner, batch: &mut Batch) {
+        match event {
+            Event::Cancelled(id, _) => {
+                batch.arrived.forget(id);
+                self.forget_queued(inner, Forget::Call(id));
+                let tasks = inner.tasks.as_mut();
+                if let Some(task) = tasks.and_then(|tasks| tasks.remove(&id)) {
+                    task.abort();
+                }
+            }
+            Event::Opened(hello) => {
+                let hello = *hello;
+                tracing::debug!(
+                    target: "postroad::connection", peer = %self.peer,
+                    connection = self.peer.connection().number(), protocol = hello.protocol,
+                    version = hello.version, agent = hello.agent, "open"
+                );
+                let credentials = hello.credentials.map(|credentials| credentials.0);
+                self.peer.opened(&hello.agent, credentials);
+                batch.link = Some(LinkState::Open);
+            }
+            Event::Draining => batch.link = Some(LinkState::Draining),
+            Event::RoundTrip(round_trip) => {
+                tracing::trace!(
+                    target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
+                );
+            }
+            Event::Closed(reason) => {
+                // A server that ends at once starts nothing more.
+                let what = match reason {
+                    CloseReason::Local => Forget::All,
+                    _ => Forget::Calls,
+                };
+                self.forget_queued(inner, what);
+                inner.closed = Some(Box::new(reason.clone()));
+                batch.link = Some(LinkState::Closed(reason));
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_queued(&self, inner: &Inner, what: Forget) {
+        if let Some(queue) = &inner.queue {
+            queue.forget(self.peer.connection(), what);
+        }
+    }
+
+    /// Tells whoever waits for what was taken out. Without the lock: whoever is woken may run at
+    /// once on another thread, and would wait for it.
+    fn hand_out(&self, batch: &mut Batch) {
+        if let Some(link) = batch.link.take()
+            && let Some(watched) = &self.watched
+        {
+            watched.link.send_replace(link);
+        }
+        if !batch.wakers.is_empty() {
+            batch.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+/// Wakes the driver, if somebody has to.
+fn wake(driver: Option<Waker>) {
+    if let Some(driver) = driver {
+        driver.wake();
+    }
+}

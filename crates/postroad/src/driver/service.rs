@@ -1,0 +1,59 @@
+//! What a server's driver needs of the code that handles requests.
+
+use std::fmt;
+use std::sync::Arc;
+
+use postroad_proto::Time;
+use postroad_proto::session::CallId;
+
+use super::batch::{Answers, RequestBatch};
+use super::connection::Connection;
+use crate::transport::ConnectionId;
+
+/// Which requests of a connection that were not started yet are called off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forget {
+    /// This one.
+    Call(CallId),
+    /// All that somebody waits for.
+    Calls,
+    /// One-way messages as well.
+    All,
+}
+
+/// Holds requests of connections that were read and not started yet.
+pub(crate) trait RequestQueue: Send + Sync + fmt::Debug {
+    /// Lets requests of a connection go. Called with the connection locked.
+    fn forget(&self, connection: ConnectionId, what: Forget);
+}
+
+/// Handles the requests of one connection; its driver owns it.
+pub(crate) trait Service: Send {
+    /// The driver's turn begins: other tasks had theirs.
+    fn begin_turn(&mut self) {}
+
+    /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
+    /// it. Asked after each round of reading and writing; `has_room` says whether answers find
+    /// room.
+    fn may_read(&mut self, has_room: bool) -> bool {
+        let _ = has_room;
+        true
+    }
+
+    /// No request is in flight: memory that is kept for the next one may be given back.
+    fn release_memory(&mut self);
+
+    /// Starts handlers in place, in the order of arrival, until `answers` is full or nothing is
+    /// left in `arrived`.
+    ///
+    /// A handler that is done at once leaves its answer in `answers`. The others answer later, from
+    /// a task that [`Connection::spawn`] starts. `now` is the driver's last reading of the clock,
+    /// which it has just made.
+    fn start(
+        &mut self,
+        connection: &Arc<Connection>,
+        now: Time,
+        arrived: &mut RequestBatch,
+        answers: &mut Answers,
+    );
+}
