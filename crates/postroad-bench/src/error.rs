@@ -43,7 +43,7 @@ pub enum Error {
         /// Its address, as it was given.
         name: String,
         /// What went wrong.
-        source: Box<Error>,
+        source: Box<Self>,
     },
     /// A file cannot be read, or does not hold what it should.
     #[error("{path}: {why}")]

@@ -70,6 +70,7 @@ pub(crate) fn open_run(seed: u64) -> Report {
         held: 0,
         unfinished: 0,
         connections_lost: 0,
+        losses: 0,
         silence: Silence::default(),
         errors: BTreeMap::from([("SRV-E-503".to_owned(), failed)]),
         rate: all.len() as f64 / 60.0,

@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::plan::config::LoadConfig;
 use crate::record::Chunk;
 use crate::record::ends::Watched;
+use crate::record::losses::Losses;
 use crate::report::{
     Distribution, Ends, FORMAT, Interval, Machine, Priority, Report, Silence, Validity, Worker,
 };
@@ -73,10 +74,10 @@ impl Source {
         }
     }
 
-    fn connections_lost(&self) -> usize {
+    fn losses(&self) -> Losses {
         match self {
-            Self::Here(generator) => generator.connections_lost(),
-            Self::Workers(coordinator) => coordinator.connections_lost(),
+            Self::Here(generator) => generator.losses(),
+            Self::Workers(coordinator) => coordinator.losses(),
         }
     }
 
@@ -155,11 +156,11 @@ impl LoadTest {
         !self.plan.warmup.is_zero()
     }
 
-    /// Connects, makes the calls and says what was measured. Needs a Tokio runtime with all drivers;
-    /// the calls themselves are made on threads of their own.
+    /// Connects, makes the calls and says what was measured. Needs a Tokio runtime with all its
+    /// drivers enabled; the calls themselves are made on threads of their own.
     ///
-    /// Not cancel safe: a future that is dropped half way ends the load and loses what was measured.
-    /// A [`Watcher`] ends it properly.
+    /// Not cancel safe: a future that is dropped half way ends the load and loses what was
+    /// measured. A [`Watcher`] ends it properly.
     ///
     /// # Errors
     ///
@@ -341,6 +342,7 @@ impl Measured {
         let seconds = total.until.as_secs_f64();
         let priorities = total.priorities.iter().rev();
         let sent = total.sent();
+        let losses = source.losses();
         let mut report = Report {
             format: FORMAT,
             program: concat!("postroad ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -357,7 +359,8 @@ impl Measured {
             not_sent: total.not_sent,
             held: total.held,
             unfinished: total.unfinished(),
-            connections_lost: source.connections_lost() as u64,
+            connections_lost: losses.at_end,
+            losses: losses.in_all,
             silence: Silence {
                 seconds: total.silence.time.as_secs_f64(),
                 since: total.silence.since.as_secs_f64(),

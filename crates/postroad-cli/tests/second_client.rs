@@ -3,8 +3,11 @@
 //!
 //! The server's time decides, not the machine's: it answers at moments that it computes, so both
 //! are late by the same few milliseconds at most, and neither is ever early.
+//!
+//! In a program of its own, beside which no other test runs: it measures times.
 
-mod node;
+#[path = "it/support.rs"]
+mod support;
 
 use std::path::Path;
 use std::process::Command;
@@ -12,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node::{has_peer, peer, root, text};
 use postroad::extract::State;
 use postroad::{Bytes, Router, RunningServer, Server};
 use serde_json::Value;
+use support::{has_peer, peer, root, text};
 use tokio::time::{Instant, sleep_until};
 
 /// By how much two times may differ, in milliseconds: the runtime's timer and waiting for a
@@ -65,7 +68,7 @@ fn bench(address: &str, more: &[&str]) -> Value {
         "--output",
         "json",
     ];
-    let output = node::run(&[&always[..], more].concat());
+    let output = support::run(&[&always[..], more].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("it is JSON")
 }

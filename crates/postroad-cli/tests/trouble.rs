@@ -1,7 +1,10 @@
 //! The load tester when things go wrong around it: a server that goes away, is full or says
 //! nothing, and somebody who loses patience.
+//!
+//! In a program of its own, beside which no other test runs: it judges how late calls are.
 
-mod node;
+#[path = "it/support.rs"]
+mod support;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -10,15 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use node::{counting_server, number, postroad, report, run, signal, wait};
 use postroad::{Bytes, Router, RunningServer, Server, ServerConfig};
 use serde_json::Value;
+use support::{PATIENCE, counting_server, number, postroad, report, run, signal, wait};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
-
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Until it gives something.
 fn at_last<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
@@ -114,6 +114,8 @@ fn what_was_due_while_the_server_was_gone_is_late_and_not_the_generators_fault()
         number(&report, "/failed") < 2_000.0,
         "only what was in flight"
     );
+    let lost = ["/losses", "/connections_lost"].map(|name| number(&report, name));
+    assert_eq!(lost, [1.0, 0.0], "it was lost, and came back");
     assert!(number(&report, "/held") > 5_000.0 * gone_for, "{gone_for}");
     let longest = number(&report, "/latency_ns/max") / 1e9;
     assert!(longest > 0.9 * gone_for, "{longest} of {gone_for}");

@@ -5,18 +5,21 @@
 //! that, by what the scheduler makes of two busy processes: so no reported percentile may be under
 //! the true one, and none more than [`ALLOWANCE`] over it. The load tester's own arithmetic is
 //! checked to three digits elsewhere, on a server that needs no scheduler.
+//!
+//! In a program of its own, beside which no other test runs: it measures times.
 
-mod node;
+#[path = "it/support.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node::text;
 use postroad::extract::State;
 use postroad::{Bytes, Error, Router, RunningServer, Server};
 use serde_json::Value;
+use support::text;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
@@ -40,7 +43,7 @@ async fn bench(url: &str, more: &'static [&'static str]) -> Value {
     let url = url.to_owned();
     let run = tokio::task::spawn_blocking(move || {
         let always = ["bench", &url, "--route", "tested", "--output", "json"];
-        node::run(&[&always[..], more].concat())
+        support::run(&[&always[..], more].concat())
     });
     let output = run.await.expect("it does not panic");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

@@ -26,6 +26,9 @@ use syn::{
 /// Arguments travel as one object with a field for each, so `postroad call URL Greeter.hello
 /// '{"name": "Ada"}'` works too, in JSON or MessagePack. Every method is `async`, takes `&self` and
 /// owned values, and returns a `Result` whose error converts into `postroad::Error`.
+///
+/// Attributes of a method stand on the trait's method and on the client's. A method that `cfg`
+/// leaves out has no route either.
 #[proc_macro_attribute]
 pub fn service(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemTrait);
@@ -41,7 +44,11 @@ pub fn service(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// What is needed of one method.
 struct Method<'a> {
     name: &'a Ident,
-    attributes: Vec<&'a syn::Attribute>,
+    /// All that stand on it: they belong to the trait's method and to the client's.
+    attributes: &'a [syn::Attribute],
+    /// Those of them that decide whether the method exists at all (`cfg`): whatever is written for
+    /// it goes by them.
+    conditions: Vec<&'a syn::Attribute>,
     names: Vec<&'a Ident>,
     types: Vec<&'a Type>,
     output: &'a Type,
@@ -84,14 +91,15 @@ impl<'a> Method<'a> {
         let Some(ok) = first_argument(output) else {
             return fail("methods of a service return Result<T, postroad::Error>");
         };
-        let attributes = item
+        let conditions = item
             .attrs
             .iter()
-            .filter(|attribute| attribute.path().is_ident("doc"))
+            .filter(|attribute| attribute.path().is_ident("cfg"))
             .collect();
         Ok(Self {
             name: &signature.ident,
-            attributes,
+            attributes: &item.attrs,
+            conditions,
             names,
             types,
             output,
@@ -199,8 +207,14 @@ fn definition(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
 
 fn argument_struct(item: &ItemTrait, method: &Method<'_>) -> Tokens {
     let arguments = method.arguments(&item.ident);
-    let Method { names, types, .. } = method;
+    let Method {
+        names,
+        types,
+        conditions,
+        ..
+    } = method;
     quote! {
+        #(#conditions)*
         #[doc(hidden)]
         #[allow(non_camel_case_types)]
         #[derive(::postroad::serde::Serialize, ::postroad::serde::Deserialize)]
@@ -253,11 +267,18 @@ fn routes(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
     let routes = format_ident!("{}_routes", snake_case(&service.to_string()));
     let about = format!("The routes of an implementation of [`{service}`].");
     let methods = methods.iter().map(|method| {
-        let Method { name, names, .. } = method;
+        let Method {
+            name,
+            names,
+            conditions,
+            ..
+        } = method;
         let (arguments, route) = (method.arguments(service), format!("{service}.{name}"));
         let (request, response) = method.types_as_text();
         quote! {
+            #(#conditions)*
             let each = ::std::sync::Arc::clone(&service);
+            #(#conditions)*
             let router = router.route_with(
                 #route,
                 ::postroad::RouteOptions::new().types(#request, #response),
@@ -266,6 +287,8 @@ fn routes(item: &ItemTrait, methods: &[Method<'_>]) -> Tokens {
                     async move {
                         let reply = payload.reply(());
                         let #arguments { #(#names),* } = payload.value;
+                        // A deprecated method is served as long as it is there.
+                        #[allow(deprecated)]
                         let value = service.#name(#(#names),*).await;
                         let value = value.map_err(::postroad::Error::from)?;
                         ::core::result::Result::<_, ::postroad::Error>::Ok(reply.reply(value))

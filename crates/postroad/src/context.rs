@@ -23,12 +23,18 @@ pub struct CallContext {
     pub(crate) trace: Option<Trace>,
 }
 
-/// The context of the handler that runs on this thread. Field by field, because a value that is
-/// copied right after it was put together has to wait until all of it is stored.
+/// The context of the handler that runs on this thread.
+///
+/// This is an `Option<CallContext>` in five cells. One cell would have to be written whole, and a
+/// value that is put together field by field and copied whole right after that has to wait until
+/// all its fields are stored (a store-forwarding stall, about 15 cycles). It is written for every
+/// request, so each field is stored where it stays, and a trace only if there is one.
 struct Current {
+    /// Whether a handler runs. If not, the other cells hold what the last one left.
     is_set: Cell<bool>,
     deadline: Cell<Time>,
     priority: Cell<u8>,
+    /// Whether `trace` belongs to this handler and not to an earlier one.
     has_trace: Cell<bool>,
     trace: Cell<Option<Trace>>,
 }
@@ -106,8 +112,9 @@ impl<F> Scoped<F> {
     }
 }
 
-/// Handlers run in contexts of their own while it lives. Puts the outer context back, also when one
-/// of them panics; there hardly ever is one.
+/// While it lives, handlers run in contexts of their own. It puts the outer context back when it is
+/// dropped, also if a handler panics. Only a server that is polled within a handler has an outer
+/// context, so it is boxed: nearly every scope is one null pointer.
 pub(crate) struct Scope(Option<Box<CallContext>>);
 
 impl Scope {

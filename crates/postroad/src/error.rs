@@ -255,14 +255,24 @@ impl CallError {
         }
     }
 
-    pub(crate) fn from_failure(failure: Failure, timeout: Duration) -> Self {
-        match failure {
+    /// What a caller is told of a call that a session did not take or that has no answer.
+    ///
+    /// `None` if the session takes no calls now. That is no error of the call: nothing was sent, so
+    /// another connection may take it. Only whoever knows of other connections can say what comes
+    /// of it, and the type sees to it that they are asked.
+    pub(crate) fn from_failure(failure: Failure, timeout: Duration) -> Option<Self> {
+        Some(match failure {
+            Failure::NotOpen => return None,
             Failure::Remote(error) => Self::Remote(Error(error)),
             Failure::Deadline { sent } => Self::Deadline { timeout, sent },
             Failure::Lost { reason, sent } => Self::Lost { reason, sent },
             Failure::TooManyCalls(_) | Failure::Full(_) => Self::Busy(failure.to_string()),
+            Failure::Unsendable(_) => Self::Unsendable(failure.to_string()),
+            // A failure that is added later must not turn what may be sent again into an error that
+            // forbids it.
+            other if other.retry().was_not_started() => Self::Busy(other.to_string()),
             other => Self::Unsendable(other.to_string()),
-        }
+        })
     }
 }
 

@@ -48,6 +48,7 @@ mod endpoint;
 mod error;
 pub mod extract;
 mod handler;
+pub mod practice;
 mod preset;
 mod route;
 mod router;

@@ -2,12 +2,14 @@
 //! its own, which has none left.
 #![cfg(target_os = "linux")]
 
+#[path = "it/support.rs"]
+mod support;
+
 use std::fs::File;
 
-use postroad::{Bytes, Client, Router, Server};
+use postroad::{Bytes, Client, Router};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-type Tested = Result<(), Box<dyn std::error::Error>>;
+use support::{Tested, serve};
 
 #[tokio::test]
 async fn a_full_unix_socket_is_written_to_again_though_no_descriptor_is_left() -> Tested {
@@ -19,8 +21,7 @@ async fn a_full_unix_socket_is_written_to_again_though_no_descriptor_is_left() -
     setrlimit(Resource::Nofile, few)?;
     let folder = tempfile::tempdir()?;
     let url = format!("unix://{}/node.sock", folder.path().display());
-    let server = Server::new(Router::new()).listen(url.parse()?).start();
-    let _server = server.await?;
+    let _server = serve(&url, Router::new()).await?;
     let client = Client::connect(&url).await?;
     client.request("postroad/echo").call_raw("warm").await?;
     let mut taken = Vec::new();

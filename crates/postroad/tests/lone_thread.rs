@@ -1,19 +1,13 @@
 //! Who drives a lone thread's connection. In a process of its own: threads are told by their names.
 #![cfg(target_os = "linux")]
 
-use std::time::{Duration, Instant};
+#[path = "it/support.rs"]
+mod support;
 
-use postroad::{BlockingClient, Bytes, Router, Server};
+use std::time::Instant;
 
-type Tested = Result<(), Box<dyn std::error::Error>>;
-
-fn echo(client: &BlockingClient, text: &str) -> Bytes {
-    let call = client.with("postroad/echo", |call| {
-        let call = call.timeout(Duration::from_secs(20));
-        call.call_raw(text.to_owned())
-    });
-    call.expect("the server echoes")
-}
+use postroad::{BlockingClient, Router};
+use support::{Tested, echo, serve, tcp};
 
 /// How often the client's thread has gone to sleep, once it runs.
 fn sleeps_of_the_clients_thread() -> Option<u64> {
@@ -38,9 +32,8 @@ fn a_thread_that_calls_alone_wakes_no_other() -> Tested {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let starting = Server::new(Router::new()).listen("tcp://127.0.0.1:0".parse()?);
-    let server = runtime.block_on(starting.start())?;
-    let client = BlockingClient::connect(&format!("tcp://{}", server.addresses()[0]))?;
+    let server = runtime.block_on(serve("tcp://127.0.0.1:0", Router::new()))?;
+    let client = BlockingClient::connect(&tcp(&server))?;
     let before = loop {
         echo(
             &client,

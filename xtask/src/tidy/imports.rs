@@ -8,15 +8,21 @@ use super::source::{Source, closing};
 pub(crate) struct Import<'a> {
     pub(crate) at: usize,
     pub(crate) path: Vec<&'a str>,
+    /// The name given by `as`; without one, the path's last part is the name.
+    pub(crate) alias: Option<&'a str>,
 }
 
 pub(crate) fn imports<'a>(code: &[Token<'a>]) -> Vec<Import<'a>> {
+    let uses = code.iter().enumerate().filter(|(_, token)| token.is("use"));
+    uses.flat_map(|(at, _)| import_at(code, at)).collect()
+}
+
+/// What the `use` at this index imports.
+pub(crate) fn import_at<'a>(code: &[Token<'a>], at: usize) -> Vec<Import<'a>> {
     let mut found = Vec::new();
-    for (at, token) in code.iter().enumerate() {
-        // `use<'a>` in a return type imports nothing.
-        if token.is("use") && !code.get(at + 1).is_some_and(|next| next.is("<")) {
-            import_tree(code, at + 1, &[], &mut found);
-        }
+    // `use<'a>` in a return type imports nothing.
+    if !code.get(at + 1).is_some_and(|next| next.is("<")) {
+        import_tree(code, at + 1, &[], &mut found);
     }
     found
 }
@@ -29,6 +35,7 @@ fn import_tree<'a>(
     found: &mut Vec<Import<'a>>,
 ) -> usize {
     let mut path = prefix.to_vec();
+    let mut alias = None;
     while let Some(token) = code.get(at) {
         match token.text {
             ":" => {}
@@ -41,13 +48,20 @@ fn import_tree<'a>(
                 return end + 1;
             }
             "," | ";" | "}" => break,
-            "as" => at += 1,
+            "as" => {
+                at += 1;
+                alias = code.get(at).map(|name| name.text);
+            }
             text => path.push(text),
         }
         at += 1;
     }
     let at_end = at.saturating_sub(1);
-    found.push(Import { at: at_end, path });
+    found.push(Import {
+        at: at_end,
+        path,
+        alias,
+    });
     at
 }
 

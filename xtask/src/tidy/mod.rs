@@ -4,12 +4,14 @@
 //! code to compile, so tidy also speaks about a tree that is half written.
 
 mod deps;
+mod front;
 mod imports;
 mod lexer;
 mod links;
 mod manifest;
 mod musts;
 mod names;
+mod placement;
 mod ports;
 mod reach;
 mod sizes;
@@ -65,24 +67,32 @@ pub(crate) fn run() -> u8 {
             return shell::FAILED;
         }
     };
-    let violations = check(&tree);
+    let mut violations = Vec::new();
+    let sources = sources(&tree, &mut violations);
+    check(&tree, &sources, &mut violations);
     let files = tree.with_extension("rs").count();
     let lines: String = violations
         .iter()
         .map(|found| format!("{found}\n"))
         .collect();
     let count = violations.len();
+    shell::say(&placement::report(&sources));
     shell::say(&format!("{lines}tidy: {files} files, {count} violations\n"));
     if count == 0 { 0 } else { shell::FAILED }
 }
 
-/// All violations, ordered by place.
-fn check(tree: &Tree) -> Vec<Violation> {
+/// The Rust files. It is known of each whether only tests lead to it, and reported if nothing does.
+fn sources<'t>(tree: &'t Tree, found: &mut Vec<Violation>) -> Vec<Source<'t>> {
     let mut sources: Vec<Source<'_>> = tree
         .with_extension("rs")
         .map(|(path, text)| Source::new(path, text))
         .collect();
-    let mut found = Vec::new();
+    reach::check(tree, &mut sources, found);
+    sources
+}
+
+/// Adds all other violations, and orders them by place.
+fn check(tree: &Tree, sources: &[Source<'_>], found: &mut Vec<Violation>) {
     for path in &tree.unreadable {
         found.push(Violation::new(
             path,
@@ -91,19 +101,17 @@ fn check(tree: &Tree) -> Vec<Violation> {
             "this file is not UTF-8 text",
         ));
     }
-    // First, because it also learns which files are modules of tests.
-    reach::check(tree, &mut sources, &mut found);
-    for source in &sources {
-        sizes::check(source, &mut found);
-        words::check(source, &mut found);
+    for source in sources {
+        sizes::check(source, found);
+        words::check(source, found);
     }
-    names::check(tree, &sources, &mut found);
-    deps::check(tree, &mut found);
-    links::check(tree, &mut found);
-    musts::check(tree, &mut found);
-    ports::check(tree, &mut found);
+    front::check(sources, found);
+    names::check(tree, sources, found);
+    deps::check(tree, found);
+    links::check(tree, found);
+    musts::check(tree, found);
+    ports::check(tree, found);
     found.sort();
     // A ban can match an import both as written and as expanded.
     found.dedup();
-    found
 }

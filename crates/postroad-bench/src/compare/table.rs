@@ -20,8 +20,8 @@ pub(crate) fn text(a: &[Run], b: &[Run], found: &Comparison) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<11} {:>10} {:>10} {:>10}  {:<22} {:>6} {:>8}  {}",
-        "metric", "A", "B", "change", "95 % between", "delta", "p", "verdict"
+        "\n{:<11} {:>10} {:>10} {:>10}  {:<22} {:>6} {:>8}  verdict",
+        "metric", "A", "B", "change", "95 % between", "delta", "p"
     );
     for difference in &found.differences {
         let metric = difference.metric;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -20,6 +21,7 @@ use crate::plan::mix::Dice;
 use crate::plan::schedule::Schedule;
 use crate::plan::{IN_FLIGHT_MAX, Part, Payload, Plan, Shape};
 use crate::record::gather::Gather;
+use crate::record::losses::Losses;
 use crate::record::{Chunk, Recorder, Sent, nanos};
 
 /// Intervals of all threads that wait for being gathered.
@@ -27,6 +29,9 @@ const CHUNKS_WAITING: usize = 64;
 
 /// Connections that a thread dials at once.
 const DIALLED: usize = 64;
+
+/// Open files that are not connections: reports, timers and event queues of threads, libraries.
+const FILES_BESIDE: u64 = 64;
 
 /// Tasks that have their turn before sockets are looked at again, if so many can go on: as many
 /// connections may have answers to take.
@@ -44,8 +49,7 @@ enum Phase {
 enum FromThread {
     Chunk(Box<Chunk>),
     Ended {
-        /// Those that have not come back.
-        connections_lost: usize,
+        losses: Losses,
         /// Why its load ended before its time, if nobody asked for that.
         gave_up: Option<String>,
     },
@@ -57,7 +61,7 @@ pub(crate) struct Generator {
     received: mpsc::Receiver<(usize, FromThread)>,
     gather: Gather,
     running: usize,
-    connections_lost: usize,
+    losses: Losses,
     /// Why a part of the load is missing, if it is.
     gave_up: Option<String>,
 }
@@ -65,6 +69,7 @@ pub(crate) struct Generator {
 impl Generator {
     /// Starts the threads and connects them all.
     pub(crate) async fn prepare(plan: &Arc<Plan>) -> Result<Self, Error> {
+        check_open_files(plan)?;
         let threads = plan.threads as usize;
         let (phase, phases) = watch::channel(Phase::Waiting);
         let (sender, received) = mpsc::channel(CHUNKS_WAITING);
@@ -91,7 +96,7 @@ impl Generator {
             received,
             gather: Gather::new(threads),
             running: threads,
-            connections_lost: 0,
+            losses: Losses::default(),
             gave_up: None,
         })
     }
@@ -125,13 +130,10 @@ impl Generator {
     fn take(&mut self, number: usize, message: FromThread) {
         match message {
             FromThread::Chunk(chunk) => self.gather.add(number, *chunk),
-            FromThread::Ended {
-                connections_lost,
-                gave_up,
-            } => {
+            FromThread::Ended { losses, gave_up } => {
                 self.gather.ended(number);
                 self.running -= 1;
-                self.connections_lost += connections_lost;
+                self.losses += losses;
                 let gave_up = gave_up.map(|why| format!("load thread {number} gave up: {why}"));
                 self.gave_up = self.gave_up.take().or(gave_up);
             }
@@ -149,7 +151,7 @@ impl Generator {
                 self.take(
                     number,
                     FromThread::Ended {
-                        connections_lost: 0,
+                        losses: Losses::default(),
                         gave_up: Some(why.to_owned()),
                     },
                 );
@@ -162,10 +164,28 @@ impl Generator {
         self.gave_up.clone()
     }
 
-    /// Connections that have not come back, when the load is over.
-    pub(crate) fn connections_lost(&self) -> usize {
-        self.connections_lost
+    /// Connections that were lost, when the load is over.
+    pub(crate) fn losses(&self) -> Losses {
+        self.losses
     }
+}
+
+/// Says before the first connection is made that not all can be made: each is an open file of this
+/// process, and the system bounds those.
+fn check_open_files(plan: &Plan) -> Result<(), Error> {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return Ok(());
+    };
+    let parts = (0..plan.threads).map(|thread| plan.part(thread));
+    let connections: u64 = parts.map(|part| part.share(plan.connections.into())).sum();
+    if plan.url.starts_with("mem:") || connections + FILES_BESIDE <= limit {
+        return Ok(());
+    }
+    Err(Error::asked(format!(
+        "{connections} connections are {connections} open files, and this process may have \
+         {limit}: raise the limit (ulimit -n) or ask for at most {} connections",
+        limit.saturating_sub(FILES_BESIDE)
+    )))
 }
 
 /// Where a thread sends what it has recorded.
@@ -186,7 +206,7 @@ impl Drop for Chunks {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let ended = FromThread::Ended {
-                connections_lost: 0,
+                losses: Losses::default(),
                 gave_up: Some("it panicked".to_owned()),
             };
             let _ = self.sender.blocking_send((self.number, ended));
@@ -209,6 +229,8 @@ struct Thread {
     always: Option<(u8, Duration)>,
     /// Measured calls that may still be made.
     calls_left: Cell<u64>,
+    /// How often a connection was lost.
+    lost: Cell<u64>,
     recorder: Recorder,
 }
 
@@ -266,6 +288,7 @@ impl Thread {
             bodies,
             dice: RefCell::new(Dice::new(plan.seed, u64::from(part.number) + 1)),
             calls_left: Cell::new(plan.calls.map_or(u64::MAX, |calls| part.share(calls))),
+            lost: Cell::new(0),
             recorder: Recorder::new(
                 plan.warmup,
                 plan.duration,
@@ -344,9 +367,32 @@ impl Thread {
         request.call_raw(job.body.clone())
     }
 
-    fn connections_lost(&self) -> usize {
+    fn losses(&self) -> Losses {
         let is_lost = |client: &&Client| *client.state().borrow() != ConnectionState::Connected;
-        self.clients.iter().filter(is_lost).count()
+        let at_end = self.clients.iter().filter(is_lost).count() as u64;
+        Losses {
+            // One that is lost right now may not have been counted yet.
+            in_all: self.lost.get().max(at_end),
+            at_end,
+        }
+    }
+
+    /// Counts how often a connection is lost. The state says only what it is now, so this has to
+    /// look each time that it changes; a connection is dialled again after a pause that is far
+    /// longer than this task waits for its turn. Without an end.
+    async fn count_losses(&self, connection: usize) {
+        let mut state = self.client(connection).state();
+        let mut was_connected = true;
+        loop {
+            let is_connected = *state.borrow_and_update() == ConnectionState::Connected;
+            if was_connected && !is_connected {
+                self.lost.set(self.lost.get() + 1);
+            }
+            was_connected = is_connected;
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -431,13 +477,19 @@ async fn load(
         Ok(Phase::Running(begin)) => *begin,
         _ => {
             return FromThread::Ended {
-                connections_lost: 0,
+                losses: Losses::default(),
                 gave_up,
             };
         }
     };
     drop(started);
     let thread = Rc::new(Thread::new(begin, clients, plan, part));
+    // They end with this function.
+    let mut counting = JoinSet::new();
+    for connection in 0..thread.clients.len() {
+        let thread = Rc::clone(&thread);
+        counting.spawn_local(async move { thread.count_losses(connection).await });
+    }
     // A task of its own is polled when it has something to do, not when the others have.
     let working = tokio::task::spawn_local({
         let thread = Rc::clone(&thread);
@@ -458,7 +510,7 @@ async fn load(
         chunks.send(FromThread::Chunk(Box::new(chunk))).await;
     }
     FromThread::Ended {
-        connections_lost: thread.connections_lost(),
+        losses: thread.losses(),
         gave_up,
     }
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::record::Chunk;
 use crate::record::gather::Gather;
+use crate::record::losses::Losses;
 use crate::report::{End, Worker};
 use crate::watcher::Watcher;
 
@@ -66,7 +67,8 @@ impl Remote {
     }
 }
 
-/// Has them go, who would wait for a start and refuse other runs meanwhile. Another interruption insists.
+/// Frees the workers, which would wait for a start and refuse other runs meanwhile. Another
+/// interruption ends the wait for their answers.
 async fn dismiss(remotes: impl Iterator<Item = Remote>, watcher: &mut impl Watcher) {
     let dismissed = JoinSet::from_iter(remotes.map(Remote::dismiss));
     tokio::select! {
@@ -103,12 +105,12 @@ pub(crate) struct Coordinator {
     received: mpsc::Receiver<(usize, FromWorker)>,
     gather: Gather,
     running: usize,
-    connections_lost: usize,
+    losses: Losses,
 }
 
 impl Coordinator {
-    /// Has every worker connect to the target. If one cannot, or it is interrupted, none begins, and
-    /// all are free for others.
+    /// Has every worker connect to the target. If one cannot, or the run is interrupted, none
+    /// begins, and all are free for others.
     pub(crate) async fn prepare(
         plan: &Arc<Plan>,
         names: &[String],
@@ -171,7 +173,7 @@ impl Coordinator {
         Ok(Some(Self {
             gather: Gather::new(parts.len()),
             running: parts.len(),
-            connections_lost: 0,
+            losses: Losses::default(),
             parts,
             sender,
             received,
@@ -255,7 +257,7 @@ impl Coordinator {
                     self.gather.add(number, chunk);
                 }
                 let Some(ended) = ended else { return };
-                self.connections_lost += ended.connections_lost;
+                self.losses += ended.losses;
                 self.parts[number].cost = ended.cost;
                 self.parts[number].lost = ended.gave_up;
             }
@@ -265,8 +267,8 @@ impl Coordinator {
         self.running -= 1;
     }
 
-    pub(crate) fn connections_lost(&self) -> usize {
-        self.connections_lost
+    pub(crate) fn losses(&self) -> Losses {
+        self.losses
     }
 
     pub(crate) fn workers(&self) -> Vec<Worker> {

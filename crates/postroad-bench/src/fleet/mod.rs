@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 use crate::record::Chunk;
+use crate::record::losses::Losses;
 use crate::report::End;
 
 /// Code of the error of a worker that cannot connect to the target.
@@ -39,8 +40,7 @@ pub(crate) struct Collected {
 /// A worker's load when it is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
-    /// Connections that were lost and have not come back.
-    pub(crate) connections_lost: usize,
+    pub(crate) losses: Losses,
     /// What the load cost the worker.
     pub(crate) cost: End,
     /// Why the load ended before its time, if nobody asked for that.

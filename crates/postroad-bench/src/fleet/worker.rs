@@ -31,8 +31,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Listens at an address such as `127.0.0.1:7480` or at an endpoint, and works in the background
-    /// of this runtime from then on.
+    /// Listens at an address such as `127.0.0.1:7480` or at an endpoint, and from then on works in
+    /// the background of this runtime.
     ///
     /// # Errors
     ///
@@ -259,7 +259,7 @@ impl Load {
             format!("it gave up, because its coordinator was silent for {SILENCE_MAX:?}")
         });
         Ended {
-            connections_lost: self.generator.connections_lost(),
+            losses: self.generator.losses(),
             cost: self.watched.end(self.sent),
             gave_up: gave_up.or_else(|| self.generator.gave_up()),
         }

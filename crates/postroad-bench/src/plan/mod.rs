@@ -240,6 +240,7 @@ impl Plan {
                 "--callers {callers} is too few for {sharing}; write {parts} or more"
             )));
         }
+        self.check_calls()?;
         if self.duration.is_zero() {
             return Err(Error::asked("--duration 0s measures nothing; write 5s"));
         }
@@ -254,6 +255,30 @@ impl Plan {
         self.url.parse::<Endpoint>()?;
         self.preset.parse::<Preset>().map_err(Error::asked)?;
         Ok(())
+    }
+
+    /// Refuses calls that can never be made, whatever the server does.
+    fn check_calls(&self) -> Result<(), Error> {
+        if self.parts() == 0 {
+            return Err(Error::asked("no thread makes calls; ask for 1 or more"));
+        }
+        if let Payload::Sizes(mix) = &self.payload
+            && let Some(size) = mix.values().find(|size| u64::from(**size) > SIZE_MAX)
+        {
+            return Err(Error::asked(format!(
+                "a payload of {size} bytes; at most {SIZE_MAX}"
+            )));
+        }
+        if let Some(priority) = self.priority.values().find(|priority| **priority > 7) {
+            return Err(Error::asked(format!("priority {priority}; 0 to 7")));
+        }
+        if self.timeout.values().any(Duration::is_zero) {
+            return Err(Error::asked("a deadline of no time; write 50ms"));
+        }
+        match &self.shape {
+            Shape::Open(arrival) => arrival.check().map_err(Error::asked),
+            Shape::Closed { .. } => Ok(()),
+        }
     }
 
     pub(crate) fn client_config(&self) -> ClientConfig {
@@ -328,5 +353,68 @@ impl Plan {
             worker: (number, self.worker.1),
             ..self.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::schedule::{Burst, Rate};
+    use super::*;
+
+    #[test]
+    fn a_load_that_can_never_be_made_is_refused_with_the_reason() {
+        let load = || LoadConfig::new("tcp://127.0.0.1:1");
+        let burst = Burst {
+            calls: 0,
+            every: Duration::from_secs(1),
+        };
+        for (wrong, says) in [
+            (
+                LoadConfig {
+                    rate: Some(Rate::Constant(f64::NAN)),
+                    ..load()
+                },
+                "are possible",
+            ),
+            (
+                LoadConfig {
+                    burst: Some(burst),
+                    ..load()
+                },
+                "1 to 50000 calls",
+            ),
+            (
+                LoadConfig {
+                    threads: 0,
+                    ..load()
+                },
+                "no thread makes calls",
+            ),
+            (
+                LoadConfig {
+                    priority: Mix::one(8),
+                    ..load()
+                },
+                "0 to 7",
+            ),
+            (
+                LoadConfig {
+                    timeout: Mix::one(Duration::ZERO),
+                    ..load()
+                },
+                "a deadline of no time",
+            ),
+            (
+                LoadConfig {
+                    size: Mix::one(u32::MAX),
+                    ..load()
+                },
+                "at most 16777216",
+            ),
+        ] {
+            let refused = Plan::new(&wrong).expect_err("it cannot be made");
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+        Plan::new(&load()).expect("it can be made");
     }
 }

@@ -12,6 +12,9 @@ use super::mix::Dice;
 /// Calls a second that can be asked for.
 const RATE_MAX: f64 = 10_000_000.0;
 const RATE_MIN: f64 = 0.001;
+/// Calls of a burst, and the shortest time from one to the next.
+const BURST_MAX: u32 = 50_000;
+const BURST_EVERY_MIN: Duration = Duration::from_millis(1);
 /// Parts of a rate that changes by steps.
 const STEPS_MAX: usize = 1000;
 /// The longest of them.
@@ -27,6 +30,28 @@ pub enum Rate {
     Ramp(f64, f64),
     /// Each for its time; the last goes on.
     Steps(Vec<(f64, Duration)>),
+}
+
+impl Rate {
+    fn check(&self) -> Result<(), String> {
+        let is_possible = |rate: &f64| (RATE_MIN..=RATE_MAX).contains(rate);
+        let possible = match self {
+            Self::Constant(rate) => is_possible(rate),
+            Self::Ramp(from, to) => is_possible(from) && is_possible(to),
+            Self::Steps(steps) => {
+                let is_step = |(rate, time): &(f64, Duration)| is_possible(rate) && !time.is_zero();
+                (1..=STEPS_MAX).contains(&steps.len()) && steps.iter().all(is_step)
+            }
+        };
+        if possible {
+            Ok(())
+        } else {
+            Err(format!(
+                "{self} calls a second; {RATE_MIN} to {RATE_MAX:.0} are possible, in at most \
+                 {STEPS_MAX} steps that take time"
+            ))
+        }
+    }
 }
 
 impl FromStr for Rate {
@@ -112,6 +137,17 @@ pub struct Burst {
     pub every: Duration,
 }
 
+impl Burst {
+    fn check(self) -> Result<(), String> {
+        if self.calls == 0 || self.calls > BURST_MAX || self.every < BURST_EVERY_MIN {
+            return Err(format!(
+                "a burst of {self}; 1 to {BURST_MAX} calls, at most once in {BURST_EVERY_MIN:?}"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Burst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} calls at once every {:?}", self.calls, self.every)
@@ -119,6 +155,16 @@ impl fmt::Display for Burst {
 }
 
 impl Arrival {
+    /// Refuses bursts and rates that no flag takes, but that a program or a coordinator may ask
+    /// for.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Constant(rate) | Self::Poisson(rate) => rate.check(),
+            Self::Burst(burst) => burst.check(),
+            Self::Both(base, burst) => base.check().and_then(|()| burst.check()),
+        }
+    }
+
     /// Time that the steps take, if it is steps.
     pub(crate) fn time(&self) -> Option<Duration> {
         match self {

@@ -5,6 +5,7 @@ pub(crate) mod ends;
 #[cfg(test)]
 mod exact;
 pub(crate) mod gather;
+pub(crate) mod losses;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};

@@ -67,6 +67,10 @@ pub struct Report {
     /// Connections that were lost and had not come back at the end.
     #[serde(default)]
     pub connections_lost: u64,
+    /// How often connections were lost in all, whether or not they came back; one that is lost
+    /// again counts again.
+    #[serde(default)]
+    pub losses: u64,
     /// The longest time in which calls of a generator's thread waited and none was answered.
     #[serde(default)]
     pub silence: Silence,
@@ -113,11 +117,22 @@ impl Report {
                 )
             })
         });
-        let lost = (self.connections_lost > 0).then(|| {
-            let lost = units::counted(self.connections_lost, "connection");
-            format!("{lost} lost and not back at the end")
-        });
+        let lost = (self.losses.max(self.connections_lost) > 0).then(|| self.lost());
         noted.chain(lost).chain(self.silence()).collect()
+    }
+
+    /// What became of the connections that were lost.
+    fn lost(&self) -> String {
+        // Files of before know only the connections that stayed away.
+        let losses = units::counted(self.losses.max(self.connections_lost), "connection");
+        match self.connections_lost {
+            0 => format!("{losses} lost, and all were back at the end"),
+            away if away >= self.losses => format!("{losses} lost and not back at the end"),
+            away => format!(
+                "{losses} lost and {} not back at the end",
+                units::count(away)
+            ),
+        }
     }
 
     /// The longest time in which calls waited and none was answered, if the percentiles hide it:

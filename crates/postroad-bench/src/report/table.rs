@@ -107,8 +107,10 @@ fn counts(out: &mut String, report: &Report) {
         out,
         "answered",
         format_args!(
-            "{answered} in {:.1} s, {rate:.0} calls/s, {:.1} MiB/s of payload",
+            "{} in {:.1} s, {} calls/s, {:.1} MiB/s of payload",
+            units::count(answered),
             report.seconds,
+            units::number(rate),
             bytes / report.seconds.max(1e-9)
         ),
     );
@@ -120,14 +122,17 @@ fn counts(out: &mut String, report: &Report) {
         line(
             out,
             "failed",
-            format_args!("{failed}, {share:.3}%; latencies are of the answered calls alone"),
+            format_args!(
+                "{}, {share:.3}%; latencies are of the answered calls alone",
+                units::count(failed)
+            ),
         );
     }
     for (code, count) in &report.errors {
-        line(out, "", format_args!("{count} {code}"));
+        line(out, "", format_args!("{} {code}", units::count(*count)));
     }
     if report.not_sent > 0 {
-        let not_sent = report.not_sent;
+        let not_sent = units::count(report.not_sent);
         line(
             out,
             "",
@@ -135,7 +140,7 @@ fn counts(out: &mut String, report: &Report) {
         );
     }
     if report.unfinished > 0 {
-        let unfinished = report.unfinished;
+        let unfinished = units::count(report.unfinished);
         line(
             out,
             "unfinished",
@@ -143,7 +148,7 @@ fn counts(out: &mut String, report: &Report) {
         );
     }
     if report.held > 0 {
-        let held = report.held;
+        let held = units::count(report.held);
         line(
             out,
             "held",
@@ -168,7 +173,7 @@ fn latencies(out: &mut String, report: &Report) {
         row(
             out,
             "answered",
-            columns.iter().map(|(_, each)| each.count.to_string()),
+            columns.iter().map(|(_, each)| units::count(each.count)),
         );
     }
     let means = |each: &Distribution| (time(each.mean as u64), time(each.stdev as u64));
@@ -206,15 +211,16 @@ fn end(out: &mut String, name: &str, end: &End) {
              (waited, was interrupted)",
             usage.cpu_seconds,
             usage.memory_peak_bytes as f64 / MIB,
-            usage.voluntary_switches,
-            usage.involuntary_switches,
+            units::count(usage.voluntary_switches),
+            units::count(usage.involuntary_switches),
         ),
     );
 }
 
 fn workers(out: &mut String, report: &Report) {
     for worker in &report.workers {
-        let (name, answered, failed) = (&worker.name, worker.answered, worker.failed);
+        let name = &worker.name;
+        let (answered, failed) = (units::count(worker.answered), units::count(worker.failed));
         let lost = if worker.lost.is_some() { ", LOST" } else { "" };
         let cost = match &worker.cost {
             End::Measured(usage) => format!(

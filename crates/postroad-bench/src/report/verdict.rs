@@ -1,6 +1,6 @@
 //! Whether a run has kept what it was asked to keep.
 
-use super::Report;
+use super::{Report, units};
 
 /// What is to be said of a run as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +65,10 @@ fn missed(report: &Report) -> Option<String> {
 fn unanswered(report: &Report) -> String {
     let errors = report.errors.iter();
     let mut all: Vec<_> = errors
-        .map(|(code, count)| format!("{count} {code}"))
+        .map(|(code, count)| format!("{} {code}", units::count(*count)))
         .collect();
     if report.not_sent > 0 {
-        all.push(format!("{} not sent", report.not_sent));
+        all.push(format!("{} not sent", units::count(report.not_sent)));
     }
     let lost = report.workers.iter();
     all.extend(lost.filter_map(|worker| {

@@ -81,6 +81,10 @@ pub(crate) struct Serve {
     /// Threads with a reactor of their own; by default one a core.
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+    /// Add routes to practise on, which sleep, spin, fail, count and answer with many bytes; see
+    /// docs/practice.md.
+    #[arg(long)]
+    pub(crate) practice: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,32 @@ struct Route {
     route: String,
     request: String,
     response: String,
+    // What a route's author has declared of it. An older node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    idempotent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priority_max: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schema: Option<serde_json::Value>,
+}
+
+impl Route {
+    /// What was declared, in one line; empty if nothing was.
+    fn declared(&self) -> String {
+        let idempotent = self.idempotent.then(|| "idempotent".to_owned());
+        let priority = self.priority_max.map(|max| format!("priority up to {max}"));
+        let timeout = self.timeout_ms.map(|ms| format!("timeout {ms} ms"));
+        let all = [self.description.clone(), idempotent, priority, timeout];
+        let all: Vec<_> = all.into_iter().flatten().collect();
+        match all.is_empty() {
+            true => String::new(),
+            false => format!("  # {}", all.join("; ")),
+        }
+    }
 }
 
 pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
@@ -33,14 +59,16 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
         Output::Text => {
             let width = |len: fn(&Route) -> usize| routes.iter().map(len).max().unwrap_or(0);
             let (name, request) = (width(|r| r.route.len()), width(|r| r.request.len()));
-            for Route {
-                route,
-                request: takes,
-                response,
-            } in &routes
-            {
+            for each in &routes {
+                let Route {
+                    route,
+                    request: takes,
+                    response,
+                    ..
+                } = each;
+                let declared = each.declared();
                 say(format_args!(
-                    "{route:name$}  {takes:request$}  -> {response}"
+                    "{route:name$}  {takes:request$}  -> {response}{declared}"
                 ));
             }
         }

@@ -1,14 +1,14 @@
 //! `postroad serve`: a node.
 
-use crate::terminal::say;
 use std::process::ExitCode;
 
-use postroad::{Router, Server};
+use postroad::{Router, Server, practice};
 
 use crate::args::Serve;
 use crate::config::NodeConfig;
 use crate::exit::Failed;
 use crate::signals::Signals;
+use crate::terminal::say;
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
     let config = serve.config.as_deref();
@@ -19,14 +19,18 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
         serve.workers,
     )?;
     super::raise_open_files();
-    super::runtime()?.block_on(node(config))
+    super::runtime()?.block_on(node(config, serve.practice))
 }
 
-async fn node(config: NodeConfig) -> Result<ExitCode, Failed> {
+async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed> {
     let mut signals = Signals::listen()?;
     // Not handled yet; without a listener it would end the node.
     let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-    let mut server = Server::new(Router::new()).config(config.server);
+    let router = match has_practice {
+        true => practice::routes(),
+        false => Router::new(),
+    };
+    let mut server = Server::new(router).config(config.server);
     for endpoint in &config.listen {
         server = server.listen(endpoint.clone());
     }

@@ -1,7 +1,9 @@
 //! Decisions as pure state machines: given what happened and the time, what to do next.
 
 mod backoff;
+mod outcome;
 mod state;
 
 pub use backoff::{Backoff, BackoffError, Random, Reconnect};
+pub use outcome::{CallInfo, Ending, Outcome, Timing};
 pub use state::{ConnectionState, IllegalTransition, ServerState};

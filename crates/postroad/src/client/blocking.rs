@@ -1,4 +1,34 @@
 //! The client for code that is not async.
+//!
+//! # Who drives the runtime
+//!
+//! The client has a runtime of one thread, and somebody has to drive it: to read answers, write
+//! what is queued, send heartbeats and dial again. A background thread of the client's own does
+//! that while nobody calls. If it also did it during a call, every call would wake two threads: the
+//! background thread for the answer, and then the caller. So while calls follow each other, the
+//! caller that waits drives the runtime itself, and the background thread yields it.
+//!
+//! ```text
+//!                 a caller waits, and a call has ended within YIELD_MAX:
+//!                               yield_runtime
+//!        +-----------------+ ----------------------> +-------------------+
+//!        |   background    |                         |      callers      |
+//!        |  thread drives  |                         | drive, if any wait|
+//!        +-----------------+ <---------------------- +-------------------+
+//!                               resume_background,
+//!                 or no call has ended within YIELD_MAX
+//! ```
+//!
+//! Tokio lets one thread at a time drive the runtime. Of several callers that wait, one drives for
+//! all, and when it has its answer, another goes on. Nobody drives in one case only: the background
+//! thread has yielded and no caller waits. That is fine while nothing is to be done, because it
+//! resumes by itself within [`YIELD_MAX`]. If something is left to be written then, the caller that
+//! leaves resumes it at once, in [`Shared::run`].
+//!
+//! No wakeup is lost, because both sides write before they read: the background thread sets
+//! `has_yielded` and then asks whether something is left; a caller leaves something and then reads
+//! `has_yielded`. Both take the connection's lock in between, so whoever takes it second sees what
+//! the first has done.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,23 +42,26 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
-use super::{CallBuilder, Client, ClientConfig, ConnectError};
+use super::call::CallBuilder;
+use super::config::ClientConfig;
+use super::handle::{Client, ConnectError};
 use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, TransportError};
 
-/// How long dropping a client may take.
+/// How long dropping a client may take: what was sent has this time to leave.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// The longest pause between calls in which the client's thread does not drive.
-const PAUSE_MAX: Duration = Duration::from_millis(10);
+/// How long the background thread leaves the runtime alone after a call has ended. Calls that
+/// follow each other faster than this never wake it.
+const YIELD_MAX: Duration = Duration::from_millis(10);
 
 /// A [`Client`] for threads. Must not be used on a runtime's thread.
 ///
 /// While calls follow each other within 10 ms, a thread that waits for its answer drives the
-/// connection itself, so that no other has to be woken for it; of several, one drives for all. For
-/// the rest of the time there is a thread of the client's own, which sleeps while nothing is to be
-/// done.
+/// connection itself, so that no other thread has to be woken for it; of several threads that wait,
+/// one drives for all. The rest of the time a thread of the client's own drives it, which sleeps
+/// while nothing is to be done.
 ///
 /// ```no_run
 /// let client = postroad::BlockingClient::connect("tcp://127.0.0.1:7400")?;
@@ -38,7 +71,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct BlockingClient {
     shared: Arc<Shared>,
-    keeper: Option<JoinHandle<()>>,
+    background: Option<JoinHandle<()>>,
 }
 
 impl BlockingClient {
@@ -65,14 +98,16 @@ impl BlockingClient {
         let runtime = runtime.map_err(fail)?;
         let client = runtime.block_on(Client::connect_with(endpoint, config))?;
         let shared = Arc::new(Shared::new(client, runtime));
-        let keeper = {
-            let (shared, thread) = (Arc::clone(&shared), Thread::new());
-            let thread = thread.name("postroad-client".to_owned());
-            thread.spawn(move || shared.keep()).map_err(fail)?
+        let background = {
+            let shared = Arc::clone(&shared);
+            let thread = Thread::new().name("postroad-client".to_owned());
+            thread
+                .spawn(move || shared.run_background())
+                .map_err(fail)?
         };
         Ok(Self {
             shared,
-            keeper: Some(keeper),
+            background: Some(background),
         })
     }
 
@@ -120,18 +155,18 @@ impl BlockingClient {
 impl Drop for BlockingClient {
     /// Messages that were sent without waiting for an answer are still on their way.
     fn drop(&mut self) {
-        // From here this thread drives.
+        // The background thread ends, and so this one drives while the client is closed.
         self.shared.end();
         let close = async { tokio::time::timeout(CLOSE_MAX, self.client().close()).await };
         let _ = self.shared.runtime.block_on(close);
-        if let Some(keeper) = self.keeper.take() {
-            // It runs nothing that panics and is not caught.
-            let _ = keeper.join();
+        if let Some(background) = self.background.take() {
+            // There is nothing to do about a panic there; tokio catches those of its tasks.
+            let _ = background.join();
         }
     }
 }
 
-/// Of a thread that waits.
+/// Counts a thread as one that waits, for as long as it lives: also if its future panics.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -147,22 +182,24 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The runtime, which is driven by whoever waits on it first; when that thread has what it waited
-/// for, another goes on.
+/// What callers and the background thread share. The module says how they take turns.
 #[derive(Debug)]
 struct Shared {
     client: Client,
     runtime: Runtime,
-    /// The client's thread should leave the runtime to callers.
-    sent_away: Notify,
-    /// It has, and does not drive until it is called back or no call has come for a while.
-    is_aside: AtomicBool,
-    /// Threads that wait: one of them drives.
+    /// Tells the background thread to leave the runtime to callers.
+    yield_asked: Notify,
+    /// The background thread does not drive: callers have to, or must have it resume.
+    has_yielded: AtomicBool,
+    /// Threads that wait for an answer. If the background thread has yielded, one of them drives.
     waiting: AtomicUsize,
     /// When the last call ended that somebody has waited for.
     last_end: AtomicU64,
-    called_back: Mutex<bool>,
-    changed: Condvar,
+    /// The background thread is to drive again now, and not only when it has waited long enough.
+    must_resume: Mutex<bool>,
+    /// Signalled when `must_resume` is set.
+    resume: Condvar,
+    /// The client is being dropped.
     has_ended: AtomicBool,
 }
 
@@ -171,12 +208,12 @@ impl Shared {
         Self {
             client,
             runtime,
-            sent_away: Notify::new(),
-            is_aside: AtomicBool::new(false),
+            yield_asked: Notify::new(),
+            has_yielded: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
-            called_back: Mutex::new(false),
-            changed: Condvar::new(),
+            must_resume: Mutex::new(false),
+            resume: Condvar::new(),
             has_ended: AtomicBool::new(false),
         }
     }
@@ -189,7 +226,7 @@ impl Shared {
             let polled = future.as_mut().poll(cx);
             if polled.is_pending() && waiting.is_none() {
                 waiting = Some(Waiting::begin(&self.waiting));
-                self.send_away();
+                self.yield_runtime();
             }
             polled
         }));
@@ -197,71 +234,74 @@ impl Shared {
         if has_waited {
             self.last_end.store(clock::now().0, Ordering::Relaxed);
         }
-        // What was ready at once has run nothing of what it has left to be done, and what has
-        // waited nothing of what it has left since. Another who waits drives, or comes by here.
-        let must_drive =
-            self.waiting.load(Ordering::SeqCst) == 0 && self.is_aside.load(Ordering::SeqCst);
-        if must_drive && (!has_waited || self.client.has_left()) {
-            self.call_back();
+        // A call that never waited has not driven the runtime, so what it queued may be unwritten;
+        // one that has waited may have queued more since. If another thread waits, it drives, or
+        // comes by here when it leaves.
+        let is_undriven =
+            self.waiting.load(Ordering::SeqCst) == 0 && self.has_yielded.load(Ordering::SeqCst);
+        if is_undriven && (!has_waited || self.client.has_left()) {
+            self.resume_background();
         }
         output
     }
 
-    /// Somebody waits, and so drives: the client's thread need not, if that happens often.
-    fn send_away(&self) {
-        if !self.is_aside.load(Ordering::Relaxed) && !self.pause().is_zero() {
-            // Not for later: whoever calls then will say so.
-            self.sent_away.notify_waiters();
+    /// A caller waits, and so can drive: the background thread leaves it the runtime, if calls
+    /// follow each other. For a lone call that would cost more than it saves.
+    fn yield_runtime(&self) {
+        if !self.has_yielded.load(Ordering::Relaxed) && !self.yield_left().is_zero() {
+            // Only if it waits for this now: a signal that is kept would make it yield later, when
+            // perhaps nobody calls.
+            self.yield_asked.notify_waiters();
         }
     }
 
-    /// How long the client's thread may stand aside, if no other call ends.
-    fn pause(&self) -> Duration {
+    /// How long the background thread may still leave the runtime alone, if no other call ends.
+    fn yield_left(&self) -> Duration {
         let last = Time(self.last_end.load(Ordering::Relaxed));
-        (last + PAUSE_MAX).since(clock::now())
+        (last + YIELD_MAX).since(clock::now())
     }
 
-    /// The client's thread is to drive again.
-    fn call_back(&self) {
+    /// Has the background thread drive again.
+    fn resume_background(&self) {
         *self.lock() = true;
-        self.changed.notify_all();
+        self.resume.notify_all();
     }
 
     fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
-        self.sent_away.notify_one();
-        self.call_back();
+        self.yield_asked.notify_one();
+        self.resume_background();
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
-        let guard = self.called_back.lock();
+        let guard = self.must_resume.lock();
         guard.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As the client's thread: drives, or stands aside.
-    fn keep(&self) {
+    /// As the background thread: drives, or waits while callers do.
+    fn run_background(&self) {
         while !self.has_ended.load(Ordering::SeqCst) {
-            self.runtime.block_on(self.sent_away.notified());
-            self.is_aside.store(true, Ordering::SeqCst);
-            // Whoever has left something before this did not know of it.
+            self.runtime.block_on(self.yield_asked.notified());
+            self.has_yielded.store(true, Ordering::SeqCst);
+            // A caller that has left something before this could not know that nobody drives.
             if !self.client.has_left() {
-                self.stand_aside();
+                self.wait_to_resume();
             }
-            self.is_aside.store(false, Ordering::SeqCst);
+            self.has_yielded.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Until somebody calls back, or no call has ended for a while.
-    fn stand_aside(&self) {
-        let mut called_back = self.lock();
+    /// Until a caller says so, or no call has ended for a while.
+    fn wait_to_resume(&self) {
+        let mut must_resume = self.lock();
         loop {
-            let pause = self.pause();
-            if *called_back || pause.is_zero() {
+            let left = self.yield_left();
+            if *must_resume || left.is_zero() {
                 break;
             }
-            let waited = self.changed.wait_timeout(called_back, pause);
-            (called_back, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let waited = self.resume.wait_timeout(must_resume, left);
+            (must_resume, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        *called_back = false;
+        *must_resume = false;
     }
 }

@@ -1,34 +1,36 @@
 //! One call: its settings, its deadline, its way to an answer.
 
-use std::future::{Future, poll_fn};
+use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::session::{Call, Failure, Reply};
+use postroad_proto::policy::{CallInfo, Ending, Outcome};
+use postroad_proto::session::{Call, Reply};
 use postroad_proto::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::prompt::Unsent;
-use super::{Client, DefaultCodec, encode, to_json};
-use crate::codec::{Codec, json, msgpack, numbers};
+use super::attempt::{InFlight, Offered, Sent, at_once, offered, patiently};
+use super::channel::{Channel, Lease};
+use super::options::PRIORITY;
+use super::values::{DefaultCodec, decode, encode, to_json};
+use crate::codec::{Codec, numbers};
 use crate::context::CallContext;
-use crate::driver::{Answer, Budget, Connection, WaiterKey};
+use crate::driver::Budget;
 use crate::error::{CallError, CodecError};
 use crate::trace;
-
-/// Priority of a call that names none, and is not made by a handler.
-pub(super) const PRIORITY: u8 = 3;
+use crate::transport::BoxFuture;
 
 /// A call with settings of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a call does nothing until it is sent"]
 pub struct CallBuilder<'a> {
-    client: &'a Client,
+    channel: &'a Channel,
+    default_codec: DefaultCodec,
     route: &'a str,
     timeout: Option<Duration>,
     priority: Option<u8>,
@@ -46,9 +48,10 @@ struct Extras {
 
 impl<'a> CallBuilder<'a> {
     #[inline]
-    pub(super) fn new(client: &'a Client, route: &'a str) -> Self {
+    pub(super) fn new(channel: &'a Channel, default_codec: DefaultCodec, route: &'a str) -> Self {
         Self {
-            client,
+            channel,
+            default_codec,
             route,
             timeout: None,
             priority: None,
@@ -197,44 +200,38 @@ impl<'a> CallBuilder<'a> {
         let context = CallContext::current();
         let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
-        let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
-        // Whoever sends without end must not keep the driver from writing.
+        let call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
+        let info = info(&call, false, budget);
+        // A task that sends without end must let the driver run, or nothing is ever written.
         tokio::task::coop::consume_budget().await;
-        if let Some(connection) = self.client.keeper.current() {
-            match connection.send(&mut call, budget) {
-                Err(Failure::NotOpen) => {}
-                result => return result.map_err(|failure| self.failed(failure, budget.timeout)),
-            }
-        }
-        let (budget, deadline) = budget.starting_now();
-        let mut connections = self.client.keeper.connections(deadline);
-        loop {
-            match connections.next().await?.send(&mut call, budget) {
-                Err(Failure::NotOpen) => {}
-                result => return result.map_err(|failure| self.failed(failure, budget.timeout)),
-            }
+        let offer = |lease: Lease, budget| self.offer_one_way(&lease, call.clone(), budget);
+        match at_once(self.channel, &info, |lease| offer(lease, budget)) {
+            Ok(Sent::Now(())) => Ok(()),
+            Ok(Sent::Wait) => patiently(self.channel, &info, budget, offer).await,
+            Err(error) => Err(*error),
         }
     }
 
-    #[cold]
-    fn failed(&self, failure: Failure, timeout: Duration) -> CallError {
-        match failure {
-            Failure::NotOpen => self.client.keeper.not_connected(),
-            other => CallError::from_failure(other, timeout),
+    fn offer_one_way(&self, lease: &Lease, mut call: Call<'_>, budget: Budget) -> Offered<()> {
+        let result = lease.connection().send(&mut call, budget);
+        let sent = offered(self.channel, lease, budget.timeout, result)?;
+        if let Sent::Now(()) = sent {
+            self.channel.finish(lease, || Outcome {
+                ending: Ending::Handed,
+                timing: None,
+            });
         }
+        Ok(sent)
     }
 
     fn encode<Q: Serialize + ?Sized>(&self, value: &Q) -> Result<(u8, Bytes), CallError> {
-        Ok(match self.client.codec {
-            DefaultCodec::Json => (numbers::JSON, json::write(&value)?),
-            DefaultCodec::MsgPack => (numbers::MSGPACK, msgpack::write(&value)?),
-        })
+        self.default_codec.encode(value)
     }
 
     /// The time that the call has; every wait is charged to it.
     #[inline]
     fn budget(&self, context: Option<&CallContext>) -> Budget {
-        let timeout = self.timeout.unwrap_or(self.client.keeper.config.timeout);
+        let timeout = self.timeout.unwrap_or(self.channel.config().timeout);
         Budget::within(
             timeout,
             context.map_or(Time::NEVER, |context| context.deadline),
@@ -250,7 +247,8 @@ impl<'a> CallBuilder<'a> {
         trace::of_call(own.or_else(|| context?.trace.as_ref()))
     }
 
-    /// The call as the session takes it; its deadline is set when it is made.
+    /// The call as the session takes it. The connection sets its deadline when it takes the call,
+    /// because only then is it known how much of its time was waited for.
     #[inline]
     fn spec<'b>(
         &'b self,
@@ -286,88 +284,98 @@ impl<'a> CallBuilder<'a> {
         }
     }
 
-    /// Waits for a connection, and for another if that one ends before the call is sent.
-    async fn run_patiently(self, codec: u8, payload: Bytes) -> Result<Reply, CallError> {
+    /// Waits for a connection that takes the call.
+    async fn send_patiently(self, codec: u8, payload: Bytes) -> Result<Taken<'a>, CallError> {
         let context = CallContext::current();
-        let (budget, deadline) = self.budget(context.as_ref()).starting_now();
+        let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
         let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
-        let mut connections = self.client.keeper.connections(deadline);
-        loop {
-            let connection = match connections.next().await {
-                Ok(connection) => connection,
-                Err(error) => return Err(self.observed(trace.as_deref(), error)),
-            };
-            let make = |cx: &mut Context<'_>| {
-                let connection = Arc::clone(&connection);
-                Poll::Ready(Answering::begin(connection, &mut call, budget, cx.waker()))
-            };
-            let result = match poll_fn(make).await {
-                Ok(answering) => answering.await,
-                Err(failure) => Err(Box::new(failure)),
-            };
-            match result {
-                Err(failure) if *failure == Failure::NotOpen => {}
-                result => return self.finish(trace.as_deref(), result, budget.timeout),
+        let info = info(&call, true, budget);
+        // The caller's waker is registered when the answer is polled for, right after this.
+        let offer =
+            |lease, budget| InFlight::begin(self.channel, lease, &mut call, budget, Waker::noop());
+        match patiently(self.channel, &info, budget, offer).await {
+            Ok(in_flight) => Ok((in_flight, trace)),
+            Err(error) => {
+                self.observe(trace.as_deref(), Some(&error));
+                Err(error)
             }
         }
     }
 
+    /// Tells whoever watches calls how this one has ended.
     #[inline]
-    fn finish(
-        &self,
-        trace: Option<&Trace>,
-        answer: Answer,
-        timeout: Duration,
-    ) -> Result<Reply, CallError> {
-        match answer {
-            Ok(reply) => {
-                if trace::is_watched() {
-                    self.observe(trace, None);
-                }
-                Ok(reply)
-            }
-            Err(failure) => Err(self.fail(trace, *failure, timeout)),
-        }
-    }
-
-    #[cold]
-    fn fail(&self, trace: Option<&Trace>, failure: Failure, timeout: Duration) -> CallError {
-        self.observed(trace, self.failed(failure, timeout))
-    }
-
-    fn observed(&self, trace: Option<&Trace>, error: CallError) -> CallError {
-        if trace::is_watched() {
-            self.observe(trace, Some(&error));
-        }
-        error
-    }
-
-    #[cold]
     fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
+        if trace::is_watched() {
+            self.write_event(trace, error);
+        }
+    }
+
+    #[cold]
+    fn write_event(&self, trace: Option<&Trace>, error: Option<&CallError>) {
         let trace = trace.map(tracing::field::display);
         let error = error.map(tracing::field::display);
-        let endpoint = self.client.endpoint();
+        let endpoint = self.channel.endpoint();
         tracing::debug!(
             target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
         );
     }
 }
 
+impl fmt::Debug for CallBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallBuilder")
+            .field("endpoint", &self.channel.endpoint().to_string())
+            .field("route", &self.route)
+            .field("timeout", &self.timeout)
+            .field("priority", &self.priority)
+            .field("attempt", &self.attempt)
+            .field("no_retry", &self.no_retry)
+            .field("extras", &self.extras)
+            .finish()
+    }
+}
+
+/// What the channel may look at to pick a connection for a call.
+#[inline]
+fn info<'a>(call: &Call<'a>, is_answered: bool, budget: Budget) -> CallInfo<'a> {
+    CallInfo {
+        route: call.route,
+        is_answered,
+        priority: call.priority,
+        attempt: call.attempt,
+        no_retry: call.no_retry,
+        timeout: budget.timeout,
+        key: None,
+    }
+}
+
+/// A call that a connection has taken, and its trace, which is for whoever watches.
+type Taken<'a> = (InFlight<'a>, Option<Box<Trace>>);
+
 /// How far a call has come.
 enum Stage<'a> {
-    /// It is sent when it is first polled.
+    /// It is offered to a connection when it is first polled.
     New,
-    /// It was sent on the connection that was there, with this timeout. The trace is for whoever
-    /// watches.
-    Sent(Answering, Duration, Option<Box<Trace>>),
-    /// There was no connection; what rarely happens has its memory elsewhere.
-    Patient(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send + 'a>>),
+    /// No connection has taken it yet. Waiting is rare and needs much room, so it has its memory
+    /// elsewhere: this future is moved for every call.
+    Waiting(BoxFuture<'a, Result<Taken<'a>, CallError>>),
+    /// A connection has taken it.
+    Sent(Taken<'a>),
+    /// It could not be sent, and the caller knows.
     Over,
 }
 
-/// One call and its answer. One future with few fields, because what is made and moved for every
-/// call counts.
+/// One call, from being made to its answer.
+///
+/// ```text
+/// New --taken--> Sent --answer, failure--> ready
+///  |              ^
+///  +-> Waiting ---+
+/// ```
+///
+/// It is written by hand because an `async fn` keeps what it was given and what it works on in
+/// different places, and so moves both for every call.
 struct Calling<'a> {
     builder: CallBuilder<'a>,
     codec: u8,
@@ -376,43 +384,64 @@ struct Calling<'a> {
 }
 
 impl Calling<'_> {
-    /// Sends the call where there is a connection, which nearly always there is.
+    /// Offers the call to the connection that there is now.
     #[inline]
-    fn begin(&mut self, waker: &Waker) -> Result<(), Unsent> {
+    fn begin(&mut self, waker: &Waker) -> Offered<()> {
+        let builder = &self.builder;
         let context = CallContext::current();
-        let budget = self.builder.budget(context.as_ref());
-        let trace = self.builder.trace_of(context.as_ref());
+        let budget = builder.budget(context.as_ref());
+        let trace = builder.trace_of(context.as_ref());
         let (codec, payload) = (self.codec, &self.payload);
-        let mut call = self
-            .builder
-            .spec(codec, payload, context.as_ref(), trace.as_deref());
-        let connection = self.builder.client.keeper.current();
-        let connection = connection.ok_or(Unsent::MustWait)?;
-        match Answering::begin(connection, &mut call, budget, waker) {
-            Ok(answering) => {
-                // It is; to know that saves a drop.
-                debug_assert!(matches!(self.stage, Stage::New), "it begins once");
-                if let Stage::New = self.stage {
-                    self.stage = Stage::Sent(answering, budget.timeout, trace);
-                }
-                Ok(())
+        let mut call = builder.spec(codec, payload, context.as_ref(), trace.as_deref());
+        let Some(lease) = builder.channel.pick(&info(&call, true, budget)) else {
+            return Ok(Sent::Wait);
+        };
+        match InFlight::begin(builder.channel, lease, &mut call, budget, waker) {
+            Ok(Sent::Now(in_flight)) => {
+                self.stage = Stage::Sent((in_flight, trace));
+                Ok(Sent::Now(()))
             }
-            Err(Failure::NotOpen) => Err(Unsent::MustWait),
-            Err(failure) => {
-                let builder = &self.builder;
-                let error = builder.fail(trace.as_deref(), failure, budget.timeout);
-                Err(Unsent::Failed(Box::new(error)))
+            Ok(Sent::Wait) => Ok(Sent::Wait),
+            Err(error) => {
+                builder.observe(trace.as_deref(), Some(&error));
+                Err(error)
             }
         }
     }
 
     #[cold]
-    fn poll_patiently(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
-        let Stage::Patient(patient) = &mut self.stage else {
-            return Poll::Ready(Err(self.builder.client.keeper.not_connected()));
+    fn wait(&mut self) {
+        let (builder, payload) = (self.builder.clone(), self.payload.clone());
+        self.stage = Stage::Waiting(Box::pin(builder.send_patiently(self.codec, payload)));
+    }
+
+    #[cold]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
+        let Stage::Waiting(waiting) = &mut self.stage else {
+            // It was ready before.
+            return Poll::Pending;
         };
-        let result = ready!(patient.as_mut().poll(cx));
-        self.stage = Stage::Over;
+        match ready!(waiting.as_mut().poll(cx)) {
+            Ok(taken) => {
+                self.stage = Stage::Sent(taken);
+                self.poll_answer(cx)
+            }
+            Err(error) => {
+                self.stage = Stage::Over;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
+        let Stage::Sent((in_flight, trace)) = &mut self.stage else {
+            return self.poll_waiting(cx);
+        };
+        // Handed on as it is, because a result is large: moving it from stage to stage costs time.
+        let result = ready!(Pin::new(in_flight).poll(cx));
+        self.builder
+            .observe(trace.as_deref(), result.as_ref().err());
         Poll::Ready(result)
     }
 }
@@ -422,31 +451,22 @@ impl Future for Calling<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let Stage::Sent(answering, timeout, trace) = &mut this.stage {
-            // Handed on as it is: a result is large, and moves from stage to stage cost time.
-            let answer = ready!(Pin::new(answering).poll(cx));
-            return Poll::Ready(this.builder.finish(trace.as_deref(), answer, *timeout));
-        }
-        if let Stage::New = this.stage {
-            match this.begin(cx.waker()) {
-                Ok(()) => return Poll::Pending,
-                Err(Unsent::Failed(error)) => {
-                    this.stage = Stage::Over;
+        if let Stage::New = self.stage {
+            match self.begin(cx.waker()) {
+                // The waker is registered with the call.
+                Ok(Sent::Now(())) => return Poll::Pending,
+                Ok(Sent::Wait) => self.wait(),
+                Err(error) => {
+                    self.stage = Stage::Over;
                     return Poll::Ready(Err(*error));
-                }
-                Err(Unsent::MustWait) => {
-                    let (builder, payload) = (this.builder.clone(), this.payload.clone());
-                    let patient = builder.run_patiently(this.codec, payload);
-                    this.stage = Stage::Patient(Box::pin(patient));
                 }
             }
         }
-        this.poll_patiently(cx)
+        self.poll_answer(cx)
     }
 }
 
-/// A call whose answer is bytes.
+/// A call whose answer is bytes. A future of its own for the same reason as [`Calling`].
 struct Raw<'a>(Calling<'a>);
 
 impl Future for Raw<'_> {
@@ -455,56 +475,5 @@ impl Future for Raw<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_ok(|reply| reply.payload)
-    }
-}
-
-fn decode<R: DeserializeOwned>(reply: &Reply) -> Result<R, CallError> {
-    Ok(match reply.codec {
-        numbers::MSGPACK => msgpack::read(&reply.payload)?,
-        numbers::RAW if reply.payload.is_empty() => json::read(&Bytes::from_static(b"null"))?,
-        _ => json::read(&reply.payload)?,
-    })
-}
-
-/// Waits in the connection's table for the answer to a call that was sent. Dropping it cancels the
-/// call.
-struct Answering {
-    connection: Arc<Connection>,
-    key: Option<WaiterKey>,
-}
-
-impl Answering {
-    #[inline]
-    fn begin(
-        connection: Arc<Connection>,
-        call: &mut Call<'_>,
-        budget: Budget,
-        waker: &Waker,
-    ) -> Result<Self, Failure> {
-        let key = Some(connection.call(call, budget, waker)?);
-        Ok(Self { connection, key })
-    }
-}
-
-impl Future for Answering {
-    type Output = Answer;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(key) = self.key else {
-            return Poll::Ready(Err(Box::new(Failure::NotOpen)));
-        };
-        let answer = ready!(self.connection.poll_answer(key, cx.waker()));
-        self.key = None;
-        Poll::Ready(answer)
-    }
-}
-
-impl Drop for Answering {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.connection.abandon(key);
-        }
     }
 }

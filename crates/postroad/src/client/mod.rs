@@ -1,260 +1,29 @@
 //! The client: one connection that comes back by itself, and calls on it.
+//!
+//! ```text
+//! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper
+//! ```
+//!
+//! Each module imports only what stands to the right of it. `options` holds what producers and
+//! pipelines have in common, `values` how values become bytes, `config` the settings.
 
+mod attempt;
 mod blocking;
 mod call;
+mod channel;
 mod config;
-mod link;
+mod handle;
+mod keeper;
+mod options;
 mod pipeline;
 mod producer;
-mod prompt;
-
-use std::fmt;
-use std::sync::Arc;
-
-use postroad_proto::code::{Fault, Retry};
-use postroad_proto::policy::ConnectionState;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+#[cfg(test)]
+mod tests;
+mod values;
 
 pub use blocking::BlockingClient;
 pub use call::CallBuilder;
 pub use config::ClientConfig;
+pub use handle::{Client, ConnectError};
 pub use pipeline::Pipeline;
 pub use producer::Producer;
-
-use crate::codec::{Codec, Json};
-use crate::config::ConfigError;
-use crate::endpoint::{Endpoint, Protocol};
-use crate::error::{CallError, TransportError};
-use crate::transport::{Transports, Use};
-use link::LinkKeeper;
-
-/// Why a client was not made, or did not connect.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The configuration is out of its bounds.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The endpoint is wrong, or its transport is unknown.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// The first attempt has failed.
-    #[error("{0}")]
-    Failed(CallError),
-}
-
-impl ConnectError {
-    /// Who has to change something.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Config(_) => Fault::Caller,
-            Self::Transport(error) => error.fault(),
-            Self::Failed(error) => error.fault(),
-        }
-    }
-
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Config(_) => Retry::Never,
-            Self::Transport(error) => error.retry(),
-            Self::Failed(error) => error.retry(),
-        }
-    }
-}
-
-/// A client of one endpoint. Clones are handles of the same connection.
-///
-/// The connection is dialled again when it breaks, with backoff and jitter, until the attempts are
-/// used up and the state is [`ConnectionState::Offline`]; [`Client::try_now`] starts again at once.
-///
-/// ```
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = postroad::Client::connect("tcp://127.0.0.1:7400").await?;
-/// let twice: i64 = client.call("math/double", &21).await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct Client {
-    keeper: Arc<LinkKeeper>,
-    codec: DefaultCodec,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum DefaultCodec {
-    Json,
-    MsgPack,
-}
-
-impl Client {
-    /// Connects with default settings.
-    ///
-    /// # Errors
-    /// If the URL is wrong, or the first attempt fails.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await
-    }
-
-    /// Connects with these settings.
-    ///
-    /// # Errors
-    /// If settings or endpoint are wrong, or the first attempt fails.
-    pub async fn connect_with(
-        endpoint: Endpoint,
-        config: ClientConfig,
-    ) -> Result<Self, ConnectError> {
-        let client = Self::new(endpoint, config)?;
-        client
-            .keeper
-            .first_attempt()
-            .await
-            .map_err(ConnectError::Failed)?;
-        Ok(client)
-    }
-
-    /// A client that dials in the background and is there at once: calls wait for the connection as
-    /// long as
-    /// [`ClientConfig::max_wait`] says. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If settings or endpoint are wrong.
-    pub fn new(endpoint: Endpoint, config: ClientConfig) -> Result<Self, ConnectError> {
-        Self::with_transports(endpoint, config, &Transports::default())
-    }
-
-    /// The same with transports of your own.
-    ///
-    /// # Errors
-    /// If settings or endpoint are wrong.
-    pub fn with_transports(
-        endpoint: Endpoint,
-        config: ClientConfig,
-        transports: &Transports,
-    ) -> Result<Self, ConnectError> {
-        config.check()?;
-        if matches!(endpoint.protocol(), Protocol::Auto) {
-            let (url, detail) = (
-                endpoint.to_string(),
-                "a client must say what it speaks".to_owned(),
-            );
-            return Err(TransportError::Endpoint { url, detail }.into());
-        }
-        let transport = Arc::clone(transports.get(&endpoint)?);
-        transport.check(&endpoint, Use::Dial)?;
-        let keeper = LinkKeeper::start(endpoint, config, transport);
-        Ok(Self {
-            keeper,
-            codec: DefaultCodec::Json,
-        })
-    }
-
-    /// The same connection, whose values are MessagePack instead of JSON.
-    #[must_use]
-    pub fn with_msgpack(mut self) -> Self {
-        self.codec = DefaultCodec::MsgPack;
-        self
-    }
-
-    /// Calls a route with a value and waits for its answer, in the client's codec.
-    ///
-    /// Dropping the future cancels the call; the server is told.
-    ///
-    /// # Errors
-    /// Why there is no answer, and whether the call may be sent again.
-    pub async fn call<Q, R>(&self, route: &str, request: &Q) -> Result<R, CallError>
-    where
-        Q: Serialize + ?Sized,
-        R: DeserializeOwned,
-    {
-        self.request(route).call(request).await
-    }
-
-    /// Sends a value that nobody answers.
-    ///
-    /// When the future is ready, the message is on its way; nobody says whether it arrived.
-    ///
-    /// # Errors
-    /// If it cannot be sent.
-    pub async fn send<Q: Serialize + ?Sized>(
-        &self,
-        route: &str,
-        message: &Q,
-    ) -> Result<(), CallError> {
-        self.request(route).send(message).await
-    }
-
-    /// A call with settings of its own.
-    pub fn request<'a>(&'a self, route: &'a str) -> CallBuilder<'a> {
-        CallBuilder::new(self, route)
-    }
-
-    /// Sends many one-way messages of one route.
-    #[must_use]
-    pub fn producer(&self, route: &str) -> Producer {
-        Producer::new(self.clone(), route)
-    }
-
-    /// Makes many calls of one route from one task.
-    #[must_use]
-    pub fn pipeline(&self, route: &str) -> Pipeline {
-        Pipeline::new(self.clone(), route)
-    }
-
-    /// The endpoint.
-    #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.keeper.endpoint
-    }
-
-    /// The state of the connection, and every change of it.
-    #[must_use]
-    pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.keeper.state()
-    }
-
-    /// Somebody knows that the server is back: dials at once, also when
-    /// [`ConnectionState::Offline`].
-    pub fn try_now(&self) {
-        self.keeper.try_now();
-    }
-
-    /// Whether something was left for the connection's driver to do.
-    fn has_left(&self) -> bool {
-        self.keeper.has_left()
-    }
-
-    /// Ends the connection after the calls in flight; later calls fail. Ready when it is closed.
-    pub async fn close(&self) {
-        self.keeper.close().await;
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("endpoint", &self.keeper.endpoint.to_string())
-            .field("state", &*self.state().borrow())
-            .finish()
-    }
-}
-
-/// The number and bytes of a value in a codec.
-fn encode<T, C: Codec<T>>(codec: &C, value: &T) -> Result<(u8, bytes::Bytes), CallError> {
-    Ok((codec.number(), codec.encode(value)?))
-}
-
-/// JSON as text for those who have no types: `Null` for no payload.
-pub(crate) fn to_json(codec: u8, payload: &bytes::Bytes) -> Option<serde_json::Value> {
-    use crate::codec::numbers::{JSON, MSGPACK, RAW};
-    match codec {
-        JSON => Codec::<serde_json::Value>::decode(&Json::<()>(()), payload).ok(),
-        MSGPACK => crate::codec::msgpack::read(payload).ok(),
-        RAW if payload.is_empty() => Some(serde_json::Value::Null),
-        _ => None,
-    }
-}

@@ -8,14 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::limits::HEAD_BYTES;
+use postroad_proto::policy::{Ending, Outcome};
 use postroad_proto::session::{Call, Failure};
 use postroad_proto::trace::Trace;
 
-use super::Client;
-use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
+use super::attempt::{Offered, Sent, offered, patiently};
+use super::channel::{Channel, Lease, ending};
+use super::options::{BATCH_CALLS, SendOptions};
 use crate::clock;
 use crate::context::CallContext;
-use crate::driver::{Budget, Connection, PipeKey, PipelineAnswers};
+use crate::driver::{Budget, PipeKey, PipelineAnswers};
 use crate::error::CallError;
 use crate::trace;
 
@@ -45,39 +47,48 @@ use crate::trace;
 /// handler, its calls end no later than the handler's own, and have its priority and trace.
 #[derive(Debug)]
 pub struct Pipeline {
-    client: Client,
-    common: Common,
+    channel: Channel,
+    options: SendOptions,
+    /// When the handler that has made the pipeline must have answered, if one has.
     limit: Time,
     /// The trace of the handler that has made it.
     parent: Option<Trace>,
     /// The connections that calls are in flight on; the last takes new ones.
-    links: Vec<Link>,
+    lanes: Vec<Lane>,
     /// Answers that were taken off a connection, and nobody has asked for yet.
-    arrivals: PipelineAnswers,
+    answers: PipelineAnswers,
+    /// Where those answers came from, if somebody listens to outcomes.
+    answers_from: Option<Lease>,
+    /// Calls in flight on all lanes, and answers that were not taken.
     in_flight: usize,
-    /// Bytes of calls since the driver had its turn and there was room, by priority.
+    /// Bytes of calls since the driver had its turn and there was room, by priority: an urgent call
+    /// that finds room says nothing about bulk.
     since_turn: [usize; 8],
-    /// Answers came since then.
+    /// Answers came since then, which shows that the connection moves.
     has_moved: bool,
     /// Who waits for answers on these connections: also another that joins them has to know.
     waiting: Option<Waker>,
 }
 
-/// A pipeline's part of a connection.
+/// A pipeline's part of one connection.
+///
+/// There is more than one only while a connection is being drained: its calls are still answered
+/// there, and new ones go to the connection that has taken its place.
 #[derive(Debug)]
-struct Link {
-    connection: Arc<Connection>,
+struct Lane {
+    lease: Lease,
     pipe: PipeKey,
     in_flight: usize,
-    /// There are calls that the driver does not know of.
+    /// Calls were made that the driver was not woken for. It is woken once for all of them, when
+    /// the task has nothing more to call.
     has_fresh: bool,
 }
 
-impl Link {
-    fn new(connection: Arc<Connection>) -> Self {
+impl Lane {
+    fn new(lease: Lease) -> Self {
         Self {
-            pipe: connection.open_pipe(),
-            connection,
+            pipe: lease.connection().open_pipe(),
+            lease,
             in_flight: 0,
             has_fresh: false,
         }
@@ -85,44 +96,47 @@ impl Link {
 
     #[inline]
     fn call(&mut self, call: &mut Call<'_>, budget: Budget, tag: u64) -> Result<(), Failure> {
-        self.connection.pipe(call, budget, self.pipe, tag)?;
+        let connection = self.lease.connection();
+        connection.pipe(call, budget, self.pipe, tag)?;
         self.in_flight += 1;
         self.has_fresh = true;
         Ok(())
     }
 
     fn call_all(&mut self, call: &Call<'_>, calls: &[(u64, &Bytes)], budget: Budget) -> usize {
-        let made = self.connection.pipe_all(call, calls, budget, self.pipe);
+        let connection = self.lease.connection();
+        let made = connection.pipe_all(call, calls, budget, self.pipe);
         self.in_flight += made;
         self.has_fresh |= made > 0;
         made
     }
 }
 
-impl Drop for Link {
+impl Drop for Lane {
     fn drop(&mut self) {
-        self.connection.close_pipe(self.pipe);
+        self.lease.connection().close_pipe(self.pipe);
     }
 }
 
 impl Pipeline {
-    pub(super) fn new(client: Client, route: &str) -> Self {
+    pub(super) fn new(channel: Channel, route: &str) -> Self {
         let context = CallContext::current();
-        let mut common = Common::new(&client, route);
+        let mut options = SendOptions::new(route, channel.config().timeout);
         if let Some(context) = &context {
-            common.priority = context.priority;
+            options.priority = context.priority;
         }
         Self {
-            common,
+            options,
             limit: context.map_or(Time::NEVER, |context| context.deadline),
             parent: context.and_then(|context| context.trace),
-            links: Vec::new(),
-            arrivals: PipelineAnswers::default(),
+            lanes: Vec::new(),
+            answers: PipelineAnswers::default(),
+            answers_from: None,
             in_flight: 0,
             since_turn: [0; 8],
             has_moved: false,
             waiting: None,
-            client,
+            channel,
         }
     }
 
@@ -144,18 +158,33 @@ impl Pipeline {
     /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
     #[must_use]
     pub fn codec(mut self, number: u8) -> Self {
-        self.common.codec = number;
+        self.options.codec = number;
         self
     }
 
-    /// Priority of the calls from here on.
-    pub fn set_priority(&mut self, priority: u8) {
-        self.common.priority = priority.min(7);
+    /// Bytes of calls after which [`Self::call`] lets the driver write before it makes more.
+    /// Default 64 KiB.
+    #[must_use]
+    pub fn batch(mut self, bytes: usize) -> Self {
+        self.options.batch = bytes.max(1);
+        self
     }
 
-    /// Deadline of the calls from here on.
+    /// Unsent bytes that go before a call, over which [`Self::call`] waits. Default 256 KiB.
+    #[must_use]
+    pub fn window(mut self, bytes: usize) -> Self {
+        self.options.window = bytes.max(1);
+        self
+    }
+
+    /// Priority of the calls from here on; see [`Self::priority`].
+    pub fn set_priority(&mut self, priority: u8) {
+        self.options.priority = priority.min(7);
+    }
+
+    /// Deadline of the calls from here on; see [`Self::timeout`].
     pub fn set_timeout(&mut self, timeout: Duration) {
-        self.common.timeout = timeout;
+        self.options.timeout = timeout;
     }
 
     /// Calls in flight, those included whose answers are there and were not taken.
@@ -167,12 +196,12 @@ impl Pipeline {
     /// Answers that are there: [`Self::next`] will not wait for so many.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.arrivals.len()
+        self.answers.len()
     }
 
     /// Makes a call, whose answer [`Self::next`] gives back with `tag`; tags need not differ. It
     /// leaves when [`Self::next`] has to wait, by [`Self::flush`], or with what others send. Waits
-    /// if there is no connection, or more than 256 KiB are unsent that go before it; that is
+    /// if there is no connection, or more is unsent before it than [`Self::window`] says; that is
     /// charged to its deadline.
     ///
     /// Cancellation safe: a call whose future was dropped before it was ready was not made.
@@ -187,7 +216,7 @@ impl Pipeline {
         tag: u64,
         payload: impl Into<Bytes>,
     ) -> impl Future<Output = Result<(), CallError>> + Send {
-        Sending::new(self, (tag, payload.into()))
+        self.call_bytes(tag, payload.into())
     }
 
     /// The same without waiting, for those who must not: without a connection, or if more is unsent
@@ -198,12 +227,51 @@ impl Pipeline {
     /// As [`Self::call`].
     #[inline]
     pub fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), CallError> {
-        // Not `map_err`: that all is well should not have to travel through memory.
-        match self.make(tag, payload, self.budget()) {
-            Ok(()) => Ok(()),
-            Err(Unsent::MustWait) => Err(self.client.keeper.not_connected()),
-            Err(Unsent::Failed(error)) => Err(*error),
+        // Not `map_err`, which hands the large `Result` on through memory also where all is well.
+        match self.call_now(tag, payload, self.budget()) {
+            Ok(Sent::Now(())) => Ok(()),
+            Ok(Sent::Wait) => Err(self.channel.not_connected()),
+            Err(error) => Err(*error),
         }
+    }
+
+    #[inline]
+    async fn call_bytes(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
+        let must_turn = self.since_turn[self.at_priority()] >= self.options.batch;
+        let sent = match must_turn {
+            true => Ok(Sent::Wait),
+            false => self.call_now(tag, &payload, self.budget()),
+        };
+        match sent {
+            Ok(Sent::Now(())) => Ok(()),
+            // Waiting is rare and needs much room. It has its memory elsewhere, because this future
+            // is moved for every call.
+            Ok(Sent::Wait) => Box::pin(self.call_patiently(tag, payload)).await,
+            Err(error) => Err(*error),
+        }
+    }
+
+    /// Lets the driver have its turn if it is time, and waits for a connection if there is none.
+    async fn call_patiently(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
+        let (budget, deadline) = self.budget().starting_now();
+        if self.since_turn[self.at_priority()] >= self.options.batch {
+            let turns = tokio::time::timeout_at(clock::instant(deadline), self.take_turns());
+            if turns.await.is_err() {
+                return Err(CallError::Deadline {
+                    timeout: budget.timeout,
+                    sent: false,
+                });
+            }
+        }
+        // Its own handle, because offering a call changes the pipeline.
+        let channel = self.channel.clone();
+        let route = Arc::clone(&self.options.route);
+        let info = self.options.info(&route, true);
+        let offer = |lease, budget| {
+            self.follow(lease);
+            self.call_now(tag, &payload, budget)
+        };
+        patiently(&channel, &info, budget, offer).await
     }
 
     /// Makes calls as [`Self::try_call`] does, in their order, and takes the connection's lock once
@@ -216,18 +284,21 @@ impl Pipeline {
         calls: impl IntoIterator<Item = (u64, &'p Bytes)>,
     ) -> Result<(), (usize, CallError)> {
         static NOTHING: Bytes = Bytes::new();
-        let (mut calls, mut made) = (calls.into_iter(), 0);
+        let mut calls = calls.into_iter();
+        let mut made = 0;
         loop {
-            // Put together before there is a lock: whoever gives them may use the connection.
-            let (mut together, mut count) = ([(0, &NOTHING); TOGETHER], 0);
-            for (place, call) in together.iter_mut().zip(&mut calls) {
+            // The batch is filled before the lock is taken: the iterator is the caller's code, and
+            // it may use this connection.
+            let mut batch = [(0, &NOTHING); BATCH_CALLS];
+            let mut count = 0;
+            for (place, call) in batch.iter_mut().zip(&mut calls) {
                 *place = call;
                 count += 1;
             }
             if count == 0 {
                 return Ok(());
             }
-            let (more, failed) = self.make_all(&together[..count]);
+            let (more, failed) = self.make_all(&batch[..count]);
             made += more;
             if let Some(error) = failed {
                 return Err((made, error));
@@ -236,22 +307,24 @@ impl Pipeline {
     }
 
     fn make_all(&mut self, calls: &[(u64, &Bytes)]) -> (usize, Option<CallError>) {
-        let max = self.client.keeper.config.connection.limits.max_calls;
+        let max = self.channel.config().connection.limits.max_calls;
         let budget = self.budget();
         let room = calls.len().min(max.saturating_sub(self.in_flight));
         let mut made = 0;
-        // Where each has a trace of its own, or there is trouble, they are made one by one.
+        // Calls with a trace of their own are made one by one, because those that share a lock
+        // share everything but their payload.
         if room > 0
             && trace::of_call(self.parent.as_ref()).is_none()
-            && let Some(link) = self.links.last_mut()
+            && let Some(lane) = self.lanes.last_mut()
         {
-            let call = self.common.call(calls[0].1, None);
-            made = link.call_all(&call, &calls[..room], budget);
+            let call = self.options.call(calls[0].1, None);
+            made = lane.call_all(&call, &calls[..room], budget);
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
             let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
             self.in_flight += made;
-            self.since_turn[self.lane()] += bytes;
+            self.since_turn[self.at_priority()] += bytes;
         }
+        // So is a call that was not made with the others, to learn why.
         while let Some((tag, payload)) = calls.get(made) {
             match self.try_call(*tag, payload) {
                 Ok(()) => made += 1,
@@ -264,73 +337,75 @@ impl Pipeline {
     /// Makes the call on the connection that the last was made on, or on the one that has taken its
     /// place.
     #[inline]
-    fn make(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Result<(), Unsent> {
-        // An answer that nobody takes holds its part of a read buffer.
-        if self.in_flight >= self.client.keeper.config.connection.limits.max_calls {
-            return Err(Unsent::Failed(Box::new(self.full())));
+    fn call_now(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Offered<()> {
+        // Answers that were not taken count too: each holds its part of a read buffer.
+        if self.in_flight >= self.channel.config().connection.limits.max_calls {
+            return Err(self.full());
         }
-        // Whether all is well is decided at once: a failure is large, and to hand it on costs more.
-        match self.make_on_last(tag, payload, budget) {
-            Ok(()) => Ok(()),
-            Err(failure) => self.make_on_next(failure, tag, payload, budget),
+        match self.call_on_last(tag, payload, budget) {
+            Ok(Sent::Wait) => self.call_on_next(tag, payload, budget),
+            sent => sent,
         }
     }
 
-    /// Makes the call on the connection that has taken the last one's place, if it has ended.
+    /// Makes the call on the connection that has taken the last one's place, if one has.
     #[cold]
-    fn make_on_next(
-        &mut self,
-        failure: Failure,
-        tag: u64,
-        payload: &Bytes,
-        budget: Budget,
-    ) -> Result<(), Unsent> {
-        let made = match failure {
-            Failure::NotOpen if self.follow() => self.make_on_last(tag, payload, budget),
-            failure => Err(failure),
+    fn call_on_next(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Offered<()> {
+        let info = self.options.info(&self.options.route, true);
+        let Some(lease) = self.channel.pick(&info) else {
+            return Ok(Sent::Wait);
         };
-        made.map_err(|failure| Unsent::of(failure, budget.timeout))
+        if self.follow(lease) {
+            self.call_on_last(tag, payload, budget)
+        } else {
+            Ok(Sent::Wait)
+        }
     }
 
     #[cold]
-    fn full(&self) -> CallError {
+    fn full(&self) -> Box<CallError> {
         let Self { in_flight, .. } = self;
-        CallError::Busy(format!(
+        Box::new(CallError::Busy(format!(
             "{in_flight} calls are in flight or have answers that were not taken, as many as this \
              client keeps"
-        ))
+        )))
     }
 
     /// The time that a call has; every wait is charged to it.
     #[inline]
     fn budget(&self) -> Budget {
-        Budget::within(self.common.timeout, self.limit)
+        Budget::within(self.options.timeout, self.limit)
     }
 
     #[inline]
-    fn make_on_last(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Result<(), Failure> {
-        let link = self.links.last_mut().ok_or(Failure::NotOpen)?;
+    fn call_on_last(&mut self, tag: u64, payload: &Bytes, budget: Budget) -> Offered<()> {
+        let at = self.at_priority();
+        let Some(lane) = self.lanes.last_mut() else {
+            return Ok(Sent::Wait);
+        };
         let trace = trace::of_call(self.parent.as_ref());
-        let mut call = self.common.call(payload, trace.as_deref());
-        link.call(&mut call, budget, tag)?;
-        self.in_flight += 1;
-        self.since_turn[self.lane()] += payload.len() + HEAD_BYTES;
-        Ok(())
+        let mut call = self.options.call(payload, trace.as_deref());
+        let result = lane.call(&mut call, budget, tag);
+        if result.is_ok() {
+            self.in_flight += 1;
+            self.since_turn[at] += payload.len() + HEAD_BYTES;
+        }
+        offered(&self.channel, &lane.lease, budget.timeout, result)
     }
 
-    /// Turns to the client's connection, if that is another than before.
+    /// Turns to a connection, if that is another than before.
     #[cold]
-    fn follow(&mut self) -> bool {
-        let Some(connection) = self.client.keeper.current() else {
-            return false;
-        };
-        let last = self.links.last();
-        if last.is_some_and(|last| Arc::ptr_eq(&last.connection, &connection)) {
+    fn follow(&mut self, lease: Lease) -> bool {
+        let last = self.lanes.last();
+        if last.is_some_and(|last| last.lease.is_same(&lease)) {
             return false;
         }
-        self.links.retain(|link| link.in_flight > 0);
-        self.links.push(Link::new(connection));
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.lanes.retain(|lane| lane.in_flight > 0);
+        self.lanes.push(Lane::new(lease));
+        // Whoever waits for answers has to wait on the new connection too.
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
         true
     }
 
@@ -338,26 +413,28 @@ impl Pipeline {
     async fn take_turns(&mut self) {
         self.flush();
         tokio::task::yield_now().await;
-        if let Some(link) = self.links.last() {
-            link.connection.room(WINDOW, self.common.priority).await;
+        if let Some(lane) = self.lanes.last() {
+            let connection = lane.lease.connection();
+            connection
+                .room(self.options.window, self.options.priority)
+                .await;
         }
-        // Only now: who gave up waiting has to wait again.
-        let lane = self.lane();
-        self.since_turn[lane] = 0;
+        // Set back only now: a caller whose future is dropped while it waits has to wait again.
+        let at = self.at_priority();
+        self.since_turn[at] = 0;
     }
 
-    /// Where the bytes of calls with the present priority are counted: an urgent call that finds
-    /// room says nothing about bulk.
+    /// Where in `since_turn` calls of the present priority are counted.
     #[inline]
-    fn lane(&self) -> usize {
-        usize::from(self.common.priority & 7)
+    fn at_priority(&self) -> usize {
+        usize::from(self.options.priority & 7)
     }
 
     /// Sees that what was called leaves soon, whether answers are waited for or not.
     pub fn flush(&mut self) {
-        for link in &mut self.links {
-            if std::mem::take(&mut link.has_fresh) {
-                link.connection.wake_now();
+        for lane in &mut self.lanes {
+            if std::mem::take(&mut lane.has_fresh) {
+                lane.lease.connection().wake_now();
             }
         }
     }
@@ -378,42 +455,50 @@ impl Pipeline {
         cx: &mut Context<'_>,
     ) -> Poll<Option<(u64, Result<Bytes, CallError>)>> {
         loop {
-            if self.arrivals.len() > 0 {
+            if self.answers.len() > 0 {
                 self.in_flight -= 1;
-                if trace::is_watched() {
-                    self.observe();
+                if trace::is_watched() || self.channel.has_listener() {
+                    self.report_next();
                 }
-                // Not looked at any more: what is moved right after it was stored has to wait.
-                return Poll::Ready(self.arrivals.take());
+                let channel = &self.channel;
+                // Made in place, because a result that is moved right after it was stored has to
+                // wait until it is.
+                return Poll::Ready(
+                    self.answers
+                        .take(|failure, timeout| channel.error_of(failure, timeout)),
+                );
             }
             if self.in_flight == 0 {
                 return Poll::Ready(None);
             }
-            ready!(self.poll_links(cx));
+            ready!(self.poll_lanes(cx));
         }
     }
 
     /// Takes what has come from any connection.
-    fn poll_links(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whoever always finds an answer must not keep the driver from writing.
+    fn poll_lanes(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A task that always finds an answer must let the driver run, or nothing is ever written.
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
-        for link in &mut self.links {
-            let (pipe, into) = (link.pipe, &mut self.arrivals);
-            let polled = link
-                .connection
-                .poll_pipe(pipe, into, &mut link.has_fresh, cx.waker());
+        for lane in &mut self.lanes {
+            let connection = lane.lease.connection();
+            let into = &mut self.answers;
+            let polled = connection.poll_pipe(lane.pipe, into, &mut lane.has_fresh, cx.waker());
             if polled.is_ready() {
-                link.in_flight -= self.arrivals.len();
+                lane.in_flight -= self.answers.len();
+                if self.channel.has_listener() {
+                    self.answers_from = Some(lane.lease.clone());
+                }
                 coop.made_progress();
                 self.has_moved = true;
                 return Poll::Ready(());
             }
         }
-        // The driver has its turn now. Where nothing is answered there is no room, and where only
-        // urgent calls are there need not be room for bulk.
+        // The driver has its turn now, so counting begins again, but only if answers have come and
+        // there is room: where nothing is answered, room is not made either, and where only urgent
+        // calls are answered, there need not be room for bulk.
         if std::mem::take(&mut self.has_moved)
-            && let Some(link) = self.links.last()
-            && link.connection.has_room(WINDOW)
+            && let Some(lane) = self.lanes.last()
+            && lane.lease.connection().has_room(self.options.window)
         {
             self.since_turn = [0; 8];
         }
@@ -424,49 +509,53 @@ impl Pipeline {
         Poll::Pending
     }
 
+    /// Tells whoever watches calls, and whoever listens to outcomes, of the answer that is taken
+    /// next.
     #[cold]
-    fn observe(&self) {
-        let Some((tag, error)) = self.arrivals.peek() else {
+    fn report_next(&self) {
+        let Some((tag, failed)) = self.answers.peek() else {
             return;
         };
-        let error = error.map(tracing::field::display);
-        let endpoint = self.client.endpoint();
-        tracing::debug!(
-            target: "postroad::call", %endpoint, route = self.common.route, tag, error, "called"
-        );
+        let error = failed.map(|failed| {
+            let failure = failed.failure.clone();
+            self.channel.error_of(failure, failed.timeout)
+        });
+        if let Some(lease) = &self.answers_from {
+            let ending = error.as_ref().map_or(Ending::Answered, ending);
+            // A pipeline's calls keep no time of their own: it would cost every call its place.
+            let timing = None;
+            self.channel.finish(lease, || Outcome { ending, timing });
+        }
+        if trace::is_watched() {
+            let error = error.map(tracing::field::display);
+            let endpoint = self.channel.endpoint();
+            let route = &*self.options.route;
+            tracing::debug!(target: "postroad::call", %endpoint, route, tag, error, "called");
+        }
+    }
+
+    /// Tells whoever listens to outcomes of the calls whose answers nobody takes any more.
+    #[cold]
+    fn report_dropped(&mut self) {
+        while self.answers.len() > 0 {
+            self.report_next();
+            self.answers.take(|_, _| ());
+        }
+        for lane in &self.lanes {
+            for _ in 0..lane.in_flight {
+                self.channel.finish(&lane.lease, || Outcome {
+                    ending: Ending::GivenUp,
+                    timing: None,
+                });
+            }
+        }
     }
 }
 
-impl Prompt for Pipeline {
-    type Item = (u64, Bytes);
-
-    #[inline]
-    fn send_at_once(&mut self, (tag, payload): &(u64, Bytes)) -> Result<(), Unsent> {
-        if self.since_turn[self.lane()] >= BATCH {
-            return Err(Unsent::MustWait);
-        }
-        self.make(*tag, payload, self.budget())
-    }
-
-    async fn send_patiently(&mut self, (tag, payload): (u64, Bytes)) -> Result<(), CallError> {
-        let (budget, deadline) = self.budget().starting_now();
-        let timeout = budget.timeout;
-        if self.since_turn[self.lane()] >= BATCH {
-            let turns = tokio::time::timeout_at(clock::instant(deadline), self.take_turns());
-            if turns.await.is_err() {
-                let sent = false;
-                return Err(CallError::Deadline { timeout, sent });
-            }
-        }
-        let client = self.client.clone();
-        let mut connections = client.keeper.connections(deadline);
-        loop {
-            match self.make(tag, &payload, budget) {
-                Ok(()) => return Ok(()),
-                Err(Unsent::Failed(error)) => return Err(*error),
-                Err(Unsent::MustWait) => {}
-            }
-            connections.next().await?;
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        if self.channel.has_listener() {
+            self.report_dropped();
         }
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::limits::HEAD_BYTES;
-use postroad_proto::session::Failure;
+use postroad_proto::policy::{Ending, Outcome};
 
-use super::Client;
-use super::prompt::{BATCH, Common, Prompt, Sending, TOGETHER, Unsent, WINDOW};
-use crate::driver::{Budget, Connection};
+use super::attempt::{Offered, Sent, offered, patiently};
+use super::channel::{Channel, Lease};
+use super::options::{BATCH_CALLS, SendOptions};
+use crate::driver::Budget;
 use crate::error::CallError;
 
 /// Sends one-way messages of one route, in order.
@@ -33,52 +34,39 @@ use crate::error::CallError;
 /// ```
 #[derive(Debug)]
 pub struct Producer {
-    client: Client,
-    common: Common,
+    channel: Channel,
+    options: SendOptions,
     linger: Duration,
-    batch: usize,
-    window: usize,
-    /// The connection of the last message.
-    connection: Option<Arc<Connection>>,
-    /// Bytes sent since the driver had its turn.
+    /// The connection of the last message. The next goes there too as long as it is taken, so that
+    /// messages stay in order.
+    lease: Option<Lease>,
+    /// Bytes queued since the driver had its turn to write. Without turns a fast sender would queue
+    /// until the session refuses more, although the transport has room.
     since_turn: usize,
-    /// The least urgent priority before the present one of what was not flushed.
+    /// The least urgent priority of messages before the present one that were not flushed. A flush
+    /// has to wait for the least urgent of all, which leave last.
     lowest: u8,
-    /// Somebody will wake the driver for those that linger.
+    /// A task sleeps that will wake the driver for messages that linger; one serves all of them.
     is_timed: Arc<AtomicBool>,
 }
 
 impl Producer {
-    pub(super) fn new(client: Client, route: &str) -> Self {
+    pub(super) fn new(channel: Channel, route: &str) -> Self {
         Self {
-            common: Common::new(&client, route),
+            options: SendOptions::new(route, channel.config().timeout),
             linger: Duration::ZERO,
-            batch: BATCH,
-            window: WINDOW,
-            connection: None,
+            lease: None,
             since_turn: 0,
             lowest: u8::MAX,
             is_timed: Arc::default(),
-            client,
+            channel,
         }
     }
 
     /// 0 to 7, 7 most urgent; more is taken for 7. Default 3.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
-        let priority = priority.min(7);
-        if self.connection.is_some() {
-            // What was sent before is still to be flushed.
-            self.lowest = self.lowest.min(self.common.priority);
-        }
-        self.common.priority = priority;
-        self
-    }
-
-    /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
-    #[must_use]
-    pub fn codec(mut self, number: u8) -> Self {
-        self.common.codec = number;
+        self.set_priority(priority);
         self
     }
 
@@ -86,8 +74,29 @@ impl Producer {
     /// Default [`ClientConfig::timeout`](super::ClientConfig::timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.common.timeout = timeout;
+        self.set_timeout(timeout);
         self
+    }
+
+    /// Codec of the payloads by number; see [`crate::codec::numbers`]. Default raw bytes.
+    #[must_use]
+    pub fn codec(mut self, number: u8) -> Self {
+        self.options.codec = number;
+        self
+    }
+
+    /// Priority of the messages from here on; see [`Self::priority`].
+    pub fn set_priority(&mut self, priority: u8) {
+        if self.lease.is_some() {
+            // Messages of the old priority may be unsent, and a flush has to wait for them too.
+            self.lowest = self.lowest.min(self.options.priority);
+        }
+        self.options.priority = priority.min(7);
+    }
+
+    /// Deadline of the messages from here on; see [`Self::timeout`].
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.options.timeout = timeout;
     }
 
     /// How long a message may wait for others. Default zero: it leaves as soon as the connection's
@@ -102,14 +111,14 @@ impl Producer {
     /// [`Self::linger`] is. Default 64 KiB.
     #[must_use]
     pub fn batch(mut self, bytes: usize) -> Self {
-        self.batch = bytes.max(1);
+        self.options.batch = bytes.max(1);
         self
     }
 
     /// Unsent bytes that go before a message, over which [`Self::send`] waits. Default 256 KiB.
     #[must_use]
     pub fn window(mut self, bytes: usize) -> Self {
-        self.window = bytes.max(1);
+        self.options.window = bytes.max(1);
         self
     }
 
@@ -127,7 +136,18 @@ impl Producer {
         &mut self,
         payload: impl Into<Bytes>,
     ) -> impl Future<Output = Result<(), CallError>> + Send {
-        Sending::new(self, payload.into())
+        self.send_bytes(payload.into())
+    }
+
+    #[inline]
+    async fn send_bytes(&mut self, payload: Bytes) -> Result<(), CallError> {
+        match self.send_now(&payload) {
+            Ok(Sent::Now(())) => Ok(()),
+            // Waiting is rare and needs much room. It has its memory elsewhere, because this future
+            // is moved for every message.
+            Ok(Sent::Wait) => Box::pin(self.send_patiently(payload)).await,
+            Err(error) => Err(*error),
+        }
     }
 
     /// Sends messages in their order as [`Self::send`] does, and takes the connection's lock once
@@ -142,46 +162,56 @@ impl Producer {
         messages: impl IntoIterator<Item = Bytes>,
     ) -> Result<(), (usize, CallError)> {
         let mut messages = messages.into_iter();
-        let (mut together, mut sent) = (Vec::with_capacity(TOGETHER), 0);
+        let mut batch = Vec::with_capacity(BATCH_CALLS);
+        let mut sent = 0;
         loop {
-            // Put together before there is a lock: whoever gives them may use the connection.
-            let (mut bytes, most) = (0, self.batch.min(self.window));
-            while together.len() < TOGETHER && bytes < most {
+            // The batch is filled before the lock is taken: the iterator is the caller's code, and
+            // it may use this connection.
+            let mut bytes = 0;
+            while batch.len() < BATCH_CALLS && bytes < self.turn_after() {
                 let Some(message) = messages.next() else {
                     break;
                 };
                 bytes += message.len() + HEAD_BYTES;
-                together.push(message);
+                batch.push(message);
             }
-            if together.is_empty() {
+            if batch.is_empty() {
                 return Ok(());
             }
-            let queued = self.queue_all(&together);
+            let queued = self.queue_all(&batch);
             sent += queued;
-            // One by one where there is trouble, or the driver is to have its turn.
-            for message in together.drain(..).skip(queued) {
-                let one = match self.send_at_once(&message) {
-                    Err(Unsent::MustWait) => self.send_patiently(message).await,
-                    Err(Unsent::Failed(error)) => Err(*error),
-                    Ok(()) => Ok(()),
-                };
-                one.map_err(|error| (sent, error))?;
+            // A message that was not queued with the others is sent by itself: it has to wait, the
+            // driver is to have its turn, or the message is wrong and the caller must know which.
+            for message in batch.drain(..).skip(queued) {
+                let result = self.send_bytes(message).await;
+                result.map_err(|error| (sent, error))?;
                 sent += 1;
             }
         }
     }
 
-    /// Queues messages on the connection of the last, without waiting; how many.
+    /// Bytes after which the driver has its turn.
+    #[inline]
+    fn turn_after(&self) -> usize {
+        self.options.batch.min(self.options.window)
+    }
+
+    /// Queues messages on the connection of the last one, without waiting; how many.
     fn queue_all(&mut self, messages: &[Bytes]) -> usize {
-        let Some(connection) = &self.connection else {
+        let Some(lease) = &self.lease else {
             return 0;
         };
-        if self.since_turn >= self.batch.min(self.window) {
+        if self.since_turn >= self.turn_after() {
             return 0;
         }
-        let (call, budget) = (self.common.call(&messages[0], None), self.budget());
-        let queued = connection.queue_all(&call, messages, budget, self.linger.is_zero());
+        let call = self.options.call(&messages[0], None);
+        let is_hasty = self.linger.is_zero();
+        let connection = lease.connection();
+        let queued = connection.queue_all(&call, messages, self.budget(), is_hasty);
         if queued > 0 {
+            if self.channel.has_listener() {
+                (0..queued).for_each(|_| self.report_handed(lease));
+            }
             let bytes = messages[..queued].iter().map(Bytes::len);
             self.since_turn += bytes.sum::<usize>() + queued * HEAD_BYTES;
             self.set_timer();
@@ -189,21 +219,72 @@ impl Producer {
         queued
     }
 
-    /// Queues a message on a connection.
+    /// Offers a message to a connection.
     #[inline]
-    fn queue(
-        &self,
-        connection: &Connection,
-        payload: &Bytes,
-        budget: Budget,
-    ) -> Result<(), Failure> {
-        let mut call = self.common.call(payload, None);
-        connection.queue(&mut call, budget, self.linger.is_zero())
+    fn offer(&self, lease: &Lease, payload: &Bytes, budget: Budget) -> Offered<()> {
+        let mut call = self.options.call(payload, None);
+        let is_hasty = self.linger.is_zero();
+        let result = lease.connection().queue(&mut call, budget, is_hasty);
+        if result.is_ok() {
+            self.report_handed(lease);
+        }
+        offered(&self.channel, lease, budget.timeout, result)
+    }
+
+    #[inline]
+    fn report_handed(&self, lease: &Lease) {
+        self.channel.finish(lease, || Outcome {
+            ending: Ending::Handed,
+            timing: None,
+        });
+    }
+
+    /// Queues a message on the connection of the last one, if the driver need not have its turn.
+    #[inline]
+    fn send_now(&mut self, payload: &Bytes) -> Offered<()> {
+        if self.since_turn >= self.turn_after() {
+            return Ok(Sent::Wait);
+        }
+        let Some(lease) = &self.lease else {
+            return Ok(Sent::Wait);
+        };
+        let sent = self.offer(lease, payload, self.budget())?;
+        if let Sent::Now(()) = sent {
+            self.since_turn += payload.len() + HEAD_BYTES;
+            self.set_timer();
+        }
+        Ok(sent)
+    }
+
+    /// Lets the driver have its turn if it is time, and waits for a connection if there is none.
+    async fn send_patiently(&mut self, payload: Bytes) -> Result<(), CallError> {
+        if self.since_turn >= self.turn_after() {
+            self.take_turns().await;
+            match self.send_now(&payload) {
+                Ok(Sent::Now(())) => return Ok(()),
+                Ok(Sent::Wait) => {}
+                Err(error) => return Err(*error),
+            }
+        }
+        let info = self.options.info(&self.options.route, false);
+        let offer = |lease: Lease, budget| {
+            Ok(match self.offer(&lease, &payload, budget)? {
+                Sent::Now(()) => Sent::Now(lease),
+                Sent::Wait => Sent::Wait,
+            })
+        };
+        let lease = patiently(&self.channel, &info, self.budget(), offer).await?;
+        self.lease = Some(lease);
+        self.since_turn = payload.len() + HEAD_BYTES;
+        // A timer that was set for another connection does not serve this one.
+        self.is_timed = Arc::default();
+        self.set_timer();
+        Ok(())
     }
 
     #[inline]
     fn budget(&self) -> Budget {
-        Budget::within(self.common.timeout, Time::NEVER)
+        Budget::within(self.options.timeout, Time::NEVER)
     }
 
     /// Sees that messages which linger leave in time, whether more are sent or not.
@@ -212,27 +293,30 @@ impl Producer {
         if self.linger.is_zero() || self.is_timed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (linger, connection) = (self.linger, self.connection.clone());
+        let linger = self.linger;
+        let lease = self.lease.clone();
         let is_timed = Arc::clone(&self.is_timed);
         tokio::spawn(async move {
             tokio::time::sleep(linger).await;
             // What is queued from here on needs a timer of its own.
             is_timed.store(false, Ordering::Release);
-            connection
-                .iter()
-                .for_each(|connection| connection.wake_now());
+            if let Some(lease) = lease {
+                lease.connection().wake_now();
+            }
         });
     }
 
     /// Lets the driver write, and waits while too much is unsent.
     async fn take_turns(&mut self) {
-        if let Some(connection) = &self.connection {
+        if let Some(lease) = &self.lease {
+            let connection = lease.connection();
             connection.wake_now();
             tokio::task::yield_now().await;
-            let priority = self.common.priority;
-            connection.room(self.window, priority).await;
+            connection
+                .room(self.options.window, self.options.priority)
+                .await;
         }
-        // Only now: who gave up waiting has to wait again.
+        // Set back only now: a sender whose future is dropped while it waits has to wait again.
         self.since_turn = 0;
     }
 
@@ -244,62 +328,18 @@ impl Producer {
     /// If the connection of the last message ended before: those that were not handed over are
     /// lost.
     pub async fn flush(&mut self) -> Result<(), CallError> {
-        let Some(connection) = &self.connection else {
+        let Some(lease) = &self.lease else {
             return Ok(());
         };
-        connection.wake_now();
+        lease.connection().wake_now();
         self.since_turn = 0;
-        let lowest = self.lowest.min(self.common.priority);
-        if connection.room(0, lowest).await {
+        let lowest = self.lowest.min(self.options.priority);
+        if lease.connection().room(0, lowest).await {
             self.lowest = u8::MAX;
             Ok(())
         } else {
-            self.connection = None;
-            Err(self.client.keeper.not_connected())
+            self.lease = None;
+            Err(self.channel.not_connected())
         }
-    }
-}
-
-impl Prompt for Producer {
-    type Item = Bytes;
-
-    #[inline]
-    fn send_at_once(&mut self, payload: &Bytes) -> Result<(), Unsent> {
-        if self.since_turn >= self.batch.min(self.window) {
-            return Err(Unsent::MustWait);
-        }
-        let connection = self.connection.as_ref().ok_or(Unsent::MustWait)?;
-        self.queue(connection, payload, self.budget())
-            .map_err(|failure| Unsent::of(failure, self.common.timeout))?;
-        self.since_turn += payload.len() + HEAD_BYTES;
-        self.set_timer();
-        Ok(())
-    }
-
-    async fn send_patiently(&mut self, payload: Bytes) -> Result<(), CallError> {
-        if self.since_turn >= self.batch.min(self.window) {
-            self.take_turns().await;
-            match self.send_at_once(&payload) {
-                Ok(()) => return Ok(()),
-                Err(Unsent::Failed(error)) => return Err(*error),
-                Err(Unsent::MustWait) => {}
-            }
-        }
-        let (budget, deadline) = self.budget().starting_now();
-        let mut connections = self.client.keeper.connections(deadline);
-        let connection = loop {
-            let connection = connections.next().await?;
-            match self.queue(&connection, &payload, budget) {
-                Err(Failure::NotOpen) => {}
-                Err(failure) => return Err(CallError::from_failure(failure, budget.timeout)),
-                Ok(()) => break connection,
-            }
-        };
-        self.connection = Some(connection);
-        self.since_turn = payload.len() + HEAD_BYTES;
-        // A timer that was set for another connection does not serve this one.
-        self.is_timed = Arc::default();
-        self.set_timer();
-        Ok(())
     }
 }

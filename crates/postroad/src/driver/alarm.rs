@@ -15,10 +15,9 @@ use crate::clock;
 /// time.
 pub(super) struct Alarm {
     sleep: Pin<Box<Sleep>>,
-    /// When it rings; [`Time::NEVER`] if it does not.
+    /// When it rings; [`Time::NEVER`] if it does not. Every other moment says that the timer was
+    /// polled since it was set, so the runtime knows whom to wake.
     armed: Time,
-    /// The timer was polled since it was set, so the runtime knows whom to wake.
-    is_set: bool,
 }
 
 impl Alarm {
@@ -27,7 +26,6 @@ impl Alarm {
         Self {
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: Time::NEVER,
-            is_set: false,
         }
     }
 
@@ -36,15 +34,16 @@ impl Alarm {
         self.armed
     }
 
-    /// The driver has moved to another task, which the runtime does not know yet.
+    /// The driver has moved to another task, which the runtime does not know yet: the alarm has to
+    /// be set and polled anew.
     pub(super) fn forget_task(&mut self) {
-        self.is_set = false;
+        self.armed = Time::NEVER;
     }
 
     /// Whether the timer is set for what is `due` and cannot have rung by `now`, so that it need
     /// not be asked.
     pub(super) fn is_ahead(&self, due: Time, now: Time) -> bool {
-        self.is_set && due >= self.armed && now < self.armed
+        due >= self.armed && now < self.armed
     }
 
     /// Sees that it rings when something is `due`, if not before; ready when it rings. After that
@@ -54,7 +53,6 @@ impl Alarm {
             self.armed = due;
             self.sleep.as_mut().reset(clock::instant(due));
         }
-        self.is_set = true;
         if self.armed == Time::NEVER || self.sleep.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }

@@ -25,7 +25,7 @@ thread_local! {
 
 /// What the bytes are that the session has left in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+pub(super) enum Held {
     /// Nothing, or the beginning of a frame: more has to be read.
     Beginning,
     /// The session stopped before the end, so there may be whole frames.
@@ -37,7 +37,6 @@ pub(super) struct Inbox {
     reader: Reader,
     /// What was read and not taken yet.
     buf: BytesMut,
-    held: Held,
 }
 
 impl Inbox {
@@ -46,7 +45,6 @@ impl Inbox {
         Self {
             reader,
             buf: BytesMut::new(),
-            held: Held::Beginning,
         }
     }
 
@@ -60,18 +58,9 @@ impl Inbox {
         &mut self.buf
     }
 
-    /// The session has taken what it wanted; `has_stopped` says that it stopped before the end.
-    pub(super) fn note(&mut self, has_stopped: bool) {
-        self.held = if has_stopped {
-            Held::Frames
-        } else {
-            Held::Beginning
-        };
-    }
-
     /// Whether there may be whole frames, which go before anything new.
-    pub(super) fn has_frames(&self) -> bool {
-        self.held == Held::Frames && !self.buf.is_empty()
+    pub(super) fn has_frames(&self, held: Held) -> bool {
+        held == Held::Frames && !self.buf.is_empty()
     }
 
     /// Reads once: how many bytes came, 0 at the end of the stream. Where there is nothing the

@@ -5,15 +5,23 @@
 //! own, which it has emptied, for that one.
 
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use postroad_proto::session::Failure;
 
 use super::slots::Slots;
-use crate::error::CallError;
+
+/// Why a pipeline's call has no answer, and the time that it had.
+#[derive(Debug)]
+pub(crate) struct PipedFailure {
+    pub(crate) failure: Failure,
+    pub(crate) timeout: Duration,
+}
 
 /// The answers to a pipeline's calls, with their tags, in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct PipelineAnswers(Slots<(u64, Result<Bytes, Box<CallError>>)>);
+pub(crate) struct PipelineAnswers(Slots<(u64, Result<Bytes, Box<PipedFailure>>)>);
 
 impl PipelineAnswers {
     /// How many answers there are.
@@ -22,18 +30,22 @@ impl PipelineAnswers {
     }
 
     /// The tag of the next, and why there is no answer, if there is none.
-    pub(crate) fn peek(&self) -> Option<(u64, Option<&CallError>)> {
+    pub(crate) fn peek(&self) -> Option<(u64, Option<&PipedFailure>)> {
         let (tag, answer) = self.0.next()?;
-        Some((*tag, answer.as_ref().err().map(|error| &**error)))
+        Some((*tag, answer.as_ref().err().map(|failed| &**failed)))
     }
 
-    /// Takes the next.
-    pub(crate) fn take(&mut self) -> Option<(u64, Result<Bytes, CallError>)> {
+    /// Takes the next; `error` says what a caller is told of a failure.
+    pub(crate) fn take<E>(
+        &mut self,
+        error: impl FnOnce(Failure, Duration) -> E,
+    ) -> Option<(u64, Result<Bytes, E>)> {
         let (tag, answer) = self.0.next_mut()?;
         let tag = *tag;
         let answer = match answer {
             Ok(payload) => Ok(std::mem::take(payload)),
-            Err(_) => std::mem::replace(answer, Ok(Bytes::new())).map_err(|error| *error),
+            Err(_) => std::mem::replace(answer, Ok(Bytes::new()))
+                .map_err(|failed| error(failed.failure, failed.timeout)),
         };
         self.0.pass();
         Some((tag, answer))
@@ -90,9 +102,9 @@ impl Pipes {
     }
 
     /// Keeps the reason why there is no answer, and says whom to wake.
-    pub(super) fn fail(&mut self, pipe: PipeKey, tag: u64, error: CallError) -> Option<Waker> {
+    pub(super) fn fail(&mut self, pipe: PipeKey, tag: u64, failed: PipedFailure) -> Option<Waker> {
         let pipe = self.pipes.get_mut(pipe.0 as usize)?.as_mut()?;
-        pipe.arrivals.0.push_with(|| (tag, Err(Box::new(error))));
+        pipe.arrivals.0.push_with(|| (tag, Err(Box::new(failed))));
         pipe.waker.take()
     }
 

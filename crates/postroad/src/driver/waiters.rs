@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use postroad_proto::session::{CallId, Failure, Reply};
 
-use super::pipes::{Pipe, PipeKey, PipelineAnswers, Pipes};
-use crate::error::CallError;
+use super::pipes::{Pipe, PipeKey, PipedFailure, PipelineAnswers, Pipes};
 
 /// The answer to a call, or why there is none.
 pub(crate) type Answer = Result<Reply, Box<Failure>>;
@@ -132,8 +131,9 @@ impl Waiters {
         match answer {
             Ok(reply) => self.pipes.answer(pipe, tag, reply.payload),
             Err(failure) => {
-                let error = CallError::from_failure(*failure, timeout);
-                self.pipes.fail(pipe, tag, error)
+                let failure = *failure;
+                self.pipes
+                    .fail(pipe, tag, PipedFailure { failure, timeout })
             }
         }
     }

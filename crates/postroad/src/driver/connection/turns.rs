@@ -10,6 +10,7 @@ use postroad_proto::Time;
 use postroad_proto::session::CloseReason;
 
 use super::super::batch::{Answers, Batch, BatchSink};
+use super::super::inbox::Held;
 use super::super::status::Status;
 use super::{Answered, Connection, Inner};
 use crate::clock;
@@ -27,15 +28,14 @@ impl Connection {
         self.lock().status(armed)
     }
 
-    /// Takes what was read; also whether the session stopped before the end, so that there may be
-    /// whole frames left.
+    /// Takes what was read, and says what was left of it.
     pub(in super::super) fn handle_bytes(
         &self,
         now: Time,
         buf: &mut BytesMut,
         batch: &mut Batch,
         armed: Time,
-    ) -> (Status, bool) {
+    ) -> (Status, Held) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.read_at = now;
@@ -44,13 +44,18 @@ impl Connection {
             batch,
         };
         inner.session.handle_bytes(now, buf, &mut sink);
-        let has_stopped = !inner.session.wants_read() || batch.room() == 0;
+        // The session stops before the end where it is paused or the batch is full.
+        let held = if !inner.session.wants_read() || batch.room() == 0 {
+            Held::Frames
+        } else {
+            Held::Beginning
+        };
         inner.answered = if batch.wakers.len() > 1 {
             Answered::Several
         } else {
             Answered::One
         };
-        (self.finish_step(guard, batch, armed), has_stopped)
+        (self.finish_step(guard, batch, armed), held)
     }
 
     /// The stream has ended, or reading has failed; `buf` is what was left unread.

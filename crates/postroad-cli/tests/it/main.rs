@@ -1,0 +1,14 @@
+//! All tests of the program as a process, in one program: it is linked once, and its tests share
+//! one support module. `cargo test -p postroad-cli --test it bench::` runs one module.
+//!
+//! Tests that measure time are programs of their own beside this folder: cargo runs one test
+//! program after the other, so nothing else runs beside them.
+
+mod bench;
+mod clients;
+mod compare;
+mod peers;
+mod practice;
+mod program;
+mod support;
+mod workers;

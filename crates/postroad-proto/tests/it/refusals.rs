@@ -1,0 +1,186 @@
+//! What a peer insists on and nobody here does is refused, never accepted and ignored.
+
+use crate::harness::{Pair, closed, inject, opened, protocol_fault};
+use bytes::{Bytes, BytesMut};
+use postroad_proto::Time;
+use postroad_proto::code::{Code, Retry};
+use postroad_proto::error_body::ErrorBody;
+use postroad_proto::frame::{
+    CRITICAL, FrameDecoder, Head, Hello, Kind, MESSAGE_ID, Opening, PartTag, RefuseReason, put_part,
+};
+use postroad_proto::session::{Arrivals, CloseReason, Config, Event, Session};
+use postroad_proto::wire_error::WireFault;
+
+fn hello(parts: &[(u8, &'static [u8])]) -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        offered: 0,
+        required: 0,
+        max_frame: 64 * 1024,
+        max_message: 1 << 20,
+        max_calls: 0,
+        heartbeat_ms: 30_000,
+        max_routes: 16,
+        parts: parts
+            .iter()
+            .map(|(tag, value)| (*tag, Bytes::from_static(value)))
+            .collect(),
+    }
+}
+
+/// What a server makes of this HELLO: its last event, and its answer.
+fn greet(config: Config, hello: &Hello) -> (Event, Option<Opening>) {
+    let now = Time(1_000_000_000);
+    let mut session = Session::server(config, [7; 16], now);
+    let (mut wire, mut out) = (Vec::new(), Vec::new());
+    Opening::Hello(hello.clone()).encode(&mut wire);
+    let mut buf = BytesMut::from(&wire[..]);
+    session.handle_bytes(now, &mut buf, &mut Arrivals::new(1));
+    while session.poll_transmit(&mut out) {}
+    let last = std::iter::from_fn(|| session.poll_event()).last();
+    let answer = Opening::decode(&mut BytesMut::from(&out[..])).expect("an opening is the answer");
+    (last.expect("it has opened or closed"), answer)
+}
+
+fn refusal(hello: &Hello) -> (RefuseReason, String) {
+    match greet(Config::default(), hello) {
+        (Event::Closed(_), Some(Opening::Refuse(refuse))) => (refuse.reason, refuse.text),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_critical_part_of_hello_that_nobody_reads_is_refused_m_031() {
+    // Credentials, authority, resume; token and resumed are parts of WELCOME only; 9 is unknown.
+    for tag in [2, 3, 4, 5, 6, 9] {
+        let (reason, text) = refusal(&hello(&[(tag | CRITICAL, b"secret")]));
+        assert_eq!(reason, RefuseReason::Features);
+        let part = format!("critical part 0x{:02x}", tag | CRITICAL);
+        assert!(text.contains(&part), "{text}");
+        let (event, _) = greet(Config::default(), &hello(&[(tag, b"secret")]));
+        let Event::Opened(peer) = event else {
+            panic!("{event:?}")
+        };
+        assert!(peer.credentials.is_none(), "nobody asked for them");
+    }
+}
+
+#[test]
+fn credentials_that_are_accepted_are_handed_out_and_never_shown() {
+    let config = Config {
+        accepts_credentials: true,
+        ..Config::default()
+    };
+    for tag in [2, 2 | CRITICAL] {
+        let (event, _) = greet(config.clone(), &hello(&[(1, b"me"), (tag, b"secret")]));
+        assert!(!format!("{event:?}").contains("secret"), "{event:?}");
+        let Event::Opened(peer) = event else {
+            panic!("{event:?}")
+        };
+        let credentials = peer.credentials.expect("they were brought");
+        assert_eq!((&credentials.0[..], &*peer.agent), (&b"secret"[..], "me"));
+    }
+}
+
+#[test]
+fn the_agreed_heartbeat_is_ten_minutes_at_most_whatever_is_proposed_m_008() {
+    let patient = Hello {
+        heartbeat_ms: u32::MAX,
+        ..hello(&[])
+    };
+    let (_, answer) = greet(Config::default(), &patient);
+    let Some(Opening::Welcome(mut welcome)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(welcome.heartbeat_ms, 600_000);
+    for (agreed, is_right) in [(600_000, true), (600_001, false)] {
+        welcome.heartbeat_ms = agreed;
+        let now = Time(1_000_000_000);
+        let mut client = Session::client(Config::default(), now);
+        let mut wire = Vec::new();
+        Opening::Welcome(welcome.clone()).encode(&mut wire);
+        let mut buf = BytesMut::from(&wire[..]);
+        client.handle_bytes(now, &mut buf, &mut Arrivals::new(1));
+        assert_eq!(client.is_closed(), !is_right, "{agreed} ms");
+    }
+}
+
+#[test]
+fn an_opening_that_accepts_more_calls_than_slots_can_number_is_malformed_m_008() {
+    let hello = |max_calls| Hello {
+        max_calls,
+        ..hello(&[])
+    };
+    assert_eq!(refusal(&hello(65_537)).0, RefuseReason::Malformed);
+    let (event, _) = greet(Config::default(), &hello(65_536));
+    assert!(matches!(event, Event::Opened(_)), "{event:?}");
+}
+
+/// The error that the server has answered last.
+fn answered(pair: &Pair) -> ErrorBody {
+    let wire = &pair.to_client.recorded;
+    let mut buf = BytesMut::from(&wire[..]);
+    Opening::decode(&mut buf).expect("WELCOME came first");
+    let decoder = FrameDecoder {
+        max_body: 64 * 1024,
+        checksum: true,
+    };
+    let frames = std::iter::from_fn(|| decoder.decode(&mut buf).expect("frames are whole"));
+    let last = frames.filter(|frame| frame.head.is(Kind::Error)).last();
+    ErrorBody::decode(last.expect("there is an error").body).expect("it is an error")
+}
+
+#[test]
+fn a_call_that_insists_on_what_nobody_does_is_told_so_m_031_m_034() {
+    let name = |parts: &mut Vec<u8>| put_part(parts, PartTag::RouteName as u8, b"echo");
+    let call = Head::new(Kind::Request).with_arg(u32::MAX);
+    for tag in [PartTag::IdempotencyKey, PartTag::Sequence] {
+        let mut pair = opened();
+        let mut parts = Vec::new();
+        name(&mut parts);
+        put_part(&mut parts, tag as u8 | CRITICAL, &[0; 8]);
+        inject(&mut pair, call.with_id(1), &parts, b"");
+        let error = answered(&pair);
+        assert_eq!(
+            (error.code(), error.retry),
+            (Code::UNSUPPORTED, Retry::Never)
+        );
+        let mut parts = Vec::new();
+        name(&mut parts);
+        put_part(&mut parts, tag as u8, &[0; 8]);
+        inject(&mut pair, call.with_id(2), &parts, b"");
+        assert_eq!(pair.server.requests.len(), 1, "one that does not insist");
+    }
+    for qos in 1..3 {
+        let mut pair = opened();
+        inject(&mut pair, call.with_id(1).with_class(qos << 3), &[], b"");
+        assert_eq!(answered(&pair).code(), Code::UNSUPPORTED);
+        assert!(closed(&pair.server).is_none() && pair.server.requests.is_empty());
+        let message = Head::new(Kind::OneWay)
+            .with_arg(u32::MAX)
+            .with_id(MESSAGE_ID);
+        inject(&mut pair, message.with_class(qos << 3), &[], b"");
+        assert_eq!(protocol_fault(&pair), Some(WireFault::State));
+        assert!(pair.server.requests.is_empty());
+    }
+}
+
+#[test]
+fn a_route_is_named_once_m_033() {
+    let call = Head::new(Kind::Request).with_arg(u32::MAX);
+    let mut parts = Vec::new();
+    put_part(&mut parts, PartTag::RouteName as u8, b"echo");
+    let mut pair = opened();
+    inject(&mut pair, Head::new(Kind::Route).with_id(1), &[], b"echo");
+    inject(&mut pair, call.with_route(1), &parts, b"");
+    assert_eq!(protocol_fault(&pair), Some(WireFault::Parts));
+    put_part(&mut parts, PartTag::RouteName as u8, b"other");
+    let mut pair = opened();
+    inject(&mut pair, call, &parts, b"");
+    assert_eq!(protocol_fault(&pair), Some(WireFault::Parts));
+    assert!(matches!(
+        closed(&pair.client),
+        Some(CloseReason::Fault(text)) if text.contains("two route names")
+    ));
+}

@@ -1,0 +1,225 @@
+//! The handle that users have of a client: connecting, and the ways to send.
+
+use std::fmt;
+use std::sync::Arc;
+
+use postroad_proto::code::{Fault, Retry};
+use postroad_proto::policy::ConnectionState;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::call::CallBuilder;
+use super::channel::Channel;
+use super::config::ClientConfig;
+use super::keeper::Keeper;
+use super::pipeline::Pipeline;
+use super::producer::Producer;
+use super::values::DefaultCodec;
+use crate::config::ConfigError;
+use crate::endpoint::{Endpoint, Protocol};
+use crate::error::{CallError, TransportError};
+use crate::transport::{Transports, Use};
+
+/// Why a client was not made, or did not connect.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The configuration is out of its bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The endpoint is wrong, or its transport is unknown.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The first attempt has failed.
+    #[error("{0}")]
+    Failed(CallError),
+}
+
+impl ConnectError {
+    /// Who has to change something.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Config(_) => Fault::Caller,
+            Self::Transport(error) => error.fault(),
+            Self::Failed(error) => error.fault(),
+        }
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Config(_) => Retry::Never,
+            Self::Transport(error) => error.retry(),
+            Self::Failed(error) => error.retry(),
+        }
+    }
+}
+
+/// A client of one endpoint. Clones are handles of the same connection.
+///
+/// The connection is dialled again when it breaks, with backoff and jitter, until the attempts are
+/// used up and the state is [`ConnectionState::Offline`]; [`Client::try_now`] starts again at once.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = postroad::Client::connect("tcp://127.0.0.1:7400").await?;
+/// let twice: i64 = client.call("math/double", &21).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    pub(super) channel: Channel,
+    codec: DefaultCodec,
+}
+
+impl Client {
+    /// Connects with default settings.
+    ///
+    /// # Errors
+    /// If the URL is wrong, or the first attempt fails.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Self::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await
+    }
+
+    /// Connects with these settings.
+    ///
+    /// # Errors
+    /// If settings or endpoint are wrong, or the first attempt fails.
+    pub async fn connect_with(
+        endpoint: Endpoint,
+        config: ClientConfig,
+    ) -> Result<Self, ConnectError> {
+        let client = Self::new(endpoint, config)?;
+        let first = client.channel.first_attempt().await;
+        first.map_err(ConnectError::Failed)?;
+        Ok(client)
+    }
+
+    /// A client that dials in the background and is there at once: calls wait for the connection as
+    /// long as [`ClientConfig::max_wait`] says. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If settings or endpoint are wrong.
+    pub fn new(endpoint: Endpoint, config: ClientConfig) -> Result<Self, ConnectError> {
+        Self::with_transports(endpoint, config, &Transports::default())
+    }
+
+    /// The same with transports of your own.
+    ///
+    /// # Errors
+    /// If settings or endpoint are wrong.
+    pub fn with_transports(
+        endpoint: Endpoint,
+        config: ClientConfig,
+        transports: &Transports,
+    ) -> Result<Self, ConnectError> {
+        config.check()?;
+        if matches!(endpoint.protocol(), Protocol::Auto) {
+            let error = TransportError::Endpoint {
+                url: endpoint.to_string(),
+                detail: "a client must say what it speaks".to_owned(),
+            };
+            return Err(error.into());
+        }
+        let transport = Arc::clone(transports.get(&endpoint)?);
+        transport.check(&endpoint, Use::Dial)?;
+        let keeper = Keeper::start(endpoint, config, transport);
+        Ok(Self {
+            channel: Channel::new(keeper),
+            codec: DefaultCodec::Json,
+        })
+    }
+
+    /// The same connection, whose values are MessagePack instead of JSON.
+    #[must_use]
+    pub fn with_msgpack(mut self) -> Self {
+        self.codec = DefaultCodec::MsgPack;
+        self
+    }
+
+    /// Calls a route with a value and waits for its answer, in the client's codec.
+    ///
+    /// Dropping the future cancels the call; the server is told.
+    ///
+    /// # Errors
+    /// Why there is no answer, and whether the call may be sent again.
+    pub async fn call<Q, R>(&self, route: &str, request: &Q) -> Result<R, CallError>
+    where
+        Q: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.request(route).call(request).await
+    }
+
+    /// Sends a value that nobody answers.
+    ///
+    /// When the future is ready, the message is on its way; nobody says whether it arrived.
+    ///
+    /// # Errors
+    /// If it cannot be sent.
+    pub async fn send<Q: Serialize + ?Sized>(
+        &self,
+        route: &str,
+        message: &Q,
+    ) -> Result<(), CallError> {
+        self.request(route).send(message).await
+    }
+
+    /// A call with settings of its own.
+    pub fn request<'a>(&'a self, route: &'a str) -> CallBuilder<'a> {
+        CallBuilder::new(&self.channel, self.codec, route)
+    }
+
+    /// Sends many one-way messages of one route.
+    #[must_use]
+    pub fn producer(&self, route: &str) -> Producer {
+        Producer::new(self.channel.clone(), route)
+    }
+
+    /// Makes many calls of one route from one task.
+    #[must_use]
+    pub fn pipeline(&self, route: &str) -> Pipeline {
+        Pipeline::new(self.channel.clone(), route)
+    }
+
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        self.channel.endpoint()
+    }
+
+    /// The state of the connection, and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.channel.state()
+    }
+
+    /// Somebody knows that the server is back: dials at once, also when
+    /// [`ConnectionState::Offline`].
+    pub fn try_now(&self) {
+        self.channel.try_now();
+    }
+
+    /// Whether the connection's driver was woken for something and has not run since.
+    pub(super) fn has_left(&self) -> bool {
+        self.channel.has_left()
+    }
+
+    /// Ends the connection after the calls in flight; later calls fail. Ready when it is closed.
+    pub async fn close(&self) {
+        self.channel.close().await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint().to_string())
+            .field("state", &*self.state().borrow())
+            .finish()
+    }
+}

@@ -1,0 +1,21 @@
+//! All tests with clients and servers in one process, in one program: it is linked once, and its
+//! tests share one support module. `cargo test -p postroad --test it pipeline::` runs one module.
+//!
+//! Names of `mem://` endpoints belong to the process, so each test has its own.
+//!
+//! Tests that look at the whole process (its memory, its open files, its threads) are programs of
+//! their own beside this folder.
+
+mod blocking;
+mod calls;
+mod codecs;
+mod coming_and_going;
+mod hostile;
+mod intake;
+mod pipeline;
+mod polling;
+mod pressure;
+mod slow_line;
+mod support;
+mod threads;
+mod transports;
