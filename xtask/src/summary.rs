@@ -23,11 +23,16 @@ pub(crate) struct Summary {
 /// Runs a `cargo test` command, passes its output through and counts what it reports.
 pub(crate) fn watch(command: &mut Command) -> (io::Result<ExitStatus>, Summary) {
     let mut summary = Summary::default();
-    let status = run(command, &mut summary);
+    let status = run(command, &mut summary, shell::say);
     (status, summary)
 }
 
-fn run(command: &mut Command, summary: &mut Summary) -> io::Result<ExitStatus> {
+/// `pass` is told each line as it was printed.
+fn run(
+    command: &mut Command,
+    summary: &mut Summary,
+    pass: impl Fn(&str),
+) -> io::Result<ExitStatus> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     if let Some(out) = child.stdout.take() {
         let mut out = BufReader::new(out);
@@ -35,7 +40,7 @@ fn run(command: &mut Command, summary: &mut Summary) -> io::Result<ExitStatus> {
         // Bytes and not text, because a test may print what is not UTF-8.
         while out.read_until(b'\n', &mut line)? > 0 {
             let text = String::from_utf8_lossy(&line);
-            shell::say(&text);
+            pass(&text);
             summary.read(text.trim_end());
             line.clear();
         }
@@ -92,6 +97,8 @@ fn count(result: &str, what: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     #[test]
@@ -128,7 +135,14 @@ mod tests {
     #[test]
     fn output_passes_through_and_the_code_of_the_command_is_kept() {
         let script = "echo 'test result: ok. 5 passed; 0 failed'; exit 7";
-        let (status, summary) = watch(Command::new("sh").args(["-c", script]));
+        // Not `watch`: it would print the line, and the summary of this run would count it too.
+        let (mut summary, passed) = (Summary::default(), RefCell::new(String::new()));
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let status = run(&mut command, &mut summary, |line| {
+            passed.borrow_mut().push_str(line);
+        });
+        assert_eq!(passed.into_inner(), "test result: ok. 5 passed; 0 failed\n");
         assert_eq!(status.ok().and_then(|status| status.code()), Some(7));
         assert_eq!((summary.passed, summary.programs), (5, 1));
     }
