@@ -2,8 +2,10 @@
 
 mod counts;
 mod fuzz;
+mod package;
 mod rivals;
 mod shell;
+mod summary;
 mod test;
 mod tidy;
 
@@ -17,6 +19,8 @@ commands:
   tidy                        check the laws that the compiler does not know
   test [--ci]                 cargo test over all crates and features, then tidy;
                               --ci makes a missing external peer a failure
+  package [--quick]           pack every crate and test each package by itself;
+                              --quick compiles the tests and does not run them
   fuzz --list                 name the fuzz targets
   fuzz TARGET [--seconds N] [-- LIBFUZZER-OPTIONS]
                               fuzz one target with coverage feedback (default 60 s)
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["test"] => test::run(false),
         ["test", "--ci"] => test::run(true),
+        ["package"] => package::run(false),
+        ["package", "--quick"] => package::run(true),
         ["fuzz", rest @ ..] => match fuzz::Request::parse(rest) {
             Ok(request) => fuzz::run(&request),
             Err(problem) => refuse(&problem),

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that a change has to pass.
 
 use std::env;
+use std::time::Instant;
 
-use crate::{shell, tidy};
+use crate::{shell, summary, tidy};
 
 /// Programs that the whole-program tests talk to, and what each is for.
 const PEERS: &[(&str, &str)] = &[
@@ -16,28 +17,37 @@ const PEERS: &[(&str, &str)] = &[
 /// Read by the tests: `auto` skips a missing peer and says so, `require` fails, `skip` skips.
 const PEERS_SETTING: &str = "POSTROAD_TEST_PEERS";
 
-/// Runs the tests, then tidy; returns the code of the first step that fails.
+/// Runs the tests, then tidy, and sums up; returns the code of the first step that fails.
 pub(crate) fn run(ci: bool) -> u8 {
     let given = env::var(PEERS_SETTING).ok();
     let setting = peers_setting(ci, given.as_deref());
     shell::say(&peer_report(setting, |peer| shell::which(peer).is_some()));
 
     shell::say("== cargo test --workspace --all-features\n");
-    let status = shell::cargo()
-        .args(["test", "--workspace", "--all-features"])
-        .env(PEERS_SETTING, setting)
-        .status();
-    let code = shell::outcome("cargo test", status);
-    if code != 0 {
-        return code;
+    let began = Instant::now();
+    let (status, summary) = summary::watch(
+        shell::cargo()
+            .args(["test", "--workspace", "--all-features"])
+            .env(PEERS_SETTING, setting),
+    );
+    let mut code = shell::outcome("cargo test", status);
+    if code == 0 {
+        shell::say("== tidy\n");
+        code = tidy::run();
+        if code != 0 {
+            shell::complain("step `tidy` failed");
+        }
     }
-
-    shell::say("== tidy\n");
-    let code = tidy::run();
-    if code != 0 {
-        shell::complain("step `tidy` failed");
-    }
+    shell::say(&summary.text(&skipped_peers(setting), began.elapsed()));
     code
+}
+
+/// The peers whose tests did nothing in this run.
+fn skipped_peers(setting: &str) -> Vec<&'static str> {
+    let names = PEERS.iter().map(|(peer, _)| *peer);
+    names
+        .filter(|peer| setting == "skip" || shell::which(peer).is_none())
+        .collect()
 }
 
 /// CI decides for itself, so that a stray variable cannot turn a missing peer into a pass.

@@ -254,14 +254,14 @@ mod tests {
     fn a_wrong_value_is_refused_with_its_place() {
         let error = load("[server]\ndrain = \"soon\"\n", &[]).unwrap_err();
         assert!(
-            error.contains("line 2, column 9") && error.contains("\"soon\" is no time"),
+            error.contains("line 2, column 9") && error.contains("\"soon\" is not a time"),
             "{error}"
         );
         let config = load("[limits]\nmax_message = \"4MiB\"\n", &[]).unwrap();
         assert_eq!(config.server.connection.limits.max_message, 4 << 20);
         let error = load("[limits]\nmax_message = \"4 apples\"\n", &[]).unwrap_err();
         assert!(
-            error.contains("line 2, column 15") && error.contains("\"4 apples\" is no size"),
+            error.contains("line 2, column 15") && error.contains("\"4 apples\" is not a size"),
             "{error}"
         );
         let error = load("[limits]\nmax_calls = 70000\n", &[]).unwrap_err();

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-/// A text that is no size or time: what was given, and what could be written instead.
+/// A text that is not a size or a time: what was given, and what could be written instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {what}; write {example}")]
+#[error("{text:?} is not a {what}; write {example}")]
 pub struct UnitError {
     text: String,
     what: &'static str,
@@ -111,7 +111,10 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1.5MiB", "4mib", "99999999999GiB"] {
             let error = parse_size(text).unwrap_err().to_string();
-            assert!(error.contains(&format!("{text:?} is no size")), "{error}");
+            assert!(
+                error.contains(&format!("{text:?} is not a size")),
+                "{error}"
+            );
         }
     }
 
@@ -121,7 +124,7 @@ mod tests {
         let error = parse_time("soon").unwrap_err().to_string();
         assert_eq!(
             error,
-            "\"soon\" is no time; write \"250ms\", \"5s\", \"2m\""
+            "\"soon\" is not a time; write \"250ms\", \"5s\", \"2m\""
         );
     }
 }

@@ -291,7 +291,7 @@ pub struct CodecError {
 #[non_exhaustive]
 pub enum TransportError {
     /// The URL is not an endpoint.
-    #[error("{url:?} is no endpoint: {detail}")]
+    #[error("{url:?} is not an endpoint: {detail}")]
     Endpoint {
         /// What was given.
         url: String,

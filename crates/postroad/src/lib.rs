@@ -1,5 +1,9 @@
-//! Postroad carries messages between services and devices fast, in order of importance, and without
-//! losing any.
+//! Postroad carries calls and one-way messages between services and devices, fast, and urgent ones
+//! before bulk. Every call has a deadline and a priority, is stopped when its caller gives up, and
+//! fails with an error that says whether it is safe to try again.
+//!
+//! Not built yet: acknowledged delivery, publish and subscribe, streams, retries, and clients of
+//! several servers. A one-way message is sent at most once, and nobody confirms it.
 //!
 //! A service and its client:
 //!
@@ -31,8 +35,8 @@
 //! ```
 //!
 //! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where,
-//! [`codec`] says how values become bytes, [`transport`] carries them. What is decided,
-//! not done, is in `postroad-proto`.
+//! [`codec`] says how values become bytes, [`transport`] carries them. The state
+//! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 
 mod client;
 mod clock;
@@ -70,3 +74,8 @@ pub use handler::Handler;
 pub use route::{Description, RouteOptions};
 pub use router::Router;
 pub use server::{Routes, RunningServer, Server, ServerConfig, ServerStats, StartError};
+
+/// The example of the crate's README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -14,6 +14,7 @@ mod modules;
 mod musts;
 mod names;
 mod placement;
+mod ports;
 mod reach;
 mod sizes;
 mod source;
@@ -112,6 +113,7 @@ fn check(tree: &Tree, sources: &[Source<'_>], found: &mut Vec<Violation>) {
     deps::check(tree, found);
     links::check(tree, found);
     musts::check(tree, found);
+    ports::check(tree, found);
     found.sort();
     // A ban can match an import both as written and as expanded.
     found.dedup();

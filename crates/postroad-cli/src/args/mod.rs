@@ -11,8 +11,11 @@ use clap_complete::Shell;
 use crate::terminal::{Color, Output};
 use crate::times::duration;
 
-/// Carries messages between services and devices fast, in order of importance, and without losing
-/// any.
+/// Calls nodes by hand, explains frames, tests servers under load, and runs a node to try things
+/// with.
+///
+/// It speaks Postroad's own protocol and six dialects of the Message Communication Protocol. Not
+/// built yet: acknowledged delivery, publish and subscribe, streams, retries, several servers.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 98
 /// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was
@@ -42,7 +45,10 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a node. Without options: tcp+auto://127.0.0.1:7400 with the built-in routes.
+    /// Run a node with built-in routes, to test clients, dialects, certificates and load against.
+    ///
+    /// Without options it listens on tcp+auto://127.0.0.1:7400. It does not run services of your
+    /// own: they are programs written with the library, and all other commands work with them too.
     Serve(Serve),
     /// Call a route and print its answer.
     Call(Call),
@@ -50,7 +56,7 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Explain a frame field by field, and show where it goes wrong.
     Decode(Decode),
-    /// Load a server and say how it takes it.
+    /// Test a server under load: rate, latency, errors, and what a call costs.
     Bench(Box<bench::Bench>),
     /// See it all at work: a node, two services, clients of every dialect, a server killed under
     /// load.
@@ -83,7 +89,7 @@ pub(crate) struct Serve {
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
-    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7405.
+    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7406.
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
@@ -163,4 +169,23 @@ pub(crate) enum Config {
         /// The file.
         file: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_what_is_not_built_and_what_serve_is_for() {
+        let help = Arguments::command().render_long_help().to_string();
+        // The help is wrapped, so a sentence may go over several lines.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            help.contains("Not built yet: acknowledged delivery"),
+            "{help}"
+        );
+        assert!(help.contains("Run a node with built-in routes"), "{help}");
+    }
 }

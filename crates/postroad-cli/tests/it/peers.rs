@@ -73,7 +73,7 @@ fn the_native_vectors_are_what_their_generator_writes() {
         command
             .arg(root().join("tests/peers/native_vectors.py"))
             .arg("--check");
-        peer(command.arg(root().join("docs/vectors/native.json")));
+        peer(command.arg(root().join("crates/postroad-proto/tests/vectors/native.json")));
     }
 }
 

@@ -8,6 +8,12 @@ use postroad_proto::limits::MAX_FRAME;
 use postroad_proto::wire_error::WireError;
 use serde_json::Value;
 
+/// The native protocol's vectors. They lie in this crate, so that its package can be tested alone.
+const NATIVE: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/vectors/native.json"
+));
+
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().collect();
     let pair = |pair: &[u8]| {
@@ -205,7 +211,7 @@ fn check_opening(name: &str, opening: &Opening, fields: &Value) {
 
 #[test]
 fn every_native_opening_vector_decodes_and_encodes_back_m_001_m_009() {
-    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
+    for vector in load(NATIVE) {
         let (name, text) = (
             vector["name"].as_str().unwrap_or_default(),
             vector["hex"].as_str(),
@@ -275,7 +281,7 @@ fn check_error(name: &str, payload: &Bytes, fields: &Value) {
 
 #[test]
 fn every_native_frame_vector_decodes_and_encodes_back() {
-    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
+    for vector in load(NATIVE) {
         let name = vector["name"].as_str().unwrap_or_default();
         if vector["kind"] != "frame" || !vector["error"].is_null() {
             continue;
@@ -352,7 +358,7 @@ fn refuse(bytes: &[u8], is_opening: bool, checksum: bool) -> Result<(), WireErro
 
 #[test]
 fn every_malformed_native_vector_fails_as_stated_m_003_m_030_m_032() {
-    for vector in load(include_str!("../../../../docs/vectors/native.json")) {
+    for vector in load(NATIVE) {
         let Some(word) = vector["error"].as_str() else {
             continue;
         };

@@ -57,7 +57,7 @@ fn size(text: &str) -> Result<u32, String> {
     let (number, bytes) = unit.unwrap_or((text, 1));
     let number: u64 = number
         .parse()
-        .map_err(|_| format!("{text:?} is no size; write 64, 4KiB, 1MiB"))?;
+        .map_err(|_| format!("{text:?} is not a size; write 64, 4KiB, 1MiB"))?;
     let size = number.saturating_mul(bytes);
     if size > SIZE_MAX {
         return Err(format!("{text} is over 16MiB"));
