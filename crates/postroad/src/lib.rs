@@ -48,12 +48,12 @@ mod endpoint;
 mod error;
 pub mod extract;
 mod handler;
+mod observe;
 pub mod practice;
 mod preset;
 mod route;
 mod router;
 mod server;
-mod trace;
 pub mod transport;
 
 pub use bytes::Bytes;

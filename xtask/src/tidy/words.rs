@@ -48,6 +48,11 @@ const LOUD_PHRASES: &[&str] = &[
     "io::stderr",
 ];
 
+/// The crate in which one module alone tells an operator anything.
+const OBSERVED: &str = "crates/postroad/src/";
+/// That module.
+const OBSERVER: &str = "crates/postroad/src/observe/";
+
 const UNBOUNDED: &[&str] = &[
     "unbounded_channel",
     "mpsc::unbounded",
@@ -68,6 +73,7 @@ pub(crate) fn check(source: &Source<'_>, found: &mut Vec<Violation>) {
     sleeps(source, &imports, &mut report);
     purity(source, &imports, &mut report);
     quiet(source, &imports, &mut report);
+    observed(source, &imports, &mut report);
     unbounded(source, &imports, &mut report);
     no_unsafe(source, &mut report);
     loud_failures(source, &mut report);
@@ -109,6 +115,23 @@ fn purity(source: &Source<'_>, imports: &[Import<'_>], report: &mut Report<'_>) 
         for at in as_root.chain(imported) {
             report(at, "pure", format!("`{name}::` is banned in {home}"));
         }
+    }
+}
+
+/// Log lines are written in one module, so that one place decides how loudly an operator is told
+/// what, and how often.
+fn observed(source: &Source<'_>, imports: &[Import<'_>], report: &mut Report<'_>) {
+    if !source.path.starts_with(OBSERVED) || source.path.starts_with(OBSERVER) {
+        return;
+    }
+    let named = source.find("tracing::").into_iter();
+    let imported = imports
+        .iter()
+        .filter(|import| import.path.first() == Some(&"tracing"))
+        .map(|import| import.at);
+    for at in named.chain(imported) {
+        let message = format!("`tracing` is named in {OBSERVER} alone; call a function there");
+        report(at, "observe", message);
     }
 }
 
@@ -299,7 +322,7 @@ mod tests {
             "use tokio::sync::Notify;",
         ] {
             assert!(laws(home, text).contains(&"pure"), "{text}");
-            assert_eq!(laws("crates/postroad/src/lib.rs", text), [""; 0], "{text}");
+            assert_eq!(laws("crates/postroad/src/observe/calls.rs", text), [""; 0], "{text}");
         }
         for text in [
             "// std::io",
@@ -323,6 +346,11 @@ mod tests {
             assert_eq!(laws(quiet, text), ["quiet"], "{text}");
             assert!(laws("crates/postroad-cli/src/main.rs", text).is_empty());
         }
+        let driver = "crates/postroad/src/driver/mod.rs";
+        let observer = "crates/postroad/src/observe/calls.rs";
+        let logs = "fn f() { tracing::debug!(x = 1, \"y\"); }";
+        assert_eq!(laws(driver, logs), ["observe"]);
+        assert!(laws(observer, logs).is_empty());
         assert!(laws(quiet, "/// println!(\"{report}\")\nfn f() {}").is_empty());
     }
 

@@ -22,7 +22,7 @@ use crate::codec::{Codec, numbers};
 use crate::context::CallContext;
 use crate::driver::Budget;
 use crate::error::{CallError, CodecError};
-use crate::trace;
+use crate::observe::{calls, trace};
 use crate::transport::BoxFuture;
 
 /// A call with settings of its own.
@@ -313,12 +313,7 @@ impl<'a> CallBuilder<'a> {
 
     #[cold]
     fn write_event(&self, trace: Option<&Trace>, error: Option<&CallError>) {
-        let trace = trace.map(tracing::field::display);
-        let error = error.map(tracing::field::display);
-        let endpoint = self.channel.endpoint();
-        tracing::debug!(
-            target: "postroad::call", %endpoint, route = self.route, trace, error, "called"
-        );
+        calls::called(self.channel.endpoint(), self.route, trace, error);
     }
 }
 

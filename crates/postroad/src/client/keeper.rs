@@ -21,6 +21,7 @@ use crate::clock;
 use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
+use crate::observe::connections;
 use crate::transport::Transport;
 
 /// How long calls in flight may take when a client is closed.
@@ -93,17 +94,12 @@ impl Keeper {
             let from = *state;
             match from.transition(to) {
                 Ok(next) => {
-                    tracing::debug!(
-                        target: "postroad::connection", endpoint = %self.endpoint, %from, %to,
-                        "state"
-                    );
+                    connections::state(&self.endpoint, from, to);
                     *state = next;
                     true
                 }
                 Err(error) => {
-                    tracing::error!(
-                        target: "postroad::connection", endpoint = %self.endpoint, %error, "state"
-                    );
+                    connections::illegal_state(&self.endpoint, &error);
                     false
                 }
             }
@@ -111,9 +107,7 @@ impl Keeper {
     }
 
     fn failed(&self, reason: &str) {
-        tracing::debug!(
-            target: "postroad::connection", endpoint = %self.endpoint, reason, "no connection"
-        );
+        connections::no_connection(&self.endpoint, reason);
         reason.clone_into(
             &mut self
                 .last_failure

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::context::CallContext;
 use crate::driver::{Budget, PipeKey, PipelineAnswers};
 use crate::error::CallError;
-use crate::trace;
+use crate::observe::{calls, trace};
 
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
@@ -527,10 +527,8 @@ impl Pipeline {
             self.channel.finish(lease, || Outcome { ending, timing });
         }
         if trace::is_watched() {
-            let error = error.map(tracing::field::display);
-            let endpoint = self.channel.endpoint();
             let route = &*self.options.route;
-            tracing::debug!(target: "postroad::call", %endpoint, route, tag, error, "called");
+            calls::piped(self.channel.endpoint(), route, tag, error.as_ref());
         }
     }
 

@@ -13,10 +13,11 @@ use postroad_proto::session::{CloseReason, Config, Session};
 use super::Shared;
 use super::run_queue::RunQueue;
 use super::start::Dispatcher;
-use super::stats::count;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
+use crate::observe::counters::count;
+use crate::observe::{connections, node};
 use crate::transport::{BoxFuture, Incoming, Listener};
 
 /// First and longest pause after the operating system refused to accept (too many open files).
@@ -57,9 +58,7 @@ pub(super) async fn accept(
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(
-                    target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
-                );
+                node::cannot_accept(endpoint, &error, pause);
                 shared.fail();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -75,10 +74,7 @@ pub(super) async fn accept(
         if is_over {
             count(&shared.counters.turned_away, 1);
             if !is_full {
-                tracing::warn!(
-                    target: "postroad::server", %endpoint, open,
-                    "too many connections; turning new ones away"
-                );
+                node::too_many_connections(endpoint, open);
             }
         }
         is_full = is_over;
@@ -148,7 +144,7 @@ impl Future for Served {
         let Self { stage, counted } = &mut *self;
         if let Stage::Driving(driver) = stage {
             let reason = ready!(Pin::new(&mut *driver).poll(cx));
-            counted.0.log_end(driver.connection(), &reason);
+            counted.0.observe_end(driver.connection(), &reason);
         }
         Poll::Ready(())
     }
@@ -181,17 +177,11 @@ impl Listening {
             match tokio::time::timeout(shared.config.connection.handshake, open()).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
-                    shared.counters.closed("handshake", "transport");
-                    tracing::warn!(
-                        target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
-                    );
+                    connections::handshake_failed(&shared.counters, endpoint, &peer, &error);
                     return None;
                 }
                 Err(_) => {
-                    shared.counters.closed("handshake", "timeout");
-                    tracing::warn!(
-                        target: "postroad::connection", %endpoint, %peer, "handshake timed out"
-                    );
+                    connections::handshake_timed_out(&shared.counters, endpoint, &peer);
                     return None;
                 }
             };
@@ -234,27 +224,9 @@ impl Listening {
         }
     }
 
-    /// Counts the end of a connection and logs it, loudly only where the peer is to blame.
-    fn log_end(&self, connection: &Connection, reason: &CloseReason) {
-        let endpoint = &self.endpoint;
-        let peer = &connection.peer;
-        let id = peer.connection().number();
+    fn observe_end(&self, connection: &Connection, reason: &CloseReason) {
+        let counters = &self.shared.counters;
         let protocol = connection.protocol();
-        self.shared.counters.closed(protocol, reason.word());
-        let is_ordinary = matches!(
-            reason,
-            CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
-        );
-        if is_ordinary {
-            tracing::debug!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
-                %reason, "closed"
-            );
-        } else {
-            tracing::warn!(
-                target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
-                %reason, "closed"
-            );
-        }
+        connections::closed(counters, &self.endpoint, &connection.peer, protocol, reason);
     }
 }

@@ -7,14 +7,14 @@ use postroad_proto::code::Code;
 use postroad_proto::session::Reply;
 
 use super::intake::{Arrival, Decision};
-use super::observe::{begin, refuse};
 use super::routes::Routes;
 use super::start::Running;
-use super::stats::count;
 use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
+use crate::observe::calls::{begin, refuse};
+use crate::observe::counters::count;
 
 impl Routes {
     /// Handles a request that did not come by a connection: what a gateway has translated, or what

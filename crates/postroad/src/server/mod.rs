@@ -6,12 +6,10 @@ mod call;
 mod config;
 mod intake;
 mod lookup;
-mod observe;
 mod reactors;
 mod routes;
 mod run_queue;
 mod start;
-mod stats;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,18 +20,19 @@ use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use crate::observe::counters::ServerStats;
 pub use config::ServerConfig;
 pub use routes::Routes;
-pub use stats::ServerStats;
 
 use crate::config::ConfigError;
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
+use crate::observe::counters::Counters;
+use crate::observe::node;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
-use stats::Counters;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +172,7 @@ impl Server {
         let mut accepting = Vec::new();
         for (endpoint, listener, has_integrity) in bound {
             let address = listener.local_address();
-            tracing::info!(target: "postroad::server", %endpoint, address, "listening");
+            node::listening(&endpoint, &address);
             addresses.push(address);
             let shared = Arc::clone(&shared);
             accepting.push(tokio::spawn(accept::accept(
@@ -227,14 +226,14 @@ impl Shared {
             match &result {
                 Ok(next) => {
                     *state = *next;
-                    tracing::info!(target: "postroad::server", %from, %to, "server state");
+                    node::state(from, to);
                     true
                 }
                 Err(_) => false,
             }
         });
         if let Err(error) = &result {
-            tracing::debug!(target: "postroad::server", %error, "no transition");
+            node::no_transition(error);
         }
         result.is_ok()
     }
@@ -360,7 +359,7 @@ impl RunningServer {
             .is_err()
         {
             let left = *self.shared.open.borrow();
-            tracing::warn!(target: "postroad::server", left, "cut at the end of the drain");
+            node::cut(left);
         }
     }
 }

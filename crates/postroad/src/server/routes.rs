@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::intake::Intake;
-use super::stats::Counters;
+use crate::observe::counters::Counters;
 use crate::route::Description;
 use crate::router::{Router, Table};
 

@@ -17,17 +17,17 @@ use postroad_proto::session::{CallId, Reply, Request as Asked};
 
 use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
-use super::observe::{CallRecord, begin, refuse};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
-use super::stats::count;
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
+use crate::observe::calls::{CallRecord, begin, refuse};
+use crate::observe::counters::count;
+use crate::observe::trace;
 use crate::route::{Route, Started, Starter};
-use crate::trace;
 use crate::transport::{BoxFuture, ConnectionId};
 
 /// Finds the handlers of one connection's requests and starts them.

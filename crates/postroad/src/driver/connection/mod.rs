@@ -43,6 +43,7 @@ use super::status::Status;
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
 use crate::clock;
+use crate::observe::connections;
 use crate::transport::{PeerInfo, Writer};
 
 /// How many callers the last read has answered.
@@ -301,20 +302,14 @@ impl Connection {
             }
             Event::Opened(hello) => {
                 let hello = *hello;
-                tracing::debug!(
-                    target: "postroad::connection", peer = %self.peer,
-                    connection = self.peer.connection().number(), protocol = hello.protocol,
-                    version = hello.version, agent = hello.agent, "open"
-                );
+                connections::opened(&self.peer, &hello);
                 let credentials = hello.credentials.map(|credentials| credentials.0);
                 self.peer.opened(&hello.agent, credentials);
                 batch.link = Some(LinkState::Open);
             }
             Event::Draining => batch.link = Some(LinkState::Draining),
             Event::RoundTrip(round_trip) => {
-                tracing::trace!(
-                    target: "postroad::connection", peer = %self.peer, ?round_trip, "heartbeat"
-                );
+                connections::round_trip(&self.peer, round_trip);
             }
             Event::Closed(reason) => {
                 self.forget_queued(inner, Forget::after(&reason));

@@ -1,4 +1,4 @@
-//! What is counted and logged of a request, in one place.
+//! Calls and one-way messages, at both ends. The target of their log lines is `postroad::call`.
 
 use std::any::Any;
 use std::time::Duration;
@@ -7,30 +7,31 @@ use postroad_proto::Time;
 use postroad_proto::code::Retry;
 use postroad_proto::trace::Trace;
 
-use super::stats::{Counters, count};
+use super::counters::{Counters, count};
+use super::trace;
 use crate::clock;
-use crate::error::Error;
+use crate::endpoint::Endpoint;
+use crate::error::{CallError, Error};
 use crate::extract::{Origin, Request};
-use crate::trace;
 use crate::transport::PeerInfo;
 
 /// What is told of a request when it is over.
-pub(super) struct CallRecord<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) trace: Option<Trace>,
+pub(crate) struct CallRecord<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) trace: Option<Trace>,
     /// See [`begin`].
-    pub(super) since: Option<Time>,
+    pub(crate) since: Option<Time>,
 }
 
 /// When a request begins. `None` unless somebody watches calls: reading the clock would be a good
 /// part of what a short handler costs.
 #[inline]
-pub(super) fn begin() -> Option<Time> {
+pub(crate) fn begin() -> Option<Time> {
     trace::is_watched().then(clock::now)
 }
 
 impl<'a> CallRecord<'a> {
-    pub(super) fn of(request: &'a Request, since: Option<Time>) -> Self {
+    pub(crate) fn of(request: &'a Request, since: Option<Time>) -> Self {
         Self {
             origin: &request.origin,
             trace: request.trace().copied(),
@@ -40,7 +41,7 @@ impl<'a> CallRecord<'a> {
 
     /// Counts and logs a panic, and makes the caller's error of it.
     #[cold]
-    pub(super) fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> Error {
+    pub(crate) fn panicked(&self, counters: &Counters, payload: &(dyn Any + Send)) -> Error {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("of an unprintable kind");
@@ -59,7 +60,7 @@ impl<'a> CallRecord<'a> {
 
     /// Counts a failure and logs the end of a request, if somebody watches calls.
     #[cold]
-    pub(super) fn observe(&self, counters: &Counters, mut error: Option<&mut Error>) {
+    pub(crate) fn observe(&self, counters: &Counters, mut error: Option<&mut Error>) {
         if let Some(error) = &mut error {
             count(&counters.failed, 1);
             // A failure gets a trace even if the caller has asked for none: the id is what leads
@@ -84,7 +85,7 @@ impl<'a> CallRecord<'a> {
 
 /// Counts and logs a request that was not started, and gives its error a trace.
 #[cold]
-pub(super) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: Error) -> Error {
+pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: Error) -> Error {
     let error = error.with_trace(trace::new());
     count(&counters.failed, 1);
     tracing::debug!(
@@ -92,4 +93,24 @@ pub(super) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: E
         trace = error.trace().map(tracing::field::display), %error, "refused"
     );
     error
+}
+
+/// Logs the end of a client's call.
+#[cold]
+pub(crate) fn called(
+    endpoint: &Endpoint,
+    route: &str,
+    trace: Option<&Trace>,
+    error: Option<&CallError>,
+) {
+    let trace = trace.map(tracing::field::display);
+    let error = error.map(tracing::field::display);
+    tracing::debug!(target: "postroad::call", %endpoint, route, trace, error, "called");
+}
+
+/// Logs the end of one of a pipeline's calls, which has a tag.
+#[cold]
+pub(crate) fn piped(endpoint: &Endpoint, route: &str, tag: u64, error: Option<&CallError>) {
+    let error = error.map(tracing::field::display);
+    tracing::debug!(target: "postroad::call", %endpoint, route, tag, error, "called");
 }

@@ -1,0 +1,19 @@
+//! What is counted and logged. Nothing else in this crate names `tracing` or a counter.
+//!
+//! Whoever has something to tell calls a function that says what has happened; here it becomes a
+//! log line, a count, or both, and one place decides what an operator is told how loudly. What
+//! costs anything is made only where somebody looks: [`trace::is_watched`] is asked first.
+//!
+//! | module | of what |
+//! | --- | --- |
+//! | [`calls`] | calls and one-way messages, at both ends |
+//! | [`connections`] | connections that open, end, fail, and a client's state |
+//! | [`node`] | listeners, and a server's state |
+//! | [`counters`] | what a server has counted since its start |
+//! | [`trace`] | trace ids |
+
+pub(crate) mod calls;
+pub(crate) mod connections;
+pub(crate) mod counters;
+pub(crate) mod node;
+pub(crate) mod trace;

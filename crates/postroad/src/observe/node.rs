@@ -1,0 +1,44 @@
+//! A server as a whole: its listeners and its state. The target of their log lines is
+//! `postroad::server`.
+
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+
+use postroad_proto::policy::{IllegalTransition, ServerState};
+
+/// A listener is bound.
+pub(crate) fn listening(endpoint: &impl Display, address: &str) {
+    tracing::info!(target: "postroad::server", %endpoint, address, "listening");
+}
+
+/// The server has another state.
+pub(crate) fn state(from: ServerState, to: ServerState) {
+    tracing::info!(target: "postroad::server", %from, %to, "server state");
+}
+
+/// The server was to take a state that does not follow from its present one, as when two ask for
+/// its end.
+pub(crate) fn no_transition(error: &IllegalTransition<ServerState>) {
+    tracing::debug!(target: "postroad::server", %error, "no transition");
+}
+
+/// The operating system lets a listener accept nothing.
+pub(crate) fn cannot_accept(endpoint: &impl Display, error: &io::Error, pause: Duration) {
+    tracing::warn!(
+        target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
+    );
+}
+
+/// There are as many connections as are allowed. Told once, until there is room again.
+pub(crate) fn too_many_connections(endpoint: &impl Display, open: usize) {
+    tracing::warn!(
+        target: "postroad::server", %endpoint, open,
+        "too many connections; turning new ones away"
+    );
+}
+
+/// The time for the drain is over, and connections are left.
+pub(crate) fn cut(left: usize) {
+    tracing::warn!(target: "postroad::server", left, "cut at the end of the drain");
+}
