@@ -4,7 +4,7 @@ use super::Violation;
 use super::lexer::{Kind, Token};
 use super::source::{Source, closing};
 
-const MAX_FILE_LINES: usize = 800;
+const MAX_FILE_LINES: usize = 700;
 const MAX_FUNCTION_LINES: usize = 70;
 const MAX_COLUMNS: usize = 100;
 
@@ -88,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_801_lines_is_too_long() {
-        assert_eq!(laws(&"//\n".repeat(800)), []);
-        assert_eq!(laws(&"//\n".repeat(801)), [(801, "file-size")]);
+    fn a_file_of_701_lines_is_too_long() {
+        assert_eq!(laws(&"//\n".repeat(700)), []);
+        assert_eq!(laws(&"//\n".repeat(701)), [(701, "file-size")]);
     }
 
     #[test]
