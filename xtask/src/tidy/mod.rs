@@ -3,12 +3,14 @@
 //! Each law is a function from the files in memory to its violations; nothing here needs the
 //! code to compile, so tidy also speaks about a tree that is half written.
 
+mod circles;
 mod deps;
 mod front;
 mod imports;
 mod lexer;
 mod links;
 mod manifest;
+mod modules;
 mod musts;
 mod names;
 mod placement;
@@ -104,6 +106,7 @@ fn check(tree: &Tree, sources: &[Source<'_>], found: &mut Vec<Violation>) {
         sizes::check(source, found);
         words::check(source, found);
     }
+    circles::check(sources, found);
     front::check(sources, found);
     names::check(tree, sources, found);
     deps::check(tree, found);
