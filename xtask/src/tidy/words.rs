@@ -322,7 +322,11 @@ mod tests {
             "use tokio::sync::Notify;",
         ] {
             assert!(laws(home, text).contains(&"pure"), "{text}");
-            assert_eq!(laws("crates/postroad/src/observe/calls.rs", text), [""; 0], "{text}");
+            assert_eq!(
+                laws("crates/postroad/src/observe/calls.rs", text),
+                [""; 0],
+                "{text}"
+            );
         }
         for text in [
             "// std::io",

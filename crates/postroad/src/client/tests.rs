@@ -48,8 +48,10 @@ async fn serve(url: &str) -> Result<RunningServer, Box<dyn std::error::Error>> {
 }
 
 async fn connect(url: &str) -> Result<(Client, Heard), Box<dyn std::error::Error>> {
-    let mut config = ClientConfig::default();
-    config.max_wait = Duration::from_secs(1);
+    let config = ClientConfig {
+        max_wait: Duration::from_secs(1),
+        ..ClientConfig::default()
+    };
     let mut client = Client::connect_with(url.parse()?, config).await?;
     let heard = Heard::default();
     let listener = {
