@@ -325,20 +325,14 @@ fn kill_nine_under_load_ends_every_call_clearly_and_the_client_goes_on() {
         let (_, error) = receiver
             .recv_timeout(Duration::from_secs(5))
             .expect("no call hangs");
-        match &error {
-            CallError::Lost { sent, .. } => {
-                let expected = if *sent {
-                    Retry::IfIdempotent
-                } else {
-                    Retry::Here
-                };
-                assert_eq!(error.retry(), expected);
-            }
-            CallError::NotConnected { .. } | CallError::Busy(_) => {
-                assert_eq!(error.retry(), Retry::Here);
+        let expected = match &error {
+            CallError::Lost { sent: true, .. } => Retry::IfIdempotent,
+            CallError::Lost { .. } | CallError::NotConnected { .. } | CallError::Busy(_) => {
+                Retry::Here
             }
             other => panic!("unexpected: {other}"),
-        }
+        };
+        assert_eq!(error.retry(), expected);
     }
     drop(callers);
     let _node = Node::start(&[&url]);
