@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::timers::{Timer, Timers};
 use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session};
 use crate::Time;
 use crate::dialect::{Dialect, DialectCodec, Reader};
@@ -64,10 +65,6 @@ impl Detect {
         }
     }
 
-    fn due(&self) -> Time {
-        self.since + self.config.handshake
-    }
-
     pub(super) fn handle_end(&mut self, now: Time, buf: &BytesMut, error: Option<String>) {
         let reason = match error {
             Some(error) => CloseReason::Transport(error),
@@ -79,17 +76,6 @@ impl Detect {
         };
         self.close(now, reason);
     }
-
-    pub(super) fn handle_timeout(&mut self, now: Time) {
-        if now >= self.due() {
-            let time = self.config.handshake;
-            let detail = format!("nothing that can be detected within {time:?}");
-            let error = WireError::new(WireFault::Magic, 0, detail);
-            self.close(now, CloseReason::Protocol(error));
-        }
-    }
-
-    pub(super) fn expire(&mut self, _now: Time) {}
 
     pub(super) fn handle_written(&mut self, _now: Time, _blocked: bool) {}
 
@@ -117,15 +103,36 @@ impl Detect {
         false
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        (!self.closed).then(|| self.due())
-    }
-
     pub(super) fn wants_read(&self) -> bool {
         !self.closed
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
+    }
+}
+
+impl Timers for Detect {
+    fn due(&self, timer: Timer) -> Time {
+        match timer {
+            Timer::Handshake if !self.closed => self.since + self.config.handshake,
+            Timer::Handshake
+            | Timer::LateFault
+            | Timer::WriteStall
+            | Timer::ReadStall
+            | Timer::CallDeadlines
+            | Timer::RequestDeadlines
+            | Timer::Drain
+            | Timer::ReleaseMemory
+            | Timer::Heartbeat => Time::NEVER,
+        }
+    }
+
+    /// Only the handshake is ever due.
+    fn fire(&mut self, now: Time, _timer: Timer) {
+        let time = self.config.handshake;
+        let detail = format!("nothing that can be detected within {time:?}");
+        let error = WireError::new(WireFault::Magic, 0, detail);
+        self.close(now, CloseReason::Protocol(error));
     }
 }

@@ -9,13 +9,15 @@ mod event;
 mod failure;
 mod frames;
 mod heartbeat;
+mod liveness;
 mod native;
 mod outbox;
 mod parsed_parts;
 mod sink;
 mod slots;
-mod stalls;
+mod timers;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +32,12 @@ pub use sink::{Arrivals, Sink};
 use detect::Detect;
 use dialect::DialectSession;
 use native::Native;
-use stalls::Stalls;
+use timers::Timers;
 
 use crate::Time;
 use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
+use crate::wire_error::{WireError, WireFault};
 
 /// One end of one connection, in any protocol: bytes and time in; requests, answers, events and
 /// bytes out.
@@ -434,7 +437,20 @@ fn no_room(reply: &Reply, queued: usize, max: usize) -> Option<ErrorBody> {
     })
 }
 
-/// The earliest of several moments.
-fn earliest(times: impl IntoIterator<Item = Option<Time>>) -> Option<Time> {
-    times.into_iter().flatten().min()
+/// The fault of a peer that ended the stream with `left` bytes of an incomplete frame.
+#[cold]
+fn cut_short(left: usize) -> WireError {
+    let detail = format!("the stream ended {left} bytes into a frame");
+    WireError::new(WireFault::Truncated, left, detail)
+}
+
+/// Takes the next event out of a session's queue. Requests and answers go into the sink, so events
+/// are rare: a connection that has none keeps no memory for them.
+#[inline]
+fn next_event(events: &mut VecDeque<Event>) -> Option<Event> {
+    let event = events.pop_front();
+    if event.is_none() && events.capacity() > 0 {
+        *events = VecDeque::new();
+    }
+    event
 }

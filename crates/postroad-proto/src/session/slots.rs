@@ -31,8 +31,8 @@ impl Deadlines {
         }
     }
 
-    pub(super) fn next(&self) -> Option<Time> {
-        (self.next != Time::NEVER).then_some(self.next)
+    pub(super) fn next(&self) -> Time {
+        self.next
     }
 
     /// Takes those of `slots` that are due, and sets the bound to the earliest that stays.
@@ -111,7 +111,9 @@ impl CallerSlots {
         self.slots.len() - self.free.len()
     }
 
-    pub(super) fn deadline(&self) -> Option<Time> {
+    /// When [`Self::expire`] may find something; never, if nothing is in flight that has a
+    /// deadline.
+    pub(super) fn deadline(&self) -> Time {
         self.deadlines.next()
     }
 
@@ -263,7 +265,9 @@ impl CalleeSlots {
         self.in_flight
     }
 
-    pub(super) fn deadline(&self) -> Option<Time> {
+    /// When [`Self::expire`] may find something; never, if nothing is in flight that has a
+    /// deadline.
+    pub(super) fn deadline(&self) -> Time {
         self.deadlines.next()
     }
 
@@ -369,7 +373,8 @@ mod tests {
             slots.occupy(call(millis * GRAIN_NANOS));
         }
         let mut expired = Vec::new();
-        while let Some(next) = slots.deadline() {
+        while slots.deadline() != Time::NEVER {
+            let next = slots.deadline();
             for id in slots.expire(next) {
                 assert!(slots.finish(id).unwrap().deadline <= next);
                 expired.push(id.index());
@@ -384,7 +389,7 @@ mod tests {
         for n in 0..10_000_u64 {
             slots.peek().unwrap();
             slots.occupy(call(10 * GRAIN_NANOS + n * 100_000));
-            assert!(slots.deadline().unwrap() <= Time(11 * GRAIN_NANOS));
+            assert!(slots.deadline() <= Time(11 * GRAIN_NANOS));
         }
     }
 

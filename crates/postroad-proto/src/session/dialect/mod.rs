@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::heartbeat::{Beat, Heartbeat};
+use super::liveness::Liveness;
 use super::slots::CallerSlots;
+use super::timers::{Timer, Timers};
 use super::{
     CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, PeerHello,
-    Sink, Stalls, earliest,
+    Sink, cut_short, next_event,
 };
 use crate::Time;
 use crate::code::Code;
 use crate::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader, ReplyFrame};
 use crate::error_body::ErrorBody;
 use crate::limits::EVENTS_MAX;
-use crate::wire_error::{WireError, WireFault};
+use crate::wire_error::WireError;
 
 /// A request that is being served, and what its answer has to repeat.
 #[derive(Debug)]
@@ -45,7 +46,6 @@ pub(super) struct DialectSession {
     draining: Option<Time>,
     out: BytesMut,
     events: VecDeque<Event>,
-    stalls: Stalls,
     offset: u64,
     /// Client: guards and deadlines of calls.
     caller: CallerSlots,
@@ -53,7 +53,7 @@ pub(super) struct DialectSession {
     turns: VecDeque<CallId>,
     /// Client, `priority`: ids of calls that were given up and may still be answered.
     given_up: HashSet<u32>,
-    heartbeat: Heartbeat,
+    liveness: Liveness,
     ping_sent: Option<Time>,
     /// Server: requests in flight by their ids, so that answering them in any order costs no
     /// search.
@@ -105,12 +105,11 @@ impl DialectSession {
             draining: None,
             out: BytesMut::new(),
             events: VecDeque::from([opened]),
-            stalls: Stalls::default(),
             offset: 0,
             caller: CallerSlots::new(0),
             turns: VecDeque::new(),
             given_up: HashSet::new(),
-            heartbeat: Heartbeat::new(now, config.heartbeat),
+            liveness: Liveness::new(now, config.heartbeat),
             ping_sent: None,
             pending: BTreeMap::new(),
             order: VecDeque::new(),
@@ -137,7 +136,6 @@ impl DialectSession {
             let before = buf.len();
             let step = self.codec.decode(buf).and_then(|frame| {
                 let Some(frame) = frame else { return Ok(false) };
-                self.heartbeat.received(now);
                 self.receive(now, frame, sink).map(|()| true)
             });
             match step {
@@ -166,7 +164,7 @@ impl DialectSession {
             self.release_memory_later(now);
         }
         let is_partial = !buf.is_empty() && self.wants_read() && sink.room() > 0;
-        self.stalls.handle_rest(now, is_partial, made_progress);
+        self.liveness.handle_read(now, is_partial, made_progress);
     }
 
     fn receive(
@@ -182,10 +180,7 @@ impl DialectSession {
             }
             (FrameKind::Pong, _) => {
                 if let Some(sent) = self.ping_sent.take() {
-                    self.heartbeat.measured(now.since(sent));
-                    if let Some(round_trip) = self.heartbeat.round_trip() {
-                        self.events.push_back(Event::RoundTrip(round_trip));
-                    }
+                    self.events.extend(self.liveness.handle_pong(now, sent));
                 }
                 Ok(())
             }
@@ -229,9 +224,8 @@ impl DialectSession {
             return self.close(now, CloseReason::Transport(error));
         }
         if !buf.is_empty() && self.wants_read() {
-            let detail = format!("the stream ended {} bytes into a frame", buf.len());
-            let error = WireError::new(WireFault::Truncated, buf.len(), detail);
-            return self.fault(now, error.with_id(self.codec.peek_id(buf)));
+            let error = cut_short(buf.len()).with_id(self.codec.peek_id(buf));
+            return self.fault(now, error);
         }
         if self.is_client() || self.pending.is_empty() {
             return self.close(now, CloseReason::Peer);
@@ -240,44 +234,7 @@ impl DialectSession {
         self.draining.get_or_insert(now + self.config.read_stall);
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Time) {
-        if self.closed {
-            return;
-        }
-        if let Some((_, error)) = self.failing.take() {
-            return self.fault(now, error);
-        }
-        if let Some(reason) = self.stalls.check(now, &self.config) {
-            return self.close(now, reason);
-        }
-        if self.draining.is_some_and(|end| end <= now) {
-            return self.close(now, CloseReason::Drained);
-        }
-        self.expire(now);
-        if self.closed {
-            return;
-        }
-        if self.release_at <= now {
-            self.release_memory(now);
-        }
-        if self.is_client() && self.config.has_heartbeat {
-            // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
-            let hears = self.has_room() && self.caller.in_flight() == 0;
-            match self.heartbeat.handle_timeout(now, hears) {
-                Beat::Nothing => {}
-                Beat::Ping => {
-                    self.ping_sent.get_or_insert(now);
-                    self.put(&DialectFrame::new(FrameKind::Ping, Bytes::new()));
-                }
-                Beat::Dead => {
-                    let silence = self.heartbeat.silence(now);
-                    self.close(now, CloseReason::HeartbeatTimeout(silence));
-                }
-            }
-        }
-    }
-
-    pub(super) fn expire(&mut self, now: Time) {
+    fn expire_calls(&mut self, now: Time) {
         for id in self.caller.expire(now) {
             self.give_up(id);
             let failure = Failure::Deadline { sent: true };
@@ -285,6 +242,24 @@ impl DialectSession {
         }
         // The last call may have been what a drain waited for.
         self.finish_drain(now);
+    }
+
+    /// Whether this end sends heartbeats. A server only answers them.
+    fn beats(&self) -> bool {
+        self.is_client() && self.config.has_heartbeat
+    }
+
+    fn beat(&mut self, now: Time) {
+        // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
+        let hears = self.has_room() && self.caller.in_flight() == 0;
+        match self.liveness.beat(now, hears) {
+            Ok(true) => {
+                self.ping_sent.get_or_insert(now);
+                self.put(&DialectFrame::new(FrameKind::Ping, Bytes::new()));
+            }
+            Ok(false) => {}
+            Err(dead) => self.close(now, dead),
+        }
     }
 
     /// Frames make memory grow, and that is to be given back.
@@ -308,11 +283,10 @@ impl DialectSession {
         self.order = VecDeque::new();
         self.turns.shrink_to_fit();
         self.given_up.shrink_to_fit();
-        self.events.shrink_to_fit();
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
-        self.stalls.handle_written(now, blocked);
+        self.liveness.handle_written(now, blocked);
     }
 
     /// Answers with the dialect's error, and closes.
@@ -368,7 +342,7 @@ impl DialectSession {
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        next_event(&mut self.events)
     }
 
     pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
@@ -387,24 +361,6 @@ impl DialectSession {
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         !self.out.is_empty()
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        if self.closed {
-            return None;
-        }
-        if let Some((since, _)) = self.failing {
-            return Some(since);
-        }
-        let beats = self.is_client() && self.config.has_heartbeat;
-        let heartbeat = beats.then(|| self.heartbeat.due());
-        earliest([
-            heartbeat,
-            self.stalls.due(&self.config),
-            self.caller.deadline(),
-            self.draining,
-            Some(self.release_at).filter(|at| *at != Time::NEVER),
-        ])
     }
 
     pub(super) fn wants_read(&self) -> bool {
@@ -441,6 +397,46 @@ impl DialectSession {
         let events = self.events.len() * size_of::<Event>();
         let pending = self.pending.len() * size_of::<Pending>();
         size_of::<Self>() + self.out.len() + self.held + events + pending
+    }
+}
+
+impl Timers for DialectSession {
+    fn due(&self, timer: Timer) -> Time {
+        if self.closed {
+            return Time::NEVER;
+        }
+        match timer {
+            Timer::LateFault => self
+                .failing
+                .as_ref()
+                .map_or(Time::NEVER, |(since, _)| *since),
+            // A dialect has no opening, and a request in it has no deadline.
+            Timer::Handshake | Timer::RequestDeadlines => Time::NEVER,
+            Timer::WriteStall => self.liveness.write_stall_due(&self.config),
+            Timer::ReadStall => self.liveness.read_stall_due(&self.config),
+            Timer::CallDeadlines => self.caller.deadline(),
+            Timer::Drain => self.draining.unwrap_or(Time::NEVER),
+            Timer::ReleaseMemory => self.release_at,
+            Timer::Heartbeat if self.beats() => self.liveness.heartbeat_due(),
+            Timer::Heartbeat => Time::NEVER,
+        }
+    }
+
+    fn fire(&mut self, now: Time, timer: Timer) {
+        match timer {
+            Timer::LateFault => {
+                if let Some((_, error)) = self.failing.take() {
+                    self.fault(now, error);
+                }
+            }
+            Timer::Handshake | Timer::RequestDeadlines => {}
+            Timer::WriteStall => self.close(now, CloseReason::WriteStall(self.config.write_stall)),
+            Timer::ReadStall => self.close(now, CloseReason::ReadStall(self.config.read_stall)),
+            Timer::CallDeadlines => self.expire_calls(now),
+            Timer::Drain => self.close(now, CloseReason::Drained),
+            Timer::ReleaseMemory => self.release_memory(now),
+            Timer::Heartbeat => self.beat(now),
+        }
     }
 }
 

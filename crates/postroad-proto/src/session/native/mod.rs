@@ -16,18 +16,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use super::assembly::Assembly;
-use super::heartbeat::{Beat, Heartbeat};
+use super::liveness::Liveness;
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
-use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
+use super::timers::{Timer, Timers};
+use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, cut_short, next_event};
 use crate::Time;
 use crate::code::Retry;
 use crate::frame::{FrameDecoder, Head, Kind, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
-use crate::wire_error::{WireError, WireFault};
+use crate::wire_error::WireError;
 
 /// Who dials: decides what the opening is, and nothing else. What an end may do afterwards is said
 /// by [`Native::serves`] and [`Native::may_call`], since both ends may call one day.
@@ -129,8 +130,7 @@ pub(super) struct Native {
     /// Of an end that serves, once it was told a route or called.
     callee: Option<Box<Callee>>,
     assembly: Assembly,
-    heartbeat: Heartbeat,
-    stalls: Stalls,
+    liveness: Liveness,
     events: VecDeque<Event>,
     next_ping: u32,
     drain_ping: Option<u32>,
@@ -174,8 +174,7 @@ impl Native {
             caller: (role == Role::Client).then(Caller::new),
             callee: None,
             assembly: Assembly::default(),
-            heartbeat: Heartbeat::new(now, config.heartbeat),
-            stalls: Stalls::default(),
+            liveness: Liveness::new(now, config.heartbeat),
             events: VecDeque::new(),
             next_ping: 0,
             drain_ping: None,
@@ -188,18 +187,14 @@ impl Native {
     pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         let before = self.offset;
         if let Err(error) = self.take_bytes(now, buf, sink) {
-            let at = self.offset + error.at;
-            self.fault(now, WireError { at, ..error });
+            self.fault(now, error);
         }
         if self.phase == Phase::Closed {
             return buf.clear();
         }
         let made_progress = self.offset > before;
-        if made_progress {
-            self.heartbeat.received(now);
-        }
         let is_partial = !buf.is_empty() && self.wants_read() && sink.room() > 0;
-        self.stalls.handle_rest(now, is_partial, made_progress);
+        self.liveness.handle_read(now, is_partial, made_progress);
     }
 
     /// Takes what is whole, until the session or the sink wants no more.
@@ -262,65 +257,40 @@ impl Native {
         match error {
             Some(error) => self.close(now, CloseReason::Transport(error)),
             None if !buf.is_empty() && self.wants_read() => {
-                let at = self.offset + buf.remaining() as u64;
-                let detail = "the stream ended in the middle of a frame".to_owned();
-                self.fault(
-                    now,
-                    WireError {
-                        fault: WireFault::Truncated,
-                        at,
-                        detail,
-                        id: 0,
-                    },
-                );
+                self.fault(now, cut_short(buf.len()));
             }
             None if is_drained => self.close(now, CloseReason::Drained),
             None => self.close(now, CloseReason::Peer),
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Time) {
-        match self.phase {
-            Phase::Closed => return,
-            Phase::Opening(due) if due <= now => {
-                let reason = CloseReason::HandshakeTimeout(self.config.handshake);
-                return self.close(now, reason);
-            }
-            Phase::Opening(_) => return,
-            Phase::Open => {}
-        }
-        if let Some(reason) = self.stalls.check(now, &self.config) {
-            return self.close(now, reason);
-        }
-        if self.heartbeat.due() <= now {
-            self.release_memory();
-        }
-        match self.heartbeat.handle_timeout(now, self.has_room()) {
-            Beat::Nothing => {}
-            Beat::Ping => drop(self.send_ping(now)),
-            Beat::Dead => {
-                let silence = self.heartbeat.silence(now);
-                return self.close(now, CloseReason::HeartbeatTimeout(silence));
-            }
-        }
-        self.expire(now);
-    }
-
-    pub(super) fn expire(&mut self, now: Time) {
+    fn expire_calls(&mut self, now: Time) {
         let caller = self.caller.as_mut();
         for id in caller.map_or_else(Vec::new, |caller| caller.slots.expire(now)) {
             self.expire_call(id);
-        }
-        let callee = self.callee.as_mut();
-        for id in callee.map_or_else(Vec::new, |callee| callee.slots.expire(now)) {
-            self.expire_request(now, id);
         }
         // The last call may have been what a drain waited for.
         self.continue_drain(now);
     }
 
-    /// Gives back what calls have made grow. Once in a heartbeat's interval, so that whoever is
-    /// busy hardly ever has to take it again.
+    fn expire_requests(&mut self, now: Time) {
+        let callee = self.callee.as_mut();
+        for id in callee.map_or_else(Vec::new, |callee| callee.slots.expire(now)) {
+            self.expire_request(now, id);
+        }
+        // The last request may have been what a drain waited for.
+        self.continue_drain(now);
+    }
+
+    fn beat(&mut self, now: Time) {
+        match self.liveness.beat(now, self.has_room()) {
+            Ok(true) => drop(self.send_ping(now)),
+            Ok(false) => {}
+            Err(dead) => self.close(now, dead),
+        }
+    }
+
+    /// Gives back what calls have made grow.
     fn release_memory(&mut self) {
         if self.in_flight() == 0 {
             self.outbox.release_memory();
@@ -331,7 +301,7 @@ impl Native {
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
-        self.stalls.handle_written(now, blocked);
+        self.liveness.handle_written(now, blocked);
     }
 
     fn send_ping(&mut self, now: Time) -> u32 {
@@ -352,8 +322,11 @@ impl Native {
         self.calls_in_flight() + self.requests_in_flight()
     }
 
-    /// Ends the session because of what the peer sent, and tells it so (M-023).
+    /// Ends the session because of what the peer sent, and tells it so (M-023). The place of the
+    /// error counts from the frame that was decoded last.
     fn fault(&mut self, now: Time, error: WireError) {
+        let at = self.offset + error.at;
+        let error = WireError { at, ..error };
         if matches!(self.phase, Phase::Opening(_)) {
             self.refuse_malformed(&error);
         } else {
@@ -446,12 +419,7 @@ impl Native {
 
     #[inline]
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
-        // What is common goes to the sink; for the rest no connection keeps memory.
-        if event.is_none() && self.events.capacity() > 0 {
-            self.events = VecDeque::new();
-        }
-        event
+        next_event(&mut self.events)
     }
 
     #[inline]
@@ -466,29 +434,6 @@ impl Native {
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         self.outbox.has_output()
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let drain = match self.drain {
-            Drain::First { second, .. } => Some(second),
-            Drain::Second { end } => Some(end),
-            Drain::No | Drain::Told => None,
-        };
-        match self.phase {
-            Phase::Closed => None,
-            Phase::Opening(due) => Some(due),
-            Phase::Open => earliest([
-                Some(self.heartbeat.due()),
-                self.stalls.due(&self.config),
-                self.caller
-                    .as_ref()
-                    .and_then(|caller| caller.slots.deadline()),
-                self.callee
-                    .as_ref()
-                    .and_then(|callee| callee.slots.deadline()),
-                drain,
-            ]),
-        }
     }
 
     #[inline]
@@ -541,5 +486,50 @@ impl Native {
         let events = self.events.len() * size_of::<Event>();
         let calls = self.in_flight() * 160;
         size_of::<Self>() + self.outbox.len() + self.assembly.bytes() + routes + events + calls
+    }
+}
+
+impl Timers for Native {
+    #[inline]
+    fn due(&self, timer: Timer) -> Time {
+        match (self.phase, timer) {
+            (Phase::Opening(due), Timer::Handshake) => return due,
+            (Phase::Opening(_) | Phase::Closed, _) => return Time::NEVER,
+            (Phase::Open, _) => {}
+        }
+        let (caller, callee) = (self.caller.as_ref(), self.callee.as_ref());
+        match timer {
+            // A native session is told of no fault late, and its opening is over.
+            Timer::LateFault | Timer::Handshake => Time::NEVER,
+            Timer::WriteStall => self.liveness.write_stall_due(&self.config),
+            Timer::ReadStall => self.liveness.read_stall_due(&self.config),
+            Timer::CallDeadlines => caller.map_or(Time::NEVER, |caller| caller.slots.deadline()),
+            Timer::RequestDeadlines => callee.map_or(Time::NEVER, |callee| callee.slots.deadline()),
+            Timer::Drain => match self.drain {
+                Drain::First { second, .. } => second,
+                Drain::Second { end } => end,
+                Drain::No | Drain::Told => Time::NEVER,
+            },
+            // Once in a heartbeat's interval, so that a busy connection hardly ever has to take the
+            // memory again.
+            Timer::ReleaseMemory | Timer::Heartbeat => self.liveness.heartbeat_due(),
+        }
+    }
+
+    fn fire(&mut self, now: Time, timer: Timer) {
+        match timer {
+            Timer::LateFault => {}
+            Timer::Handshake => {
+                self.close(now, CloseReason::HandshakeTimeout(self.config.handshake));
+            }
+            Timer::WriteStall => self.close(now, CloseReason::WriteStall(self.config.write_stall)),
+            Timer::ReadStall => self.close(now, CloseReason::ReadStall(self.config.read_stall)),
+            Timer::CallDeadlines => self.expire_calls(now),
+            Timer::RequestDeadlines => self.expire_requests(now),
+            Timer::Drain => self.continue_drain(now),
+            // The heartbeat, which is due at the same time, moves both.
+            Timer::ReleaseMemory => self.release_memory(),
+            Timer::Heartbeat => self.beat(now),
+        }
     }
 }

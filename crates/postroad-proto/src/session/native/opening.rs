@@ -7,7 +7,6 @@ use crate::Time;
 use crate::code::Retry;
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, PARTS_ROOM};
-use crate::session::heartbeat::Heartbeat;
 use crate::session::{Config, Credentials, PeerHello, features};
 use crate::text::Printable;
 use crate::wire_error::{WireError, WireFault};
@@ -239,7 +238,7 @@ impl Native {
         let room = max_frame.saturating_sub(PARTS_ROOM).max(max_frame / 2);
         self.outbox.set_fragment(self.config.fragment.min(room));
         let beat = std::time::Duration::from_millis(heartbeat_ms.into());
-        self.heartbeat = Heartbeat::new(now, beat);
+        self.liveness.agree(now, beat);
         self.phase = Phase::Open;
         self.events.push_back(Event::Opened(Box::new(peer)));
     }

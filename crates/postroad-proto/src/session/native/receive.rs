@@ -434,10 +434,7 @@ impl Native {
             let sent = Time(u64::from_le_bytes(*stamp));
             // A stamp from the future is not ours.
             if sent <= now {
-                self.heartbeat.measured(now.since(sent));
-                if let Some(round_trip) = self.heartbeat.round_trip() {
-                    self.events.push_back(Event::RoundTrip(round_trip));
-                }
+                self.events.extend(self.liveness.handle_pong(now, sent));
             }
         }
         if self.drain_ping == Some(head.id()) {
