@@ -70,11 +70,13 @@ impl RequestBatch {
     }
 
     /// The next to start; it stays until [`Self::pass`] is called.
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<&mut Request> {
         self.0.next_mut()
     }
 
     /// Passes the next, which was started or refused; there has to be one.
+    #[inline]
     pub(crate) fn pass(&mut self) {
         // The payload is a slice of the read buffer, which must not be held by a request that was
         // refused. One that was started has taken it out.
@@ -129,7 +131,8 @@ pub(super) struct BatchSink<'a> {
 }
 
 impl Sink for BatchSink<'_> {
-    #[inline]
+    // The closure writes each field where it will lie; a call would pass all of them in memory.
+    #[inline(always)]
     fn request(&mut self, fill: impl FnOnce(&mut Request)) {
         self.batch.arrived.add(fill);
     }
