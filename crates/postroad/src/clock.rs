@@ -91,6 +91,8 @@ impl Watch {
         }
     }
 
+    // Asked for every request; a call costs as much as the answer.
+    #[inline(always)]
     pub(crate) fn has_passed(&mut self, deadline: Time) -> bool {
         match self.coarse {
             Some(first) => self.ticks = coarse().0.saturating_sub(first.0),
@@ -102,6 +104,7 @@ impl Watch {
 
     /// How far the coarse clock has gone on, nanoseconds, when it was asked last: it has changed
     /// if a tick has passed.
+    #[inline]
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks
     }

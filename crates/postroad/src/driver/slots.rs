@@ -79,7 +79,8 @@ impl<T> Slots<T> {
     }
 
     /// Adds an item by changing what lies in its place: an older item or the default one.
-    #[inline]
+    // Not a hint alone: as a call it would be handed every field of the item in memory.
+    #[inline(always)]
     pub(super) fn fill(&mut self, fill: impl FnOnce(&mut T))
     where
         T: Default,
