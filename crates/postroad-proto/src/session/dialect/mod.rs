@@ -550,4 +550,32 @@ mod tests {
         assert!(held(&client) < 100, "{}", held(&client));
         assert_eq!(client.poll_timeout(), None, "an idle client has no timer");
     }
+
+    #[test]
+    fn a_call_whose_time_is_up_when_a_drain_ends_has_missed_its_deadline_and_was_not_lost() {
+        let begin = Time(1_000);
+        let (mut client, _) = pair(begin);
+        let payload = Bytes::new();
+        let deadline = begin + Duration::from_secs(1);
+        let call = Call {
+            deadline,
+            ..call(&payload)
+        };
+        let id = client.call(begin, &call).expect("there is room");
+        let due = client.poll_timeout().expect("the call has a deadline");
+        client.drain(begin, due.since(begin));
+        client.handle_timeout(due);
+        let events: Vec<_> = std::iter::from_fn(|| client.poll_event()).collect();
+        assert!(
+            matches!(
+                &events[1..],
+                [
+                    Event::Failed(failed, Failure::Deadline { sent: true }),
+                    Event::Closed(CloseReason::Drained),
+                ] if *failed == id
+            ),
+            "{events:?}"
+        );
+        assert_eq!(client.poll_timeout(), None, "a closed session has no timer");
+    }
 }
