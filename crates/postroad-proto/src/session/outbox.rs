@@ -206,8 +206,9 @@ impl Outbox {
         self.bytes += self.control.len() - before;
     }
 
-    /// Queues a message, whole or to be cut into fragments.
-    #[inline]
+    /// Queues a message, whole or to be cut into fragments. Inlined into calling and answering, which
+    /// queue nearly all messages without parts.
+    #[inline(always)]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let (index, chunk) = (head.priority(), self.chunk());
         let queues = self.queues.get_or_insert_with(new_queues);

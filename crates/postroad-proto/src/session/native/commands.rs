@@ -210,7 +210,8 @@ impl Native {
     }
 
     /// Ends a call that has its answer: `tell` hands that over, unless the call was over before.
-    #[inline]
+    /// Inlined as [`Self::receive_response`](Native::receive_response) is.
+    #[inline(always)]
     pub(super) fn finish(&mut self, now: Time, id: CallId, tell: impl FnOnce(CallId)) {
         if self.end_call(id) {
             tell(id);
