@@ -48,8 +48,8 @@ pub const TRANSMIT_EXTRA: usize = 4096;
 pub const PARTS_ROOM: usize = 8 * 1024;
 /// How often a priority that has work may be passed over before it gets one fragment.
 pub const STARVATION_TURNS: u32 = 16;
-/// Intervals without any sign of life after which the connection is declared dead (M-022). More than
-/// one, so that a single lost or late packet ends nothing.
+/// Intervals without any sign of life after which the connection is declared dead (M-022). More
+/// than one, so that a single lost or late packet ends nothing.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// The adaptive heartbeat becomes no shorter than the agreed interval divided by this.
 pub const HEARTBEAT_SHRINK_MAX: u32 = 8;

@@ -135,8 +135,8 @@ impl Assembly {
         }
         let promised = self.promised + whole + first.parts_len();
         let is_over = promised > limits.assembly_max;
-        // A single message always has room: the caller has checked its length, and its parts fit one
-        // frame.
+        // A single message always has room: the caller has checked its length, and its parts fit
+        // one frame.
         if self.partial.len() >= limits.assemblies || is_over && !self.partial.is_empty() {
             return Err(BeginError::NoRoom);
         }
@@ -159,8 +159,9 @@ impl Assembly {
         Ok(())
     }
 
-    /// Adds a further fragment. Returns the whole message if it was the last one. Fragments of unknown
-    /// messages are ignored: their message was refused or given up, and the peer may not know yet.
+    /// Adds a further fragment. Returns the whole message if it was the last one. Fragments of
+    /// unknown messages are ignored: their message was refused or given up, and the peer may not
+    /// know yet.
     ///
     /// # Errors
     /// If the fragments do not add up to the length that the first one has announced.

@@ -40,9 +40,9 @@ impl Frames {
         &mut self.last
     }
 
-    /// Moves whole frames of up to `room` bytes to the end of `out`, and returns how many bytes that
-    /// was. With no room at all it moves one frame, which is what a priority that was passed over
-    /// for too long gets.
+    /// Moves whole frames of up to `room` bytes to the end of `out`, and returns how many bytes
+    /// that was. With no room at all it moves one frame, which is what a priority that was passed
+    /// over for too long gets.
     pub(super) fn take(&mut self, out: &mut Vec<u8>, room: usize, checksum: bool) -> usize {
         let first = self.full.front_mut().unwrap_or(&mut self.last);
         let rest = &first[self.taken..];
@@ -78,8 +78,8 @@ impl Frames {
         len
     }
 
-    /// The bytes that begin `offset` bytes behind the first one that was not taken, up to the end of
-    /// their chunk; `None` if nothing so far behind is queued.
+    /// The bytes that begin `offset` bytes behind the first one that was not taken, up to the end
+    /// of their chunk; `None` if nothing so far behind is queued.
     pub(super) fn behind(&mut self, offset: usize) -> Option<&mut [u8]> {
         let mut at = self.taken + offset;
         for chunk in self.full.iter_mut().chain([&mut self.last]) {

@@ -1,8 +1,8 @@
 //! What waits to be written: one queue for each priority.
 //!
 //! Small messages are encoded when they are queued. Large ones stay as they are, and are cut into
-//! fragments only when it is their turn: an urgent message that is queued in the meantime then waits
-//! for one fragment, and not for the whole of them (M-026).
+//! fragments only when it is their turn: an urgent message that is queued in the meantime then
+//! waits for one fragment, and not for the whole of them (M-026).
 
 use std::collections::VecDeque;
 
@@ -129,8 +129,8 @@ impl Outbox {
         }
     }
 
-    /// Sets the payload of one fragment, bytes: once the opening has said how large the peer's frames
-    /// may be.
+    /// Sets the payload of one fragment, bytes: once the opening has said how large the peer's
+    /// frames may be.
     pub(super) fn set_fragment(&mut self, fragment: usize) {
         self.fragment = fragment;
     }
@@ -169,16 +169,16 @@ impl Outbox {
         self.queues.as_ref().map_or(0, |queues| queues.behind.len())
     }
 
-    /// Gives the queues' memory back if nothing waits. The counts that a [`Place`] refers to are lost
-    /// with them, so the caller makes sure that no call is in flight.
+    /// Gives the queues' memory back if nothing waits. The counts that a [`Place`] refers to are
+    /// lost with them, so the caller makes sure that no call is in flight.
     pub(super) fn release_memory(&mut self) {
         if self.busy == 0 && self.behind_len() == 0 {
             self.queues = None;
         }
     }
 
-    /// Bytes that wait because the peer has asked for them, such as answers to its pings. A peer that
-    /// asks and does not read makes them grow, so reading stops at a bound.
+    /// Bytes that wait because the peer has asked for them, such as answers to its pings. A peer
+    /// that asks and does not read makes them grow, so reading stops at a bound.
     pub(super) fn control_len(&self) -> usize {
         self.control.len() + self.behind_len()
     }
@@ -206,8 +206,8 @@ impl Outbox {
         self.bytes += self.control.len() - before;
     }
 
-    /// Queues a message, whole or to be cut into fragments. Inlined into calling and answering, which
-    /// queue nearly all messages without parts.
+    /// Queues a message, whole or to be cut into fragments. Inlined into calling and answering,
+    /// which queue nearly all messages without parts.
     #[inline(always)]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let (index, chunk) = (head.priority(), self.chunk());
@@ -330,8 +330,8 @@ impl Outbox {
         let starved = self.starved();
         if let Some(index) = starved {
             self.take(index, out, out.len());
-            // The starved class got one frame or fragment. The most urgent class gets one at once, so
-            // that it never waits for two of them.
+            // The starved class got one frame or fragment. The most urgent class gets one at once,
+            // so that it never waits for two of them.
             if let Some(most_urgent) = self.busy.checked_ilog2() {
                 self.take(most_urgent as usize, out, out.len());
             }
@@ -401,9 +401,10 @@ impl Class {
         self.small.is_empty() && self.bulk.is_empty() && self.ordered.is_empty()
     }
 
-    /// Moves small frames until `out` has `until` bytes, or one frame if it has them already; if there
-    /// are no small frames, a fragment. `cut` is the payload of a fragment, and whether frames have a
-    /// checksum. Returns how many queued bytes were moved, or `None` if the next frame does not fit.
+    /// Moves small frames until `out` has `until` bytes, or one frame if it has them already; if
+    /// there are no small frames, a fragment. `cut` is the payload of a fragment, and whether
+    /// frames have a checksum. Returns how many queued bytes were moved, or `None` if the next
+    /// frame does not fit.
     fn take(&mut self, out: &mut Vec<u8>, until: usize, cut: (usize, bool)) -> Option<usize> {
         if !self.small.is_empty() {
             let len = self.small.take(out, until.saturating_sub(out.len()), cut.1);
@@ -414,8 +415,8 @@ impl Class {
         if let Some(mut bulk) = self.bulk.pop_front() {
             taken += bulk.put_fragment(out, cut);
             if !bulk.is_done() {
-                // Only a few messages take turns. If all did, each would be incomplete for long, and
-                // both ends would have to hold all of them in memory.
+                // Only a few messages take turns. If all did, each would be incomplete for long,
+                // and both ends would have to hold all of them in memory.
                 self.bulk.insert(self.bulk.len().min(TURNS_MAX - 1), bulk);
             }
         }

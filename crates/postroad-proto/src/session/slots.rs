@@ -10,10 +10,10 @@ use crate::Time;
 
 /// When to look for calls whose time is up.
 ///
-/// One moment stands for the deadlines of all calls, so a call needs neither a timer nor an entry in
-/// a heap. A call that finishes leaves the moment as it is, because finding the next deadline would
-/// cost more than waking once for nothing. When the moment comes, all calls are looked at and the
-/// next one is set; that happens at most once in [`GRAIN_NANOS`].
+/// One moment stands for the deadlines of all calls, so a call needs neither a timer nor an entry
+/// in a heap. A call that finishes leaves the moment as it is, because finding the next deadline
+/// would cost more than waking once for nothing. When the moment comes, all calls are looked at and
+/// the next one is set; that happens at most once in [`GRAIN_NANOS`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     next: Time,
@@ -31,8 +31,8 @@ impl Deadlines {
     #[inline]
     pub(super) fn add(&mut self, deadline: Time) {
         if deadline < self.next {
-            // It is rounded up, so that deadlines which are close to each other share a wakeup. It is
-            // never moved back: a steady stream of calls would postpone it again and again.
+            // It is rounded up, so that deadlines which are close to each other share a wakeup. It
+            // is never moved back: a steady stream of calls would postpone it again and again.
             self.next = self.next.min(Time(deadline.0.saturating_add(GRAIN_NANOS)));
         }
     }
@@ -42,8 +42,8 @@ impl Deadlines {
         self.next
     }
 
-    /// Adds to `due` the ids of those `slots` whose deadlines have passed, and sets the next moment by
-    /// the others.
+    /// Adds to `due` the ids of those `slots` whose deadlines have passed, and sets the next moment
+    /// by the others.
     fn expire<'a, T: 'a>(
         &mut self,
         now: Time,
@@ -88,7 +88,8 @@ impl Slot {
     }
 }
 
-/// The table of the end that calls. It gives out ids, and recognises answers that come late (M-016).
+/// The table of the end that calls. It gives out ids, and recognises answers that come late
+/// (M-016).
 #[derive(Debug)]
 pub(super) struct CallerSlots {
     slots: Vec<Slot>,

@@ -66,8 +66,8 @@ impl DialectSession {
         (self.wire_id(id) == wire_id).then_some(id)
     }
 
-    /// The id of the next call. Ids of 16 bits are used again soon, so an id is passed over while an
-    /// answer for its former call may still come.
+    /// The id of the next call. Ids of 16 bits are used again soon, so an id is passed over while
+    /// an answer for its former call may still come.
     pub(super) fn next_id(&mut self) -> Option<CallId> {
         for _ in 0..PRIORITY_SLOTS {
             let id = self.caller.peek()?;
@@ -79,8 +79,8 @@ impl DialectSession {
         None
     }
 
-    /// Ends a call before its answer has come. Its id, or its turn, stays taken until then, since the
-    /// answer would be taken for that of another call otherwise.
+    /// Ends a call before its answer has come. Its id, or its turn, stays taken until then, since
+    /// the answer would be taken for that of another call otherwise.
     pub(super) fn give_up(&mut self, id: CallId) {
         if self.codec.dialect == Dialect::Priority {
             self.given_up.insert(self.wire_id(id));
@@ -88,8 +88,8 @@ impl DialectSession {
         self.caller.finish(id);
     }
 
-    /// Takes an answer out of its envelope. Only the `packet` envelope wraps answers, and a peer that
-    /// sends them bare is understood too.
+    /// Takes an answer out of its envelope. Only the `packet` envelope wraps answers, and a peer
+    /// that sends them bare is understood too.
     pub(super) fn unwrap_reply(&self, payload: Bytes) -> Bytes {
         match self.mapping.envelope {
             Some(Envelope::Packet) => {
@@ -99,8 +99,8 @@ impl DialectSession {
         }
     }
 
-    /// The id of a call on the wire: its slot and generation, with as many bits as the dialect has for
-    /// them. It is never 0, which stands for "no id" in errors.
+    /// The id of a call on the wire: its slot and generation, with as many bits as the dialect has
+    /// for them. It is never 0, which stands for "no id" in errors.
     pub(super) fn wire_id(&self, id: CallId) -> u32 {
         match self.codec.dialect {
             Dialect::Priority => {
@@ -222,8 +222,8 @@ fn parse_error(payload: &Bytes) -> ErrorBody {
         Some((code, message)) => (Code::parse(code), message),
         None => (Code::parse(&text), ""),
     };
-    // A dialect does not say whether a call may be tried again. These two codes mostly mean that the
-    // call was not started, but a handler may use them too, so only idempotent calls are safe.
+    // A dialect does not say whether a call may be tried again. These two codes mostly mean that
+    // the call was not started, but a handler may use them too, so only idempotent calls are safe.
     let not_started = [Code::OVERLOADED, Code::DRAINING];
     match code {
         Ok(code) => {

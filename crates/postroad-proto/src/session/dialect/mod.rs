@@ -1,7 +1,7 @@
 //! The session of a dialect: one of the small protocols that `docs/dialects.md` describes.
 //!
-//! A dialect has no opening and no flow control, and an answer is found by its id or by its turn: in
-//! a dialect without ids, answers have to leave in the order in which their requests came.
+//! A dialect has no opening and no flow control, and an answer is found by its id or by its turn:
+//! in a dialect without ids, answers have to leave in the order in which their requests came.
 
 mod client;
 mod server;
@@ -56,8 +56,8 @@ pub(super) struct DialectSession {
     offset: u64,
     /// Client: the calls in flight.
     caller: CallerSlots,
-    /// Client, dialects without ids: the calls in the order in which their answers will come. A call
-    /// that was given up keeps its turn, because its answer comes all the same.
+    /// Client, dialects without ids: the calls in the order in which their answers will come. A
+    /// call that was given up keeps its turn, because its answer comes all the same.
     turns: VecDeque<CallId>,
     /// Client, `priority`: ids of calls that were given up and may still be answered.
     given_up: HashSet<u32>,
@@ -263,8 +263,8 @@ impl DialectSession {
     }
 
     fn beat(&mut self, now: Time) {
-        // The answer to a heartbeat may have to wait for the turn of other answers, so silence means
-        // nothing while calls are in flight. They have deadlines of their own.
+        // The answer to a heartbeat may have to wait for the turn of other answers, so silence
+        // means nothing while calls are in flight. They have deadlines of their own.
         let hears = self.has_room() && self.caller.in_flight() == 0;
         match self.liveness.beat(now, hears) {
             Ok(true) => {
@@ -276,14 +276,15 @@ impl DialectSession {
         }
     }
 
-    /// Asks for the memory that frames have made grow to be given back in an interval of heartbeats.
+    /// Asks for the memory that frames have made grow to be given back in an interval of
+    /// heartbeats.
     fn release_memory_later(&mut self, now: Time) {
         self.release_at = self.release_at.min(now + self.config.heartbeat);
     }
 
     /// Gives back what frames have made grow, or tries again later if calls are in flight. This is
-    /// done once in an interval of heartbeats, so that a busy connection hardly ever has to take the
-    /// memory again.
+    /// done once in an interval of heartbeats, so that a busy connection hardly ever has to take
+    /// the memory again.
     fn release_memory(&mut self, now: Time) {
         let is_busy = self.caller.in_flight() > 0 || !self.pending.is_empty();
         if is_busy || self.has_output() {
@@ -304,7 +305,8 @@ impl DialectSession {
         self.liveness.handle_written(now, blocked);
     }
 
-    /// Ends the session because of what the peer sent. A server says why, in an error of the dialect.
+    /// Ends the session because of what the peer sent. A server says why, in an error of the
+    /// dialect.
     fn fault(&mut self, now: Time, error: WireError) {
         if !self.is_client() {
             let body = ErrorBody::new(Code::PROTOCOL, error.to_string());
@@ -387,8 +389,8 @@ impl DialectSession {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // A client always reads. If it stopped because its own requests wait to be written, it would
-        // wait for a server that waits for it.
+        // A client always reads. If it stopped because its own requests wait to be written, it
+        // would wait for a server that waits for it.
         self.is_client() || self.out.len() + self.held < self.config.limits.outbox_pause
     }
 

@@ -14,11 +14,11 @@ use crate::session::{CallId, CloseReason, Reply, Request, RouteRef, Sink, no_roo
 use crate::wire_error::{WireError, WireFault};
 
 impl DialectSession {
-    /// Answers a heartbeat. In a dialect without ids, the answer has to wait for its turn behind the
-    /// answers of earlier requests.
+    /// Answers a heartbeat. In a dialect without ids, the answer has to wait for its turn behind
+    /// the answers of earlier requests.
     pub(super) fn receive_ping(&mut self, ping: DialectFrame) {
-        // A server that sends heartbeats and does not read the answers gets no more of them, because
-        // a client never stops reading and its output would grow without a bound.
+        // A server that sends heartbeats and does not read the answers gets no more of them,
+        // because a client never stops reading and its output would grow without a bound.
         if self.is_client() && self.out.len() > self.config.limits.outbox_pause {
             return;
         }
@@ -121,8 +121,8 @@ impl DialectSession {
         Ok((route, opened))
     }
 
-    /// Sends an answer, or keeps it until its turn. Returns false if the request is not in flight or
-    /// was answered before.
+    /// Sends an answer, or keeps it until its turn. Returns false if the request is not in flight
+    /// or was answered before.
     pub(super) fn answer(&mut self, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
         let queued = self.out.len() + self.held;
         let max = self.config.limits.outbox_max;

@@ -99,8 +99,8 @@ impl Native {
         Ok(self.outbox.push(head, &parts, call.payload))
     }
 
-    /// The parts of a call: what it carries besides its payload. Not inlined, so that it does not take
-    /// registers from the calls without parts, which are nearly all.
+    /// The parts of a call: what it carries besides its payload. Not inlined, so that it does not
+    /// take registers from the calls without parts, which are nearly all.
     #[inline(never)]
     fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
         let mut parts = Vec::new();
@@ -113,8 +113,8 @@ impl Native {
         for (key, value) in call.metadata {
             put_metadata(&mut parts, key, value)?;
         }
-        // Sixteen bytes are left for the length of all parts and for the whole length of a message in
-        // fragments, which the outbox adds.
+        // Sixteen bytes are left for the length of all parts and for the whole length of a message
+        // in fragments, which the outbox adds.
         let room = (self.peer.max_frame as usize).saturating_sub(self.outbox.fragment + 16);
         let room = room.min(CALL_PARTS_MAX);
         if call.metadata.len() > CALL_METADATA_MAX {
@@ -131,8 +131,8 @@ impl Native {
         Ok(parts)
     }
 
-    /// The number of a route. A new route is defined for the peer if there is room for it; otherwise
-    /// the number is 0, and the call carries the route's name (M-020).
+    /// The number of a route. A new route is defined for the peer if there is room for it;
+    /// otherwise the number is 0, and the call carries the route's name (M-020).
     #[inline]
     fn route_number(&mut self, route: &str) -> Result<u16, Failure> {
         let Some(caller) = &mut self.caller else {
@@ -169,7 +169,8 @@ impl Native {
         }
         let number = caller.routes.len() as u16 + 1;
         caller.routes.insert(route.into(), number);
-        // Control frames leave before all others, so the peer knows the number before its first use.
+        // Control frames leave before all others, so the peer knows the number before its first
+        // use.
         let head = Head::new(Kind::Route).with_id(number.into());
         self.outbox.push_control(head, route.as_bytes());
         Ok(number)
@@ -193,9 +194,9 @@ impl Native {
             .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
 
-    /// Takes a call out of the queue, or tells the server that it was given up. That message goes into
-    /// the queue of the call's own priority, so that it cannot overtake the call. Returns whether the
-    /// call may have been sent.
+    /// Takes a call out of the queue, or tells the server that it was given up. That message goes
+    /// into the queue of the call's own priority, so that it cannot overtake the call. Returns
+    /// whether the call may have been sent.
     fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
         self.assembly.forget(Of::Response, id.0);
         if self.outbox.withdraw(place, id.0) {
@@ -232,8 +233,8 @@ impl Native {
         self.caller.as_mut()?.slots.finish(id)
     }
 
-    /// Frees the slot of a call, and drops the fragments of its answer. Returns whether the call was
-    /// in flight.
+    /// Frees the slot of a call, and drops the fragments of its answer. Returns whether the call
+    /// was in flight.
     #[inline]
     pub(super) fn end_call(&mut self, id: CallId) -> bool {
         let Some(caller) = &mut self.caller else {
@@ -327,9 +328,9 @@ impl Native {
         self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
     }
 
-    /// Stops a request whose time is up. The caller of one that runs needs no answer, because it has
-    /// the same deadline. The caller of one that was never whole, and so was never started, is told so
-    /// (M-018).
+    /// Stops a request whose time is up. The caller of one that runs needs no answer, because it
+    /// has the same deadline. The caller of one that was never whole, and so was never started, is
+    /// told so (M-018).
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
         if self.assembly.forget(Of::Request, id.0) {
             self.refuse_late(now, id);
