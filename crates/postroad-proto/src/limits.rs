@@ -11,21 +11,25 @@ use serde::Deserialize;
 pub const HEAD_BYTES: usize = 16;
 /// Bytes of the CRC32C behind a frame, where it was agreed.
 pub const CHECKSUM_BYTES: usize = 4;
-/// Largest body that the 24-bit length of a frame can say, bytes.
+/// Largest body that the 24-bit length of a frame can express, bytes.
 pub const FRAME_BODY_MAX: usize = (1 << 24) - 1;
-/// Smallest `max_frame` that an end may announce, bytes: a frame must hold parts and an error.
+/// Smallest `max_frame` that an end may announce, bytes, because a frame must have room for parts
+/// and for an error.
 pub const FRAME_BODY_MIN: usize = 1024;
-/// Largest body of an opening, bytes: room for a certificate-sized credential, no more.
+/// Largest body of an opening, bytes. It has room for a credential of the size of a certificate;
+/// more would be memory that a peer takes before anything is known about it.
 pub const OPENING_BODY_MAX: usize = 4096;
 /// Bytes of an opening before its body.
 pub const OPENING_HEAD_BYTES: usize = 8;
-/// Events that wait to be taken before no more bytes are decoded.
+/// Events that may wait for the driver; at this bound no more bytes are decoded.
 pub const EVENTS_MAX: usize = 1024;
-/// Large messages of one priority that take turns; the others wait whole.
+/// Large messages of one priority that take turns. The others wait until one of them is complete,
+/// so that the peer has few incomplete messages to hold.
 pub const TURNS_MAX: usize = 8;
-/// Largest route name, bytes: it must fit a length of eight bits.
+/// Largest route name, bytes, because its length has eight bits on the wire.
 pub const ROUTE_NAME_MAX: usize = 255;
-/// Most causes in an error, so that a loop of services cannot grow it without end.
+/// Most causes in an error. Each service that passes an error on adds one, so services that call
+/// each other in a circle would make it grow without end.
 pub const CAUSES_MAX: usize = 16;
 /// Longest message of one cause, bytes; longer ones are cut at a character.
 pub const CAUSE_MESSAGE_MAX: usize = 1024;
@@ -34,25 +38,28 @@ pub const PARTS_MAX: usize = 64;
 /// Most calls in flight that the 16-bit slot of a call id can number.
 pub const CALLS_MAX: usize = 1 << 16;
 
-/// Payload of one fragment, bytes: what an urgent message may have to wait for.
+/// Payload of one fragment, bytes. An urgent message may have to wait for this much: smaller
+/// fragments would shorten that, and cost large messages more heads and copies.
 pub const FRAGMENT_BYTES: usize = 16 * 1024;
-/// Bytes handed to the transport at a time beyond one fragment: an urgent message never waits for
-/// more (M-026).
+/// Bytes beyond one fragment that are handed to the transport at a time. An urgent message never
+/// waits for more than both (M-026).
 pub const TRANSMIT_EXTRA: usize = 4096;
-/// Bytes of a frame that are left to parts.
+/// Bytes of a frame that its payload leaves free for parts.
 pub const PARTS_ROOM: usize = 8 * 1024;
-/// Transmits in which a class with work may be passed over before it gets one fragment.
+/// How often a priority that has work may be passed over before it gets one fragment.
 pub const STARVATION_TURNS: u32 = 16;
-/// Heartbeats without any sign of life before the connection is declared dead (M-022).
+/// Intervals without any sign of life after which the connection is declared dead (M-022). More
+/// than one, so that a single lost or late packet ends nothing.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
-/// How far the adaptive heartbeat may shorten: the interval divided by this.
+/// The adaptive heartbeat becomes no shorter than the agreed interval divided by this.
 pub const HEARTBEAT_SHRINK_MAX: u32 = 8;
 /// Shortest heartbeat that can be agreed.
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
-/// Longest heartbeat that can be agreed, whatever is proposed: nobody may keep a dead connection
-/// for days.
+/// Longest heartbeat that can be agreed, whatever a peer proposes: otherwise it could make this end
+/// keep dead connections for days.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
-/// Longest wait between the two phases of GOAWAY (M-028).
+/// Longest wait between the two phases of GOAWAY (M-028), for a peer that does not answer the ping
+/// between them.
 pub const DRAIN_PHASE_MAX: Duration = Duration::from_secs(5);
 
 /// Default of [`Limits::max_frame`], bytes: one fragment and room for its parts.

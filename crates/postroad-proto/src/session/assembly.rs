@@ -10,7 +10,8 @@ use crate::limits::Limits;
 use crate::session::parsed_parts::ParsedParts;
 use crate::wire_error::{WireError, WireFault};
 
-/// Which way a message goes. Both ends may call, so an id alone does not say which message it is.
+/// Which way a message goes. Each end numbers its own calls, so an id alone does not tell a request
+/// of the peer from the answer to a call of this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Of {
     /// A request or a one-way message.
@@ -37,7 +38,7 @@ impl Message {
         }
     }
 
-    /// Bytes of the whole message, if it says so.
+    /// Payload of the whole message, bytes, if its first fragment says so.
     pub(super) fn whole(&self) -> Option<usize> {
         self.parts.as_ref()?.whole
     }
@@ -49,33 +50,39 @@ impl Message {
     }
 }
 
-/// The first fragment of a message, kept until the last has come.
+/// A message of which some fragments have arrived.
 #[derive(Debug)]
 struct Partial {
+    /// The first fragment, without its payload.
     first: Message,
+    /// The payload that has arrived.
     payload: BytesMut,
+    /// Payload of the whole message, bytes.
     whole: usize,
 }
 
 impl Partial {
+    /// Bytes that it holds now.
     fn bytes(&self) -> usize {
         self.payload.len() + self.first.parts_len()
     }
 
-    /// Bytes when it is whole.
+    /// Bytes that it will hold when it is whole.
     fn promised(&self) -> usize {
         self.whole + self.first.parts_len()
     }
 }
 
+/// All incomplete messages of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    /// Smaller than a hash map while it is empty, as it is in most connections.
+    /// A tree, because it is smaller than a hash map while it is empty, which it is in most
+    /// connections.
     partial: BTreeMap<(Of, u32), Partial>,
-    /// Bytes that have come.
+    /// Bytes that all of them hold now.
     bytes: usize,
-    /// Bytes that all of them will have when they are whole. Kept, because adding it up for each
-    /// new message would cost as much as there are messages.
+    /// Bytes that all of them will hold when they are whole. It is kept up to date, because adding
+    /// it up for each new message would take longer the more messages there are.
     promised: usize,
 }
 
@@ -88,18 +95,23 @@ pub(super) enum BeginError {
     NoRoom,
 }
 
-/// Memory for a message of `whole` bytes of which so many have come: four times as much, so that
-/// few are moved to a larger place, and a peer cannot take memory by announcing.
+/// How much memory to take for a message of `whole` bytes of which `have` bytes have arrived: four
+/// times as much as has arrived. Growing in such steps copies few bytes twice, and a peer cannot
+/// make this end take memory just by announcing a long message.
 fn room_for(have: usize, whole: usize) -> usize {
     whole.min(have.saturating_mul(4))
 }
 
 impl Assembly {
+    /// Bytes of incomplete messages that are held now.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Keeps a first fragment. Memory is taken as bytes arrive, not as they are announced.
+    /// Keeps the first fragment of a message of `whole` bytes.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol, or if there is no room for another message now.
     pub(super) fn begin(
         &mut self,
         mut first: Message,
@@ -123,11 +135,13 @@ impl Assembly {
         }
         let promised = self.promised + whole + first.parts_len();
         let is_over = promised > limits.assembly_max;
-        // One message always has room: its length was checked, and its parts are one frame's.
+        // A single message always has room: the caller has checked its length, and its parts fit
+        // one frame.
         if self.partial.len() >= limits.assemblies || is_over && !self.partial.is_empty() {
             return Err(BeginError::NoRoom);
         }
-        // Copies, because a slice would keep the whole read buffer.
+        // Payload and parts are copied, because a slice would keep the whole read buffer in memory
+        // until the message is complete.
         let begun = std::mem::take(&mut first.payload);
         let mut payload = BytesMut::with_capacity(room_for(len, whole));
         payload.extend_from_slice(&begun);
@@ -145,8 +159,12 @@ impl Assembly {
         Ok(())
     }
 
-    /// Adds a further fragment; the whole message if it was the last. Fragments of unknown messages
-    /// are ignored.
+    /// Adds a further fragment. Returns the whole message if it was the last one. Fragments of
+    /// unknown messages are ignored: their message was refused or given up, and the peer may not
+    /// know yet.
+    ///
+    /// # Errors
+    /// If the fragments do not add up to the length that the first one has announced.
     pub(super) fn add(
         &mut self,
         head: Head,
@@ -187,13 +205,13 @@ impl Assembly {
         self.bytes -= partial.bytes();
         self.promised -= partial.promised();
         if self.partial.is_empty() {
-            // An empty map would keep a node.
+            // An empty tree that was used keeps a node; a new one has no memory.
             self.partial = BTreeMap::new();
         }
         Some(partial)
     }
 
-    /// Forgets a message; whether it was there.
+    /// Drops an incomplete message. Returns whether there was one.
     #[inline]
     pub(super) fn forget(&mut self, of: Of, id: u32) -> bool {
         !self.partial.is_empty() && self.remove(of, id).is_some()

@@ -1,5 +1,8 @@
-//! What waits to be written: one queue a priority, large messages cut into fragments only when it
-//! is their turn.
+//! What waits to be written: one queue for each priority.
+//!
+//! Small messages are encoded when they are queued. Large ones stay as they are, and are cut into
+//! fragments only when it is their turn: an urgent message that is queued in the meantime then
+//! waits for one fragment, and not for the whole of them (M-026).
 
 use std::collections::VecDeque;
 
@@ -10,37 +13,50 @@ use super::frames::{Frames, first_bytes};
 use crate::frame::{Head, Kind, MORE, OF_RESPONSE, PartTag, frame_bytes, put_frame};
 use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, STARVATION_TURNS, TRANSMIT_EXTRA, TURNS_MAX};
 
-/// Where a small frame was queued, to find out later whether it was ever handed to the transport.
+/// Where a message was queued, to find out later whether any of it was handed to the transport. A
+/// call whose bytes were never handed over can be tried again without harm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
+    /// The priority whose queue it is in.
     class: u8,
+    /// Whether it needs fragments.
     bulk: bool,
+    /// For a small message: bytes that were queued in this class before it.
     at: u64,
 }
 
 impl Place {
+    /// The priority of the message.
     pub(super) fn priority(self) -> u8 {
         self.class
     }
 }
 
+/// A message that needs fragments.
 #[derive(Debug)]
 struct Bulk {
     head: Head,
+    /// Parts that leave with the first fragment; empty afterwards.
     parts: Vec<u8>,
+    /// The payload that was not taken yet.
     payload: Bytes,
+    /// Whether the first fragment was taken.
     started: bool,
 }
 
 /// The queue of one priority.
 #[derive(Debug, Default)]
 struct Class {
+    /// Messages that need no fragments. They leave before the fragments of the same class.
     small: Frames,
     /// Calls and answers that need fragments; they take turns.
     bulk: VecDeque<Bulk>,
     /// One-way messages that need fragments, and those behind them: strictly in order (M-027).
     ordered: VecDeque<Bulk>,
+    /// Bytes of small messages that were ever queued. Together with `taken` it says whether the
+    /// message at a [`Place`] has left.
     enqueued: u64,
+    /// Bytes of small messages that were ever taken.
     taken: u64,
     /// Bytes that wait, large messages included.
     bytes: usize,
@@ -48,17 +64,18 @@ struct Class {
     passed_over: u32,
 }
 
-/// The byte of a head that says its kind.
+/// The offset of the byte in a head that says its kind.
 const KIND_AT: usize = 3;
-/// Bit of a kind: whoever does not know it skips it.
+/// The bit of a kind that tells an end which does not know this kind to skip the frame (M-013).
 const SKIPPABLE: u8 = 1 << 7;
 
-/// What an outbox has once there was something to queue.
+/// The queues of an outbox. They are made when the first message is queued, because most of many
+/// connections are idle.
 #[derive(Debug, Default)]
 struct Queues {
     /// By priority; most connections use one or two.
     classes: [Option<Box<Class>>; 8],
-    /// What leaves when nothing else waits.
+    /// Encoded frames that leave when nothing else waits.
     behind: Vec<u8>,
 }
 
@@ -72,7 +89,8 @@ fn new_class() -> Box<Class> {
     Box::default()
 }
 
-/// Why a payload cannot be queued: waiting helps unless it is larger than all that may wait.
+/// Why a payload of `len` bytes cannot be queued. It helps to wait until the queue is shorter,
+/// unless the payload alone is larger than everything that may wait.
 #[cold]
 pub(super) fn cannot_queue(queued: usize, len: usize, max: usize) -> Failure {
     if len > max {
@@ -82,13 +100,18 @@ pub(super) fn cannot_queue(queued: usize, len: usize, max: usize) -> Failure {
     Failure::Full(queued)
 }
 
+/// Everything that one end of a connection has to write.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// Encoded frames that leave before everything else.
     control: Vec<u8>,
     queues: Option<Box<Queues>>,
-    /// Bit p is set if class p may have work; saves looking at eight empty queues.
+    /// Bit p is set while class p has work. It is looked at for each message, where eight pointers
+    /// would have to be followed otherwise.
     busy: u8,
+    /// Bytes that wait, as [`Self::len`] tells them.
     bytes: usize,
+    /// Whether frames end with a checksum, as the opening has settled.
     pub(super) checksum: bool,
     /// Payload of one fragment, bytes: less than usual if the peer's frames are small (M-009).
     pub(super) fragment: usize,
@@ -106,11 +129,14 @@ impl Outbox {
         }
     }
 
+    /// Sets the payload of one fragment, bytes: once the opening has said how large the peer's
+    /// frames may be.
     pub(super) fn set_fragment(&mut self, fragment: usize) {
         self.fragment = fragment;
     }
 
-    /// Bytes of one transmit, about, and of a chunk that leaves as it is.
+    /// About how many bytes one transmit hands over. Queued frames are kept in chunks of the same
+    /// size, so that a chunk can leave as it is.
     #[inline]
     fn chunk(&self) -> usize {
         self.fragment.max(FRAGMENT_BYTES) + TRANSMIT_EXTRA
@@ -121,7 +147,7 @@ impl Outbox {
         self.queues.as_mut()?.classes[index].as_mut()
     }
 
-    /// Bytes that wait, fragments not yet cut included.
+    /// Bytes that wait, with those of large messages that are not cut into fragments yet.
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
@@ -143,26 +169,28 @@ impl Outbox {
         self.queues.as_ref().map_or(0, |queues| queues.behind.len())
     }
 
-    /// Keeps no memory while nothing waits. Places of calls in flight mean nothing after that.
+    /// Gives the queues' memory back if nothing waits. The counts that a [`Place`] refers to are
+    /// lost with them, so the caller makes sure that no call is in flight.
     pub(super) fn release_memory(&mut self) {
         if self.busy == 0 && self.behind_len() == 0 {
             self.queues = None;
         }
     }
 
-    /// Bytes of control that wait: what a peer makes grow by asking.
+    /// Bytes that wait because the peer has asked for them, such as answers to its pings. A peer
+    /// that asks and does not read makes them grow, so reading stops at a bound.
     pub(super) fn control_len(&self) -> usize {
         self.control.len() + self.behind_len()
     }
 
-    /// A frame that goes before everything else.
+    /// Queues a frame that leaves before everything else.
     pub(super) fn push_control(&mut self, head: Head, payload: &[u8]) {
         let before = self.control.len();
         put_frame(&mut self.control, head, &[], payload, self.checksum);
         self.bytes += self.control.len() - before;
     }
 
-    /// A frame that goes behind everything else.
+    /// Queues a frame that leaves when nothing else waits.
     #[cold]
     pub(super) fn push_behind(&mut self, head: Head, payload: &[u8]) {
         let behind = &mut self.queues.get_or_insert_with(new_queues).behind;
@@ -171,15 +199,16 @@ impl Outbox {
         self.bytes += behind.len() - before;
     }
 
-    /// An opening, which is no frame.
+    /// Lets `write` append an opening, which is not a frame, to what leaves first.
     pub(super) fn control_mut(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.control.len();
         write(&mut self.control);
         self.bytes += self.control.len() - before;
     }
 
-    /// Queues a message, whole or to be cut into fragments.
-    #[inline]
+    /// Queues a message, whole or to be cut into fragments. Inlined into calling and answering,
+    /// which queue nearly all messages without parts.
+    #[inline(always)]
     pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
         let (index, chunk) = (head.priority(), self.chunk());
         let queues = self.queues.get_or_insert_with(new_queues);
@@ -223,10 +252,10 @@ impl Outbox {
         }
     }
 
-    /// Takes a call back; false if it may have been handed to the transport, if only in part.
+    /// Takes a call back. Returns false if the transport may have some of its bytes already.
     ///
-    /// A frame that is queued between others is marked as one to be skipped (M-013) instead of
-    /// being cut out.
+    /// A frame that is queued between others is not cut out, which would move all the bytes behind
+    /// it. It is marked as one that the peer skips (M-013).
     pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
         let checksum = self.checksum;
         let Some(class) = self.class(usize::from(place.class)) else {
@@ -259,7 +288,7 @@ impl Outbox {
         true
     }
 
-    /// Forgets the fragments of an answer that nobody waits for any more.
+    /// Drops the fragments of an answer whose caller has given up.
     pub(super) fn forget_answer(&mut self, id: u32) {
         let queues = self.queues.iter_mut();
         for class in queues.flat_map(|queues| &mut queues.classes).flatten() {
@@ -271,14 +300,17 @@ impl Outbox {
         }
     }
 
-    /// Moves the next bytes to write into `out`: control first, then the most urgent, at most about
-    /// one fragment, so that what becomes urgent meanwhile need not wait for more (M-026).
+    /// Moves the next bytes to write into `out`: control frames first, then the most urgent ones.
+    /// Returns false if there was nothing.
+    ///
+    /// It moves about one fragment at most, since a message that is queued while the transport
+    /// writes has to wait for all of it (M-026).
     #[inline]
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         if !self.control.is_empty() {
             self.bytes -= self.control.len();
-            // Control is rare: nobody keeps memory for it.
+            // Control frames are rare, so no connection keeps memory for them.
             out.extend_from_slice(&std::mem::take(&mut self.control));
         }
         if self.busy != 0 {
@@ -298,7 +330,8 @@ impl Outbox {
         let starved = self.starved();
         if let Some(index) = starved {
             self.take(index, out, out.len());
-            // What is urgent waits for this one only.
+            // The starved class got one frame or fragment. The most urgent class gets one at once,
+            // so that it never waits for two of them.
             if let Some(most_urgent) = self.busy.checked_ilog2() {
                 self.take(most_urgent as usize, out, out.len());
             }
@@ -316,13 +349,14 @@ impl Outbox {
                 continue;
             }
             while out.len() < until && self.take(index, out, until) {}
-            // What does not fit is not overtaken by what is less urgent.
+            // A frame that does not fit must not be overtaken by less urgent frames that do, or it
+            // could wait for ever.
             is_full = self.busy & 1 << index != 0;
         }
     }
 
-    /// Takes from one class, one frame where `out` is full; whether something was taken and more is
-    /// there.
+    /// Takes from one class until `out` has `until` bytes, or one frame if it has them already.
+    /// Returns whether something was taken and the class has more.
     fn take(&mut self, index: usize, out: &mut Vec<u8>, until: usize) -> bool {
         let cut = (self.fragment, self.checksum);
         let Some(class) = self.class(index) else {
@@ -341,9 +375,10 @@ impl Outbox {
         self.busy & 1 << index != 0
     }
 
-    /// The class that was passed over longest, if that was too long: the least urgent still moves.
+    /// The class that was passed over most often, if it reached the bound. Without this, a constant
+    /// stream of urgent messages would keep less urgent ones from ever leaving.
     fn starved(&self) -> Option<usize> {
-        // Nobody is passed over while one class alone has work.
+        // While only one class has work, none is passed over.
         if self.busy.is_power_of_two() {
             return None;
         }
@@ -366,8 +401,10 @@ impl Class {
         self.small.is_empty() && self.bulk.is_empty() && self.ordered.is_empty()
     }
 
-    /// Moves small frames up to `until`, or one if that is reached already, or else a fragment; how
-    /// many queued bytes that was, `None` if the next frame does not fit.
+    /// Moves small frames until `out` has `until` bytes, or one frame if it has them already; if
+    /// there are no small frames, a fragment. `cut` is the payload of a fragment, and whether
+    /// frames have a checksum. Returns how many queued bytes were moved, or `None` if the next
+    /// frame does not fit.
     fn take(&mut self, out: &mut Vec<u8>, until: usize, cut: (usize, bool)) -> Option<usize> {
         if !self.small.is_empty() {
             let len = self.small.take(out, until.saturating_sub(out.len()), cut.1);
@@ -378,11 +415,12 @@ impl Class {
         if let Some(mut bulk) = self.bulk.pop_front() {
             taken += bulk.put_fragment(out, cut);
             if !bulk.is_done() {
-                // A few take turns; if all did, none would be whole for long, here and at the peer.
+                // Only a few messages take turns. If all did, each would be incomplete for long,
+                // and both ends would have to hold all of them in memory.
                 self.bulk.insert(self.bulk.len().min(TURNS_MAX - 1), bulk);
             }
         }
-        // Calls and ordered messages take turns.
+        // Calls and one-way messages take turns, a fragment each.
         if taken == 0 || out.len() < until {
             if let Some(bulk) = self.ordered.front_mut() {
                 taken += bulk.put_fragment(out, cut);
@@ -404,7 +442,7 @@ impl Bulk {
         self.parts.len() + self.payload.len()
     }
 
-    /// Appends the next fragment; how many queued bytes that was.
+    /// Appends the next fragment to `out`, and returns how many queued bytes that was.
     fn put_fragment(&mut self, out: &mut Vec<u8>, (fragment, checksum): (usize, bool)) -> usize {
         let queued = self.len();
         let len = self.payload.len().min(fragment);

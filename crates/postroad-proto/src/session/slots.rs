@@ -1,23 +1,29 @@
-//! Calls in flight, of the caller and of the callee: slots that are used again, guarded by a
-//! generation.
+//! Tables of the calls in flight, one for the end that calls and one for the end that is called.
+//!
+//! A call takes a slot, and its id is the slot's index with the slot's generation. Slots are used
+//! again, so that the tables stay small and an id is found without hashing. The generation changes
+//! each time, so that an answer which comes late does not end the call that has the slot now.
 
 use super::CallId;
 use super::outbox::Place;
 use crate::Time;
 
-/// The earliest of many deadlines, kept as a lower bound so that no timer and no heap entry is
-/// needed for a call.
+/// When to look for calls whose time is up.
 ///
-/// A finished call leaves the bound where it is; when the one wakeup comes too early, the next
-/// bound is found by looking at all calls, at most once a millisecond.
+/// One moment stands for the deadlines of all calls, so a call needs neither a timer nor an entry
+/// in a heap. A call that finishes leaves the moment as it is, because finding the next deadline
+/// would cost more than waking once for nothing. When the moment comes, all calls are looked at and
+/// the next one is set; that happens at most once in [`GRAIN_NANOS`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     next: Time,
 }
 
+/// How late a deadline may be noticed, nanoseconds: deadlines within this time share one wakeup.
 const GRAIN_NANOS: u64 = 1_000_000;
 
 impl Deadlines {
+    /// Without any deadline.
     pub(super) fn new() -> Self {
         Self { next: Time::NEVER }
     }
@@ -25,17 +31,19 @@ impl Deadlines {
     #[inline]
     pub(super) fn add(&mut self, deadline: Time) {
         if deadline < self.next {
-            // Rounded up, so that deadlines close to each other share a wakeup; never moved back,
-            // or a steady stream of calls would push it before itself for ever.
+            // It is rounded up, so that deadlines which are close to each other share a wakeup. It
+            // is never moved back: a steady stream of calls would postpone it again and again.
             self.next = self.next.min(Time(deadline.0.saturating_add(GRAIN_NANOS)));
         }
     }
 
+    /// When to look at the calls; never, if none has a deadline.
     pub(super) fn next(&self) -> Time {
         self.next
     }
 
-    /// Takes those of `slots` that are due, and sets the bound to the earliest that stays.
+    /// Adds to `due` the ids of those `slots` whose deadlines have passed, and sets the next moment
+    /// by the others.
     fn expire<'a, T: 'a>(
         &mut self,
         now: Time,
@@ -58,10 +66,12 @@ impl Deadlines {
     }
 }
 
-/// One call that this end has made.
+/// A call that this end has made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outgoing {
+    /// When its time is up.
     pub(super) deadline: Time,
+    /// Where it was queued, to find out whether it was sent.
     pub(super) place: Place,
 }
 
@@ -78,7 +88,8 @@ impl Slot {
     }
 }
 
-/// The caller's table: ids out, guarded against late answers (M-016).
+/// The table of the end that calls. It gives out ids, and recognises answers that come late
+/// (M-016).
 #[derive(Debug)]
 pub(super) struct CallerSlots {
     slots: Vec<Slot>,
@@ -89,6 +100,7 @@ pub(super) struct CallerSlots {
     pub(super) late: u64,
 }
 
+/// Bits of a generation: what an id of a call has left beside the slot and the bit of messages.
 const GENERATION_MASK: u16 = 0x7FFF;
 
 impl CallerSlots {
@@ -145,8 +157,8 @@ impl CallerSlots {
         }
     }
 
-    /// Shows another slot than [`Self::peek`] has shown: a new one, or the one that was freed
-    /// before it.
+    /// Makes [`Self::peek`] show another slot: a new one, or else the one that was freed before the
+    /// one shown.
     pub(super) fn skip(&mut self) {
         if self.slots.len() < self.max
             && let Ok(index) = u16::try_from(self.slots.len())
@@ -164,7 +176,7 @@ impl CallerSlots {
         slot.live().map(|_| CallId::new(index, slot.generation))
     }
 
-    /// Ends the call, or counts a late answer.
+    /// Frees the slot of a call. An id whose call is over counts as a late answer.
     #[inline]
     pub(super) fn finish(&mut self, id: CallId) -> Option<Outgoing> {
         let index = id.index();
@@ -222,7 +234,7 @@ pub(super) enum Accepted {
     Beyond,
 }
 
-/// One call that this end serves, or has served.
+/// A call that this end serves, or has served.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
     pub(super) id: CallId,
@@ -242,7 +254,7 @@ impl Incoming {
     };
 }
 
-/// The callee's table, indexed by the caller's slots.
+/// The table of the end that is called. The caller has chosen the slots.
 #[derive(Debug)]
 pub(super) struct CalleeSlots {
     slots: Vec<Incoming>,
@@ -271,7 +283,7 @@ impl CalleeSlots {
         self.deadlines.next()
     }
 
-    /// Keeps no memory while nothing is in flight.
+    /// Gives memory back if nothing is in flight.
     pub(super) fn release_memory(&mut self) {
         if self.in_flight == 0 {
             self.slots = Vec::new();
@@ -298,7 +310,8 @@ impl CalleeSlots {
         if older == Some(id) {
             return Accepted::Duplicate;
         }
-        // Field by field: a struct that is put together and then moved has to wait for itself.
+        // The fields are written one by one. A struct that is put together on the stack and then
+        // copied makes the copy wait for the stores: docs/performance.md, "Moves".
         slot.id = id;
         slot.priority = priority;
         slot.is_live = true;

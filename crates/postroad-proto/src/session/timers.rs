@@ -1,10 +1,10 @@
 //! The reasons for which a session has to be woken although nothing happens outside of it.
 //!
 //! Nothing is stored here. Each moment follows from what a session keeps anyway (when its peer was
-//! heard last, the earliest deadline of its calls, how far a drain has come), so a second copy would
-//! have to be kept up to date for each message, and would cost memory in each idle connection. A
-//! session therefore answers two questions, [`Timers::due`] and [`Timers::fire`], with a `match`
-//! over all of [`Timer`]; what the driver calls is derived from them.
+//! heard last, the earliest deadline of its calls, how far a drain has come), so a second copy
+//! would have to be kept up to date for each message, and would cost memory in each idle
+//! connection. A session therefore answers two questions, [`Timers::due`] and [`Timers::fire`],
+//! with a `match` over all of [`Timer`]; what the driver calls is derived from them.
 
 use crate::Time;
 

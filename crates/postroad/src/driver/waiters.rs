@@ -91,8 +91,9 @@ impl Waiters {
     }
 
     /// Keeps the answer for its caller, and says whom to wake. Nobody waits for a call that was
-    /// abandoned; its answer is dropped.
-    #[inline]
+    /// abandoned; its answer is dropped. Inlined into the decoding of answers, as
+    /// [`super::batch::BatchSink`] is.
+    #[inline(always)]
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) -> Option<Waker> {
         let key = *self.by_slot.get(usize::from(call.index()))?;
         let entry = self.entries.get_mut(key as usize)?;

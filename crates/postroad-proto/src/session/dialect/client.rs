@@ -1,4 +1,4 @@
-//! The client's end: calls out, answers matched by id or by turn.
+//! The client's end: it sends calls, and finds the call of each answer by id or by turn.
 
 use bytes::Bytes;
 
@@ -11,10 +11,11 @@ use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Failure, Reply, Sink};
 
-/// Slots of the `priority` dialect's client: ten bits of its ids, of which 0 is none.
+/// Calls that a client of the `priority` dialect can have in flight. Ten bits of an id on the wire
+/// number the slot, and 0 means no slot.
 pub(super) const PRIORITY_SLOTS: usize = (1 << 10) - 1;
 
-/// Slots that an id on the wire can tell apart.
+/// How many slots the ids of a dialect can tell apart.
 pub(super) fn id_slots(dialect: Dialect) -> usize {
     if dialect == Dialect::Priority {
         PRIORITY_SLOTS
@@ -24,6 +25,7 @@ pub(super) fn id_slots(dialect: Dialect) -> usize {
 }
 
 impl DialectSession {
+    /// Ends the call that an answer or an error is for.
     pub(super) fn receive_answer(&mut self, now: Time, frame: DialectFrame, sink: &mut impl Sink) {
         let id = match self.codec.dialect.correlation() {
             Correlation::Fifo => self.turns.pop_front(),
@@ -51,7 +53,7 @@ impl DialectSession {
         self.finish_drain(now);
     }
 
-    /// The call that an id on the wire stands for.
+    /// The call that an id on the wire stands for, if it is in flight.
     pub(super) fn answered(&mut self, wire_id: u32) -> Option<CallId> {
         if self.codec.dialect != Dialect::Priority {
             return wire_id.checked_sub(1).map(CallId);
@@ -64,8 +66,8 @@ impl DialectSession {
         (self.wire_id(id) == wire_id).then_some(id)
     }
 
-    /// The id of the next call. Sixteen bits come round soon: an id whose answer may still come is
-    /// not used.
+    /// The id of the next call. Ids of 16 bits are used again soon, so an id is passed over while
+    /// an answer for its former call may still come.
     pub(super) fn next_id(&mut self) -> Option<CallId> {
         for _ in 0..PRIORITY_SLOTS {
             let id = self.caller.peek()?;
@@ -77,7 +79,8 @@ impl DialectSession {
         None
     }
 
-    /// A call ends before its answer: its id, or its turn, stays taken until that has come.
+    /// Ends a call before its answer has come. Its id, or its turn, stays taken until then, since
+    /// the answer would be taken for that of another call otherwise.
     pub(super) fn give_up(&mut self, id: CallId) {
         if self.codec.dialect == Dialect::Priority {
             self.given_up.insert(self.wire_id(id));
@@ -85,7 +88,8 @@ impl DialectSession {
         self.caller.finish(id);
     }
 
-    /// Only `packet` frames its answers too; a peer that does not is taken as it is.
+    /// Takes an answer out of its envelope. Only the `packet` envelope wraps answers, and a peer
+    /// that sends them bare is understood too.
     pub(super) fn unwrap_reply(&self, payload: Bytes) -> Bytes {
         match self.mapping.envelope {
             Some(Envelope::Packet) => {
@@ -95,8 +99,8 @@ impl DialectSession {
         }
     }
 
-    /// The id on the wire: slot and generation, as many bits of them as the dialect has, and never
-    /// 0, which stands for no id in errors.
+    /// The id of a call on the wire: its slot and generation, with as many bits as the dialect has
+    /// for them. It is never 0, which stands for "no id" in errors.
     pub(super) fn wire_id(&self, id: CallId) -> u32 {
         match self.codec.dialect {
             Dialect::Priority => {
@@ -117,7 +121,7 @@ impl DialectSession {
         let Some(id) = self.next_id() else {
             return Err(Failure::TooManyCalls(self.caller.in_flight()));
         };
-        // Calls that were given up keep their turns; they count until their answers have come.
+        // Calls that were given up keep their turns, and count as calls until their answers come.
         if self.turns.len() >= self.config.limits.max_calls {
             return Err(Failure::TooManyCalls(self.turns.len()));
         }
@@ -137,12 +141,14 @@ impl DialectSession {
             self.check_sendable(now, call)?;
             return self.put_request(now, FrameKind::OneWay, 0, call);
         }
-        // The others answer everything: the answer of a call that is given up at once is dropped.
+        // The other dialects have no one-way messages: every request is answered. So this is a call
+        // that is given up at once, and whose answer is dropped.
         let id = self.call(now, call)?;
         self.give_up(id);
         Ok(())
     }
 
+    /// Why a call cannot be sent now, if so. Nothing has changed then.
     pub(super) fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
         if self.closed || self.draining.is_some() || !self.is_client() {
             return Err(Failure::NotOpen);
@@ -157,6 +163,7 @@ impl DialectSession {
         Ok(())
     }
 
+    /// Encodes a request: its route becomes a code and, with an envelope, part of the payload.
     pub(super) fn put_request(
         &mut self,
         now: Time,
@@ -207,15 +214,16 @@ impl DialectSession {
     }
 }
 
-/// Reads `CODE message`; a peer that says anything else is quoted.
+/// Reads an error of the form `CODE message`. Any other text becomes the message of an internal
+/// error.
 fn parse_error(payload: &Bytes) -> ErrorBody {
     let text = String::from_utf8_lossy(payload);
     let (code, message) = match text.split_once(' ') {
         Some((code, message)) => (Code::parse(code), message),
         None => (Code::parse(&text), ""),
     };
-    // A dialect says nothing about trying again. These codes mostly come from calls that were not
-    // started, but a handler may use them too.
+    // A dialect does not say whether a call may be tried again. These two codes mostly mean that
+    // the call was not started, but a handler may use them too, so only idempotent calls are safe.
     let not_started = [Code::OVERLOADED, Code::DRAINING];
     match code {
         Ok(code) => {

@@ -1,5 +1,7 @@
-//! The session of a dialect: frames of one codec, answers matched by id or by turn.
-//! `docs/dialects.md`.
+//! The session of a dialect: one of the small protocols that `docs/dialects.md` describes.
+//!
+//! A dialect has no opening and no flow control, and an answer is found by its id or by its turn:
+//! in a dialect without ids, answers have to leave in the order in which their requests came.
 
 mod client;
 mod server;
@@ -24,14 +26,16 @@ use crate::error_body::ErrorBody;
 use crate::limits::EVENTS_MAX;
 use crate::wire_error::WireError;
 
-/// A request that is being served, and what its answer has to repeat.
+/// A request that this end serves, with what its answer has to repeat.
 #[derive(Debug)]
 struct Pending {
+    /// The id that the client gave it; 0 where the dialect has none.
     wire_id: u32,
     code: u8,
     priority: u8,
+    /// The envelope in which the client expects the answer.
     reply: ReplyFrame,
-    /// In its turn: the answer that waits for those before it.
+    /// The answer, if it is ready and waits for the answers before it.
     answer: Option<DialectFrame>,
 }
 
@@ -42,33 +46,39 @@ pub(super) struct DialectSession {
     codec: DialectCodec,
     mapping: Arc<Mapping>,
     closed: bool,
-    /// No new requests are read; closes when those in flight have ended.
+    /// Set while the session drains: it reads no new requests, and closes when those in flight have
+    /// ended, or at this moment.
     draining: Option<Time>,
+    /// Encoded frames that wait to be written.
     out: BytesMut,
     events: VecDeque<Event>,
+    /// Bytes of the stream that were decoded, for the place of an error.
     offset: u64,
-    /// Client: guards and deadlines of calls.
+    /// Client: the calls in flight.
     caller: CallerSlots,
-    /// Client, FIFO dialects: whose answer comes next. A call that was given up keeps its turn.
+    /// Client, dialects without ids: the calls in the order in which their answers will come. A
+    /// call that was given up keeps its turn, because its answer comes all the same.
     turns: VecDeque<CallId>,
     /// Client, `priority`: ids of calls that were given up and may still be answered.
     given_up: HashSet<u32>,
     liveness: Liveness,
+    /// Client: when the heartbeat was sent that has no answer yet.
     ping_sent: Option<Time>,
     /// Server: requests in flight by their ids, so that answering them in any order costs no
     /// search.
     pending: BTreeMap<u32, Pending>,
-    /// Server, FIFO dialects: ids in the order in which requests came and answers have to leave.
+    /// Server, dialects without ids: the order in which requests came and answers have to leave.
     order: VecDeque<u32>,
     /// Server, `session`: the ids on the wire that are in flight.
     wire_ids: BTreeSet<u32>,
     /// Server: the next request's id.
     next: u32,
+    /// Server: bytes of answers that wait for their turn.
     held: usize,
     /// When memory that frames have made grow is given back, if no call is in flight then.
     release_at: Time,
-    /// A fault that was found behind requests that were not handed out yet, and when: the next
-    /// wakeup, which is due at once, ends the connection.
+    /// A fault, and when it was found. The requests in front of it are to be served first, so the
+    /// session ends with the next wakeup, which is due at once.
     failing: Option<(Time, WireError)>,
 }
 
@@ -146,8 +156,8 @@ impl DialectSession {
                 Ok(false) => break,
                 Err(error) => {
                     buf.clear();
-                    // What came before it in the same piece is served first, as if it had come
-                    // alone.
+                    // The requests before it in the same piece of bytes are served first, as they
+                    // would be if the fault had come in a piece of its own.
                     if self.pending.is_empty() {
                         self.fault(now, error);
                     } else {
@@ -191,7 +201,8 @@ impl DialectSession {
                 self.receive_answer(now, frame, sink);
                 Ok(())
             }
-            // An answer to nobody's question: counted like a late one, and harmless.
+            // An answer that came to a server, or a request that came to a client. It does no harm,
+            // and is counted as an answer without a call.
             _ => {
                 self.caller.late += 1;
                 Ok(())
@@ -199,7 +210,8 @@ impl DialectSession {
         }
     }
 
-    /// Encodes a frame; an answer that the dialect cannot say becomes an error that it can.
+    /// Encodes a frame. An answer that the dialect cannot express, such as one that is too large,
+    /// becomes an error.
     fn put(&mut self, frame: &DialectFrame) {
         if let Err(error) = self.codec.encode(frame, &mut self.out) {
             let text = format!("{} the answer cannot be sent: {error}", Code::TOO_LARGE);
@@ -230,7 +242,8 @@ impl DialectSession {
         if self.is_client() || self.pending.is_empty() {
             return self.close(now, CloseReason::Peer);
         }
-        // Half-closed: the peer has asked everything it wants and still reads its answers.
+        // The peer has closed only its own direction. It has asked everything and still reads the
+        // answers, which `printf ... | nc` does, for one.
         self.draining.get_or_insert(now + self.config.read_stall);
     }
 
@@ -250,7 +263,8 @@ impl DialectSession {
     }
 
     fn beat(&mut self, now: Time) {
-        // An answer that waits for its turn holds the heartbeat back too: its deadline judges.
+        // The answer to a heartbeat may have to wait for the turn of other answers, so silence
+        // means nothing while calls are in flight. They have deadlines of their own.
         let hears = self.has_room() && self.caller.in_flight() == 0;
         match self.liveness.beat(now, hears) {
             Ok(true) => {
@@ -262,13 +276,15 @@ impl DialectSession {
         }
     }
 
-    /// Frames make memory grow, and that is to be given back.
+    /// Asks for the memory that frames have made grow to be given back in an interval of
+    /// heartbeats.
     fn release_memory_later(&mut self, now: Time) {
         self.release_at = self.release_at.min(now + self.config.heartbeat);
     }
 
-    /// Gives back what frames have made grow. Once in a heartbeat's interval, so that whoever is
-    /// busy hardly ever has to take it again.
+    /// Gives back what frames have made grow, or tries again later if calls are in flight. This is
+    /// done once in an interval of heartbeats, so that a busy connection hardly ever has to take
+    /// the memory again.
     fn release_memory(&mut self, now: Time) {
         let is_busy = self.caller.in_flight() > 0 || !self.pending.is_empty();
         if is_busy || self.has_output() {
@@ -277,7 +293,7 @@ impl DialectSession {
         }
         self.release_at = Time::NEVER;
         self.out = BytesMut::new();
-        // An empty tree would keep a node.
+        // An empty tree that was used keeps a node; a new one has no memory.
         self.pending = BTreeMap::new();
         self.wire_ids = BTreeSet::new();
         self.order = VecDeque::new();
@@ -289,7 +305,8 @@ impl DialectSession {
         self.liveness.handle_written(now, blocked);
     }
 
-    /// Answers with the dialect's error, and closes.
+    /// Ends the session because of what the peer sent. A server says why, in an error of the
+    /// dialect.
     fn fault(&mut self, now: Time, error: WireError) {
         if !self.is_client() {
             let body = ErrorBody::new(Code::PROTOCOL, error.to_string());
@@ -372,8 +389,8 @@ impl DialectSession {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // A client that stopped reading for its own requests would wait for a server that waits for
-        // it.
+        // A client always reads. If it stopped because its own requests wait to be written, it
+        // would wait for a server that waits for it.
         self.is_client() || self.out.len() + self.held < self.config.limits.outbox_pause
     }
 
@@ -478,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_burst_has_made_grow_is_given_back_when_it_is_over() {
+    fn memory_that_a_burst_has_made_grow_is_given_back_when_the_burst_is_over() {
         let begin = Time(1_000);
         let (mut client, mut server) = pair(begin);
         let payload = Bytes::from(vec![0; 1000]);
@@ -517,11 +534,11 @@ mod tests {
             session.poll_transmit(&mut Vec::new());
             assert!(held(session) < 100, "{}", held(session));
         }
-        assert_eq!(server.poll_timeout(), None, "who is idle has no timer");
+        assert_eq!(server.poll_timeout(), None, "an idle server has no timer");
     }
 
     #[test]
-    fn who_only_sends_gives_memory_back_too() {
+    fn a_client_that_only_sends_gives_memory_back_too() {
         let begin = Time(1_000);
         let (mut client, _) = pair(begin);
         let payload = Bytes::from(vec![0; 1000]);
@@ -533,6 +550,34 @@ mod tests {
         let rest = client.poll_timeout().expect("it has sent");
         client.handle_timeout(rest);
         assert!(held(&client) < 100, "{}", held(&client));
-        assert_eq!(client.poll_timeout(), None, "who is idle has no timer");
+        assert_eq!(client.poll_timeout(), None, "an idle client has no timer");
+    }
+
+    #[test]
+    fn a_call_whose_time_is_up_when_a_drain_ends_has_missed_its_deadline_and_was_not_lost() {
+        let begin = Time(1_000);
+        let (mut client, _) = pair(begin);
+        let payload = Bytes::new();
+        let deadline = begin + Duration::from_secs(1);
+        let call = Call {
+            deadline,
+            ..call(&payload)
+        };
+        let id = client.call(begin, &call).expect("there is room");
+        let due = client.poll_timeout().expect("the call has a deadline");
+        client.drain(begin, due.since(begin));
+        client.handle_timeout(due);
+        let events: Vec<_> = std::iter::from_fn(|| client.poll_event()).collect();
+        assert!(
+            matches!(
+                &events[1..],
+                [
+                    Event::Failed(failed, Failure::Deadline { sent: true }),
+                    Event::Closed(CloseReason::Drained),
+                ] if *failed == id
+            ),
+            "{events:?}"
+        );
+        assert_eq!(client.poll_timeout(), None, "a closed session has no timer");
     }
 }

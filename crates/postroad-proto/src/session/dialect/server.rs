@@ -1,4 +1,4 @@
-//! The server's end: requests in, routes found, answers in their turn.
+//! The server's end: it takes requests, finds their routes, and sends each answer in its turn.
 
 use bytes::Bytes;
 
@@ -14,9 +14,11 @@ use crate::session::{CallId, CloseReason, Reply, Request, RouteRef, Sink, no_roo
 use crate::wire_error::{WireError, WireFault};
 
 impl DialectSession {
-    /// Answers a heartbeat; where answers are known by their turn, it waits for its own.
+    /// Answers a heartbeat. In a dialect without ids, the answer has to wait for its turn behind
+    /// the answers of earlier requests.
     pub(super) fn receive_ping(&mut self, ping: DialectFrame) {
-        // A server that asks and does not read gets no more answers.
+        // A server that sends heartbeats and does not read the answers gets no more of them,
+        // because a client never stops reading and its output would grow without a bound.
         if self.is_client() && self.out.len() > self.config.limits.outbox_pause {
             return;
         }
@@ -41,6 +43,10 @@ impl DialectSession {
         self.add_pending(id, pending);
     }
 
+    /// Takes a request, and hands it to the sink unless it is refused here.
+    ///
+    /// # Errors
+    /// If the client uses an id that is in flight.
     pub(super) fn receive_request(
         &mut self,
         frame: DialectFrame,
@@ -97,7 +103,10 @@ impl DialectSession {
         Ok(())
     }
 
-    /// Finds the route and takes the request out of its envelope; an error if it has none.
+    /// Takes a request out of its envelope and finds its route.
+    ///
+    /// # Errors
+    /// What the client is told if the envelope is wrong or the request has no route.
     fn open(&self, frame: &DialectFrame) -> Result<(RouteRef, Opened), ErrorBody> {
         let (dialect, mapping) = (self.codec.dialect, &self.mapping);
         let opened = mapping
@@ -112,7 +121,8 @@ impl DialectSession {
         Ok((route, opened))
     }
 
-    /// Keeps an answer until its turn, or sends it; false if there is nothing to answer.
+    /// Sends an answer, or keeps it until its turn. Returns false if the request is not in flight
+    /// or was answered before.
     pub(super) fn answer(&mut self, id: CallId, answer: Result<Reply, ErrorBody>) -> bool {
         let queued = self.out.len() + self.held;
         let max = self.config.limits.outbox_max;
@@ -146,7 +156,8 @@ impl DialectSession {
         true
     }
 
-    /// Sends the answers whose turn has come: those before the first request that has none yet.
+    /// Sends the answers whose turn has come: all those before the first request that has no answer
+    /// yet.
     fn put_answers_in_turn(&mut self) {
         while let Some(first) = self.order.front()
             && let Some(pending) = self.pending.get_mut(first)
@@ -160,7 +171,7 @@ impl DialectSession {
         }
     }
 
-    /// Notes a request, or a heartbeat that waits for its turn.
+    /// Remembers a request that is to be answered, or a heartbeat whose answer waits for its turn.
     fn add_pending(&mut self, id: CallId, pending: Pending) {
         if self.codec.dialect.correlation() == Correlation::Fifo {
             self.order.push_back(id.0);
@@ -188,7 +199,7 @@ impl DialectSession {
     }
 }
 
-/// `CODE message`, on one line.
+/// An error as `CODE message`, on one line, since one of the dialects consists of lines.
 pub(super) fn error_text(error: &ErrorBody) -> Bytes {
     let mut text = error.to_string();
     text.retain(|c| c != '\r');

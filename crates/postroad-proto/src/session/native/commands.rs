@@ -1,4 +1,4 @@
-//! What a driver asks of the session: calls, answers, cancelling.
+//! What the driver asks a native session to do: to call, to answer, to give a call up.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
 use crate::session::{Call, CallId, Failure, Reply, no_room};
 
-/// Keys that one call may have: the parts of the session's own need some of [`PARTS_MAX`].
+/// Keys that one call may have. The session adds parts of its own, which also count as parts of the
+/// frame ([`PARTS_MAX`]).
 const CALL_METADATA_MAX: usize = PARTS_MAX - 8;
 /// Bytes that the metadata and other parts of one call may take.
 const CALL_PARTS_MAX: usize = 7 * 1024;
@@ -54,6 +55,7 @@ impl Native {
         self.push_call(now, Kind::OneWay, id, call).map(drop)
     }
 
+    /// Why a call or message cannot be sent now, if so. Nothing has changed then.
     #[inline]
     fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
         if self.phase != Phase::Open || self.drain != Drain::No {
@@ -73,6 +75,7 @@ impl Native {
         Ok(())
     }
 
+    /// Queues a call or a one-way message; where it is queued.
     #[inline]
     fn push_call(
         &mut self,
@@ -96,7 +99,8 @@ impl Native {
         Ok(self.outbox.push(head, &parts, call.payload))
     }
 
-    /// What a call carries besides its payload.
+    /// The parts of a call: what it carries besides its payload. Not inlined, so that it does not
+    /// take registers from the calls without parts, which are nearly all.
     #[inline(never)]
     fn parts_of(&self, route: u16, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
         let mut parts = Vec::new();
@@ -109,7 +113,8 @@ impl Native {
         for (key, value) in call.metadata {
             put_metadata(&mut parts, key, value)?;
         }
-        // Part 4 and the count of the parts have their place too.
+        // Sixteen bytes are left for the length of all parts and for the whole length of a message
+        // in fragments, which the outbox adds.
         let room = (self.peer.max_frame as usize).saturating_sub(self.outbox.fragment + 16);
         let room = room.min(CALL_PARTS_MAX);
         if call.metadata.len() > CALL_METADATA_MAX {
@@ -126,13 +131,14 @@ impl Native {
         Ok(parts)
     }
 
-    /// The number of a route, defined on the way if there is room for it, else 0 (M-020).
+    /// The number of a route. A new route is defined for the peer if there is room for it;
+    /// otherwise the number is 0, and the call carries the route's name (M-020).
     #[inline]
     fn route_number(&mut self, route: &str) -> Result<u16, Failure> {
         let Some(caller) = &mut self.caller else {
             return Err(Failure::NotOpen);
         };
-        // Most calls have the route of the call before.
+        // Most calls have the same route as the call before, which saves hashing its name.
         if let Some((name, number)) = &caller.last_route
             && **name == *route
         {
@@ -163,7 +169,8 @@ impl Native {
         }
         let number = caller.routes.len() as u16 + 1;
         caller.routes.insert(route.into(), number);
-        // Control goes out before every class, so the number is known before its first use.
+        // Control frames leave before all others, so the peer knows the number before its first
+        // use.
         let head = Head::new(Kind::Route).with_id(number.into());
         self.outbox.push_control(head, route.as_bytes());
         Ok(number)
@@ -187,8 +194,9 @@ impl Native {
             .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
 
-    /// Takes a call out of the queue, or tells the server, in the queue of the call's priority, so
-    /// that it cannot overtake the call itself. Whether the call may have been sent.
+    /// Takes a call out of the queue, or tells the server that it was given up. That message goes
+    /// into the queue of the call's own priority, so that it cannot overtake the call. Returns
+    /// whether the call may have been sent.
     fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
         self.assembly.forget(Of::Response, id.0);
         if self.outbox.withdraw(place, id.0) {
@@ -203,7 +211,8 @@ impl Native {
     }
 
     /// Ends a call that has its answer: `tell` hands that over, unless the call was over before.
-    #[inline]
+    /// Inlined as [`Self::receive_response`](Native::receive_response) is.
+    #[inline(always)]
     pub(super) fn finish(&mut self, now: Time, id: CallId, tell: impl FnOnce(CallId)) {
         if self.end_call(id) {
             tell(id);
@@ -218,13 +227,14 @@ impl Native {
         caller.is_some_and(|caller| caller.slots.is_live(id))
     }
 
-    /// Ends the call, or counts a late answer.
+    /// Frees the slot of a call. An id whose call is over counts as a late answer.
     #[inline]
     pub(super) fn finish_call(&mut self, id: CallId) -> Option<Outgoing> {
         self.caller.as_mut()?.slots.finish(id)
     }
 
-    /// Frees the slot of a call; whether it was in flight.
+    /// Frees the slot of a call, and drops the fragments of its answer. Returns whether the call
+    /// was in flight.
     #[inline]
     pub(super) fn end_call(&mut self, id: CallId) -> bool {
         let Some(caller) = &mut self.caller else {
@@ -306,7 +316,8 @@ impl Native {
             .with_class(class)
             .with_id(id)
             .with_arg(error.retry_after_ms);
-        // An error is one frame: its causes are bounded so that it fits what every end accepts.
+        // An error is always one frame. Its causes are bounded, and one that is too large for the
+        // frames of this peer is cut down to its code.
         self.outbox
             .push(head, &[], &cut_error(body, self.outbox.fragment, error));
     }
@@ -317,8 +328,9 @@ impl Native {
         self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
     }
 
-    /// Stops a request whose time is up. One that runs needs no answer: its caller has the same
-    /// deadline. One that was never whole, and so never started, is told so (M-018).
+    /// Stops a request whose time is up. The caller of one that runs needs no answer, because it
+    /// has the same deadline. The caller of one that was never whole, and so was never started, is
+    /// told so (M-018).
     pub(super) fn expire_request(&mut self, now: Time, id: CallId) {
         if self.assembly.forget(Of::Request, id.0) {
             self.refuse_late(now, id);

@@ -192,8 +192,9 @@ impl Native {
         Ok(is_call)
     }
 
-    /// Takes a slot for a call; false if it was answered at once and is not to be started.
-    #[inline]
+    /// Takes a slot for a call; false if it was answered at once and is not to be started. Inlined
+    /// as [`Self::receive_request`] is.
+    #[inline(always)]
     fn accept(
         &mut self,
         now: Time,
