@@ -48,6 +48,7 @@ mod endpoint;
 mod error;
 pub mod extract;
 mod handler;
+mod log_rate;
 pub mod practice;
 mod preset;
 mod route;

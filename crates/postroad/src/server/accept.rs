@@ -11,13 +11,15 @@ use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
+use super::gate::{Gate, Standing};
 use super::run_queue::RunQueue;
 use super::start::Dispatcher;
 use super::stats::count;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
-use crate::transport::{BoxFuture, Incoming, Listener};
+use crate::log_rate::LogKind;
+use crate::transport::{BoxFuture, Incoming, Listener, PeerInfo, Stream};
 
 /// First and longest pause after the operating system refused to accept (too many open files).
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -57,9 +59,12 @@ pub(super) async fn accept(
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(
-                    target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
-                );
+                if shared.counters.logs.allow(LogKind::NotAccepted) {
+                    tracing::warn!(
+                        target: "postroad::server", %endpoint, %error, ?pause,
+                        "cannot accept; pausing"
+                    );
+                }
                 shared.fail();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -74,7 +79,7 @@ pub(super) async fn accept(
         let is_over = open >= shared.config.max_connections;
         if is_over {
             count(&shared.counters.turned_away, 1);
-            if !is_full {
+            if !is_full && shared.counters.logs.allow(LogKind::TurnedAway) {
                 tracing::warn!(
                     target: "postroad::server", %endpoint, open,
                     "too many connections; turning new ones away"
@@ -89,9 +94,13 @@ pub(super) async fn accept(
         shared.open.send_modify(|open| *open += 1);
         let reactor = shared.reactors.next();
         let queue = Arc::clone(reactor.queue);
-        let opening = Arc::clone(&listening).open(incoming, is_over, queue);
+        let opening = Arc::clone(&listening).open(incoming, is_over, queue, clock::now());
         let served = Served {
-            stage: Stage::Opening(Box::pin(opening)),
+            stage: Stage::Opening(Opening {
+                future: Box::pin(opening),
+                gate: Arc::clone(reactor.gate),
+                standing: Standing::New,
+            }),
             counted: Open(Arc::clone(&listening)),
         };
         reactor.run(served).await;
@@ -131,8 +140,32 @@ struct Served {
 
 enum Stage {
     /// What this takes is given back before the connection is driven.
-    Opening(BoxFuture<'static, Option<ConnectionDriver>>),
+    Opening(Opening),
     Driving(ConnectionDriver),
+}
+
+/// A connection that is being opened, a step at a time.
+struct Opening {
+    future: BoxFuture<'static, Option<ConnectionDriver>>,
+    gate: Arc<Gate>,
+    standing: Standing,
+}
+
+impl Opening {
+    /// Makes a step as soon as the reactor has time for it. What comes out is `None` if the
+    /// connection could not be opened.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectionDriver>> {
+        // The real time: what is shared is the processor's, which a paused clock does not stop.
+        let begin = clock::real();
+        if !self.gate.enter(cx, begin, &mut self.standing) {
+            return Poll::Pending;
+        }
+        self.standing = Standing::New;
+        let polled = self.future.as_mut().poll(cx);
+        let end = clock::real();
+        self.gate.leave(end, end.since(begin));
+        polled
+    }
 }
 
 impl Future for Served {
@@ -140,7 +173,7 @@ impl Future for Served {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Opening(opening) = &mut self.stage {
-            let Some(driver) = ready!(opening.as_mut().poll(cx)) else {
+            let Some(driver) = ready!(opening.poll(cx)) else {
                 return Poll::Ready(());
             };
             self.stage = Stage::Driving(driver);
@@ -164,37 +197,26 @@ impl Drop for Served {
 }
 
 impl Listening {
-    /// Opens a connection, unless that fails or takes too long.
+    /// Opens a connection that was accepted at `begin`, unless that fails or takes too long.
     async fn open(
         self: Arc<Self>,
         incoming: Incoming,
         is_over: bool,
         queue: Arc<RunQueue>,
+        begin: Time,
     ) -> Option<ConnectionDriver> {
         let Self {
             shared, endpoint, ..
         } = &*self;
         let Incoming { mut peer, open } = incoming;
         peer.arrived_at(endpoint);
-        let begin = clock::now();
-        let mut stream =
-            match tokio::time::timeout(shared.config.connection.handshake, open()).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
-                    shared.counters.closed("handshake", "transport");
-                    tracing::warn!(
-                        target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
-                    );
-                    return None;
-                }
-                Err(_) => {
-                    shared.counters.closed("handshake", "timeout");
-                    tracing::warn!(
-                        target: "postroad::connection", %endpoint, %peer, "handshake timed out"
-                    );
-                    return None;
-                }
-            };
+        let mut stream = match self.handshake(open, begin).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.log_handshake(&peer, &error);
+                return None;
+            }
+        };
         peer.certified_by(stream.take_certificate());
         // TLS, detection and opening share one time.
         let mut session = self.session(begin);
@@ -214,6 +236,50 @@ impl Listening {
             connection.drain(shared.config.drain);
         }
         Some(driver)
+    }
+
+    /// What has to be done before the first byte of a protocol: with TLS, its handshake. All of
+    /// the opening has to be done within one time, in which the connection may have had to wait for
+    /// its turn.
+    async fn handshake(
+        &self,
+        open: impl FnOnce() -> BoxFuture<'static, io::Result<Stream>>,
+        begin: Time,
+    ) -> io::Result<Stream> {
+        let end = begin + self.shared.config.connection.handshake;
+        // One that has waited too long is not worth its handshake any more.
+        if clock::now() >= end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let opened = tokio::time::timeout_at(clock::instant(end), open()).await;
+        opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Counts a handshake that has failed and logs it, loudly unless the peer has only hung up.
+    fn log_handshake(&self, peer: &PeerInfo, error: &io::Error) {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        let (endpoint, counters) = (&self.endpoint, &self.shared.counters);
+        let kind = error.kind();
+        if kind == io::ErrorKind::TimedOut {
+            counters.closed("handshake", "timeout");
+        } else {
+            counters.closed("handshake", "transport");
+        }
+        let hung_up = [
+            BrokenPipe,
+            ConnectionAborted,
+            ConnectionReset,
+            UnexpectedEof,
+        ];
+        if hung_up.contains(&kind) {
+            tracing::debug!(
+                target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+            );
+        } else if counters.logs.allow(LogKind::Handshake) {
+            tracing::warn!(
+                target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+            );
+        }
     }
 
     /// The session of a connection that began then.
@@ -243,14 +309,19 @@ impl Listening {
         self.shared.counters.closed(protocol, reason.word());
         let is_ordinary = matches!(
             reason,
-            CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
+            CloseReason::Peer
+                | CloseReason::Drained
+                | CloseReason::Local
+                | CloseReason::TurnedAway
+                // A reset, nearly always: peers end, and networks break.
+                | CloseReason::Transport(_)
         );
         if is_ordinary {
             tracing::debug!(
                 target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
                 %reason, "closed"
             );
-        } else {
+        } else if self.shared.counters.logs.allow(LogKind::Ended) {
             tracing::warn!(
                 target: "postroad::connection", %endpoint, %peer, connection = id, protocol,
                 %reason, "closed"

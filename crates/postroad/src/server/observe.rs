@@ -11,6 +11,7 @@ use super::stats::{Counters, count};
 use crate::clock;
 use crate::error::Error;
 use crate::extract::{Origin, Request};
+use crate::log_rate::LogKind;
 use crate::trace;
 use crate::transport::PeerInfo;
 
@@ -46,10 +47,12 @@ impl<'a> CallRecord<'a> {
         let text = text.unwrap_or("of an unprintable kind");
         let trace = self.trace.unwrap_or_else(trace::new);
         count(&counters.panicked, 1);
-        tracing::error!(
-            target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route, %trace,
-            panic = text, "handler panicked"
-        );
+        if counters.logs.allow(LogKind::Panicked) {
+            tracing::error!(
+                target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route,
+                %trace, panic = text, "handler panicked"
+            );
+        }
         // The panic's text may name what callers must not know. The operator finds it in the log
         // by the trace.
         Error::internal("the handler failed unexpectedly")
@@ -92,4 +95,17 @@ pub(super) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: E
         trace = error.trace().map(tracing::field::display), %error, "refused"
     );
     error
+}
+
+/// Counts and logs a one-way message that no handler has taken, which nobody else can be told of.
+#[cold]
+pub(super) fn dropped(counters: &Counters, peer: &PeerInfo, error: &Error) {
+    count(&counters.dropped, 1);
+    if counters.logs.allow(LogKind::Dropped) {
+        tracing::warn!(
+            target: "postroad::call", %peer, connection = peer.connection().number(),
+            trace = error.trace().map(tracing::field::display), %error,
+            "one-way message dropped"
+        );
+    }
 }
