@@ -30,6 +30,8 @@ struct Bulk {
     parts: Vec<u8>,
     payload: Bytes,
     started: bool,
+    /// The payload is no slice of a read buffer, or not any more.
+    is_own: bool,
 }
 
 /// The queue of one priority.
@@ -52,6 +54,10 @@ struct Class {
 const KIND_AT: usize = 3;
 /// Bit of a kind: whoever does not know it skips it.
 const SKIPPABLE: u8 = 1 << 7;
+
+/// Payloads up to this size, bytes, may be slices of a larger buffer that others share: what was
+/// read at once, for an answer that repeats what its request has sent.
+const SLICE_MAX: usize = 64 * 1024;
 
 /// What an outbox has once there was something to queue.
 #[derive(Debug, Default)]
@@ -209,6 +215,7 @@ impl Outbox {
             parts: parts.to_vec(),
             payload: payload.clone(),
             started: false,
+            is_own: payload.len() > SLICE_MAX,
         };
         let queue = if is_message {
             &mut class.ordered
@@ -268,6 +275,25 @@ impl Outbox {
                 class.bytes -= forgotten;
                 self.bytes -= forgotten;
             }
+        }
+    }
+
+    /// Copies what was queued as a slice of a larger buffer. Called when the peer takes nothing more:
+    /// until then queueing costs no copy, and from then on an answer of a few hundred bytes would
+    /// keep a read buffer that is hundreds of times as large.
+    #[cold]
+    pub(super) fn detach(&mut self) {
+        let classes = self.queues.iter_mut().flat_map(|all| &mut all.classes);
+        for class in classes.flatten() {
+            // Those in front were copied before.
+            let slices = class.bulk.iter_mut().rev().take_while(|bulk| !bulk.is_own);
+            slices.for_each(Bulk::detach);
+            let slices = class
+                .ordered
+                .iter_mut()
+                .rev()
+                .take_while(|bulk| !bulk.is_own);
+            slices.for_each(Bulk::detach);
         }
     }
 
@@ -402,6 +428,11 @@ impl Bulk {
 
     fn len(&self) -> usize {
         self.parts.len() + self.payload.len()
+    }
+
+    fn detach(&mut self) {
+        self.payload = Bytes::copy_from_slice(&self.payload);
+        self.is_own = true;
     }
 
     /// Appends the next fragment; how many queued bytes that was.

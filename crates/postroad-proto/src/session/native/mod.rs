@@ -331,6 +331,9 @@ impl Native {
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
+        if blocked {
+            self.outbox.detach();
+        }
         self.stalls.handle_written(now, blocked);
     }
 
