@@ -23,6 +23,9 @@ use crate::transport::PeerInfo;
 /// The priority of a request that says none.
 const PRIORITY: u8 = 3;
 
+/// Payloads up to this size, bytes, may be slices of a read buffer.
+const SLICE_MAX: usize = 64 * 1024;
+
 /// A request as a handler's extractors see it.
 ///
 /// One that comes by a connection is made by the server. One that does not is made by
@@ -148,6 +151,18 @@ impl Request {
         self.priority = arrived.priority;
         self.deadline = arrived.deadline;
         self.extras = arrived.extras.take();
+    }
+
+    /// Copies what was cut out of a read buffer, because the request has to wait and the slice
+    /// would keep the whole buffer, which may be a thousand times as large. A payload of more than
+    /// one read is a buffer of its own already.
+    pub(crate) fn detach(&mut self) {
+        if self.payload.len() <= SLICE_MAX {
+            self.payload = Bytes::copy_from_slice(&self.payload);
+        }
+        if let Some(extras) = &mut self.extras {
+            extras.parts = Bytes::copy_from_slice(&extras.parts);
+        }
     }
 
     /// Gives back what no extractor has taken.

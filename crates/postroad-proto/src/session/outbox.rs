@@ -42,6 +42,8 @@ struct Bulk {
     payload: Bytes,
     /// Whether the first fragment was taken.
     started: bool,
+    /// The payload is no slice of a read buffer, or not any more.
+    is_own: bool,
 }
 
 /// The queue of one priority.
@@ -68,6 +70,10 @@ struct Class {
 const KIND_AT: usize = 3;
 /// The bit of a kind that tells an end which does not know this kind to skip the frame (M-013).
 const SKIPPABLE: u8 = 1 << 7;
+
+/// Payloads up to this size, bytes, may be slices of a larger buffer that others share: what was
+/// read at once, for an answer that repeats what its request has sent.
+const SLICE_MAX: usize = 64 * 1024;
 
 /// The queues of an outbox. They are made when the first message is queued, because most of many
 /// connections are idle.
@@ -238,6 +244,7 @@ impl Outbox {
             parts: parts.to_vec(),
             payload: payload.clone(),
             started: false,
+            is_own: payload.len() > SLICE_MAX,
         };
         let queue = if is_message {
             &mut class.ordered
@@ -297,6 +304,25 @@ impl Outbox {
                 class.bytes -= forgotten;
                 self.bytes -= forgotten;
             }
+        }
+    }
+
+    /// Copies what was queued as a slice of a larger buffer. Called when the peer takes nothing more:
+    /// until then queueing costs no copy, and from then on an answer of a few hundred bytes would
+    /// keep a read buffer that is hundreds of times as large.
+    #[cold]
+    pub(super) fn detach(&mut self) {
+        let classes = self.queues.iter_mut().flat_map(|all| &mut all.classes);
+        for class in classes.flatten() {
+            // Those in front were copied before.
+            let slices = class.bulk.iter_mut().rev().take_while(|bulk| !bulk.is_own);
+            slices.for_each(Bulk::detach);
+            let slices = class
+                .ordered
+                .iter_mut()
+                .rev()
+                .take_while(|bulk| !bulk.is_own);
+            slices.for_each(Bulk::detach);
         }
     }
 
@@ -440,6 +466,11 @@ impl Bulk {
 
     fn len(&self) -> usize {
         self.parts.len() + self.payload.len()
+    }
+
+    fn detach(&mut self) {
+        self.payload = Bytes::copy_from_slice(&self.payload);
+        self.is_own = true;
     }
 
     /// Appends the next fragment to `out`, and returns how many queued bytes that was.

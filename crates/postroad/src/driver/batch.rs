@@ -171,6 +171,8 @@ pub(super) struct Gathered {
     pub(super) answers: Answers,
     /// The last reading of the clock.
     pub(super) now: Time,
+    /// Bytes that this turn has read.
+    pub(super) bytes_read: usize,
 }
 
 impl Gathered {

@@ -28,6 +28,10 @@ use std::io;
 
 /// Bytes of the largest buffer that a thread keeps to write from.
 const OUT_KEPT_MAX: usize = 256 * 1024;
+/// Bytes that are written in a turn before other tasks have theirs, about. A peer that reads as fast
+/// as this end writes could otherwise have all that is queued written in one turn, which may take
+/// tens of milliseconds.
+const WRITTEN_MAX: u64 = 512 * 1024;
 
 thread_local! {
     /// What the thread writes from. A connection keeps a buffer of its own only while the transport
@@ -81,6 +85,9 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Line {
     state: State,
+    /// The last turn has ended before everything was written, although the transport took more:
+    /// the driver goes on.
+    is_cut: bool,
     /// Bytes that the transport has taken so far.
     taken: u64,
 }
@@ -92,14 +99,21 @@ pub(super) struct Turn {
     unsent: Unsent,
     was_full: bool,
     is_full: bool,
-    /// The transport has taken something in this turn.
-    has_moved: bool,
+    /// Bytes that the transport has taken in this turn.
+    moved: u64,
 }
 
 impl Turn {
     /// Whether there is something to write before the session is asked for more.
     pub(super) fn has_bytes(&self) -> bool {
         !self.unsent.bytes.is_empty()
+    }
+
+    /// Whether the session may be asked for more: not after so much that others should have their
+    /// turn.
+    #[inline]
+    pub(super) fn may_take_more(&self) -> bool {
+        self.moved < WRITTEN_MAX
     }
 
     /// What is to be written next.
@@ -124,6 +138,7 @@ impl Line {
     pub(super) fn new() -> Self {
         Self {
             state: State::Free,
+            is_cut: false,
             taken: 0,
         }
     }
@@ -150,7 +165,7 @@ impl Line {
             unsent,
             was_full,
             is_full: false,
-            has_moved: false,
+            moved: 0,
         })
     }
 
@@ -164,7 +179,7 @@ impl Line {
             }
             Ok(taken) => {
                 self.taken += taken as u64;
-                turn.has_moved = true;
+                turn.moved += taken as u64;
                 turn.unsent.at += taken;
                 if turn.unsent.at == turn.unsent.bytes.len() {
                     turn.clear();
@@ -181,9 +196,10 @@ impl Line {
         false
     }
 
-    /// Gives the right to write back.
+    /// Gives the right to write back. `has_more` says whether the session has more to write.
     #[inline]
-    pub(super) fn end(&mut self, turn: Turn) -> Flow {
+    pub(super) fn end(&mut self, turn: Turn, has_more: bool) -> Flow {
+        self.is_cut = has_more && !turn.may_take_more();
         // A flush of the stream may have failed meanwhile; then the line stays broken.
         if matches!(self.state, State::Writing) {
             self.state = State::Free;
@@ -197,7 +213,7 @@ impl Line {
             (false, false) => Flow::Open,
             (true, false) => Flow::Reopened,
             (false, true) => Flow::Filled,
-            (true, true) if turn.has_moved => Flow::Refilled,
+            (true, true) if turn.moved > 0 => Flow::Refilled,
             (true, true) => Flow::StillFull,
         }
     }
@@ -225,10 +241,15 @@ impl Line {
         matches!(self.state, State::Full(_))
     }
 
-    /// Whether only the driver can go on here: it asks a full transport again, and ends the
-    /// session of one that has failed.
+    /// Whether the last turn has stopped so that others have theirs, with more to be written.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut && !self.is_full()
+    }
+
+    /// Whether only the driver can go on here: it asks a full transport again, goes on where a turn
+    /// has stopped for others, and ends the session of a transport that has failed.
     pub(super) fn needs_driver(&self) -> bool {
-        matches!(self.state, State::Full(_) | State::Broken(_))
+        self.is_cut || matches!(self.state, State::Full(_) | State::Broken(_))
     }
 
     /// Bytes that a full transport has yet to take. What is being written right now is not counted.
@@ -269,7 +290,7 @@ mod tests {
         assert!(line.begin(Writes::Driver).is_none());
         assert!(line.note(&mut turn, Ok(1)) && turn.bytes() == b"bc");
         assert!(line.note(&mut turn, Ok(2)) && !turn.has_bytes());
-        assert_eq!(line.end(turn), Flow::Open);
+        assert_eq!(line.end(turn, false), Flow::Open);
         assert_eq!((line.taken(), line.unsent()), (3, 0));
         assert!(line.begin(Writes::Caller).is_some());
     }
@@ -280,23 +301,23 @@ mod tests {
         let mut turn = begin_with(&mut line, b"abc");
         assert!(line.note(&mut turn, Ok(1)));
         assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn), Flow::Filled);
+        assert_eq!(line.end(turn, false), Flow::Filled);
         assert!(line.needs_driver() && line.unsent() == 2);
         assert!(line.begin(Writes::Caller).is_none());
 
         let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
         assert_eq!(turn.bytes(), b"bc");
         assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn), Flow::StillFull);
+        assert_eq!(line.end(turn, false), Flow::StillFull);
 
         let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
         assert!(line.note(&mut turn, Ok(1)));
         assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn), Flow::Refilled);
+        assert_eq!(line.end(turn, false), Flow::Refilled);
 
         let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
         assert!(line.note(&mut turn, Ok(1)));
-        assert_eq!(line.end(turn), Flow::Reopened);
+        assert_eq!(line.end(turn, false), Flow::Reopened);
         assert!(line.begin(Writes::Caller).is_some());
     }
 
@@ -306,7 +327,7 @@ mod tests {
             let mut line = Line::new();
             let mut turn = begin_with(&mut line, b"abc");
             assert!(!line.note(&mut turn, result));
-            assert_eq!(line.end(turn), Flow::Open);
+            assert_eq!(line.end(turn, false), Flow::Open);
             assert!(line.needs_driver() && line.error().is_some() && line.unsent() == 0);
             assert!(line.begin(Writes::Driver).is_none());
         }
@@ -318,7 +339,24 @@ mod tests {
         let mut turn = begin_with(&mut line, b"abc");
         line.fail(io::ErrorKind::BrokenPipe.into());
         assert!(!line.note(&mut turn, Err(full())));
-        line.end(turn);
+        line.end(turn, false);
         assert!(line.error().is_some() && line.begin(Writes::Driver).is_none());
+    }
+
+    #[test]
+    fn a_turn_that_has_written_its_share_leaves_the_rest_to_the_driver() {
+        let mut line = Line::new();
+        let mut turn = begin_with(&mut line, b"abc");
+        assert!(line.note(&mut turn, Ok(3)));
+        assert!(turn.may_take_more());
+        turn.buffer().resize(WRITTEN_MAX as usize, 0);
+        assert!(line.note(&mut turn, Ok(WRITTEN_MAX as usize)));
+        assert!(!turn.may_take_more());
+        assert_eq!(line.end(turn, true), Flow::Open);
+        assert!(line.is_cut() && line.needs_driver());
+        let turn = line.begin(Writes::Driver).expect("the line is free");
+        assert!(turn.may_take_more(), "the next turn has a share of its own");
+        assert_eq!(line.end(turn, false), Flow::Open);
+        assert!(!line.is_cut() && !line.needs_driver());
     }
 }

@@ -219,7 +219,7 @@ impl Connection {
                 break;
             }
         }
-        inner.line.end(turn);
+        inner.line.end(turn, false);
         inner
     }
 

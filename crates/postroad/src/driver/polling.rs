@@ -16,7 +16,6 @@
 //! ```
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io;
 use std::task::Context;
 use std::time::Duration;
@@ -128,10 +127,7 @@ impl Polling {
             self.wake();
             return Some(read);
         }
-        // The runtime asks for the state of its sockets before it runs this task again. The future
-        // is dropped at once: all that is wanted of it is that it has put this task to the end of
-        // the queue.
-        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        super::go_behind_others(cx);
         None
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Status {
     pub(super) is_closed: bool,
     /// There is something to write, or to try again.
     pub(super) has_output: bool,
+    /// More is to be written than one turn writes: the rest has to wait for the next.
+    pub(super) is_cut: bool,
     /// Calls of this end are in flight.
     pub(super) is_calling: bool,
     /// When the session wants to be woken; [`Time::NEVER`] if it does not.

@@ -8,6 +8,7 @@ use postroad_proto::code::Retry;
 use postroad_proto::trace::Trace;
 
 use super::counters::{Counters, count};
+use super::log_rate::LogKind;
 use super::trace;
 use crate::clock;
 use crate::endpoint::Endpoint;
@@ -47,10 +48,12 @@ impl<'a> CallRecord<'a> {
         let text = text.unwrap_or("of an unprintable kind");
         let trace = self.trace.unwrap_or_else(trace::new);
         count(&counters.panicked, 1);
-        tracing::error!(
-            target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route, %trace,
-            panic = text, "handler panicked"
-        );
+        if counters.logs.allow(LogKind::Panicked) {
+            tracing::error!(
+                target: "postroad::call", peer = %self.origin.peer, route = %self.origin.route,
+                %trace, panic = text, "handler panicked"
+            );
+        }
         // The panic's text may name what callers must not know. The operator finds it in the log
         // by the trace.
         Error::internal("the handler failed unexpectedly")
@@ -93,6 +96,19 @@ pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: E
         trace = error.trace().map(tracing::field::display), %error, "refused"
     );
     error
+}
+
+/// Counts and logs a one-way message that no handler has taken, which nobody else can be told of.
+#[cold]
+pub(crate) fn dropped(counters: &Counters, peer: &PeerInfo, error: &Error) {
+    count(&counters.dropped, 1);
+    if counters.logs.allow(LogKind::Dropped) {
+        tracing::warn!(
+            target: "postroad::call", %peer, connection = peer.connection().number(),
+            trace = error.trace().map(tracing::field::display), %error,
+            "one-way message dropped"
+        );
+    }
 }
 
 /// Logs the end of a client's call.

@@ -1,12 +1,14 @@
 //! Connections: opened, ended, failed. The target of their log lines is `postroad::connection`.
 
 use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
 use postroad_proto::policy::{ConnectionState, IllegalTransition};
 use postroad_proto::session::{CloseReason, PeerHello};
 
 use super::counters::Counters;
+use super::log_rate::LogKind;
 use crate::transport::PeerInfo;
 
 /// The opening of a connection is done.
@@ -22,23 +24,33 @@ pub(crate) fn round_trip(peer: &PeerInfo, round_trip: Duration) {
     tracing::trace!(target: "postroad::connection", %peer, ?round_trip, "heartbeat");
 }
 
-/// A connection that was accepted has failed before its session began.
+/// A connection that was accepted has failed before its session began. It is logged loudly unless
+/// the peer has only hung up, as health checks do.
 pub(crate) fn handshake_failed(
     counters: &Counters,
     endpoint: &impl Display,
     peer: &PeerInfo,
-    error: &impl Display,
+    error: &io::Error,
 ) {
-    counters.closed("handshake", "transport");
-    tracing::warn!(
-        target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    let why = match error.kind() {
+        TimedOut => "timeout",
+        _ => "transport",
+    };
+    counters.closed("handshake", why);
+    let has_hung_up = matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
     );
-}
-
-/// A connection that was accepted has not said enough in time.
-pub(crate) fn handshake_timed_out(counters: &Counters, endpoint: &impl Display, peer: &PeerInfo) {
-    counters.closed("handshake", "timeout");
-    tracing::warn!(target: "postroad::connection", %endpoint, %peer, "handshake timed out");
+    if has_hung_up {
+        tracing::debug!(
+            target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+        );
+    } else if counters.logs.allow(LogKind::Handshake) {
+        tracing::warn!(
+            target: "postroad::connection", %endpoint, %peer, %error, "handshake failed"
+        );
+    }
 }
 
 /// A server's connection has ended. It is logged loudly only where the peer or the network is to
@@ -54,14 +66,19 @@ pub(crate) fn closed(
     let connection = peer.connection().number();
     let is_ordinary = matches!(
         reason,
-        CloseReason::Peer | CloseReason::Drained | CloseReason::Local | CloseReason::TurnedAway
+        CloseReason::Peer
+            | CloseReason::Drained
+            | CloseReason::Local
+            | CloseReason::TurnedAway
+            // A reset, nearly always: peers end, and networks break.
+            | CloseReason::Transport(_)
     );
     if is_ordinary {
         tracing::debug!(
             target: "postroad::connection", %endpoint, %peer, connection, protocol, %reason,
             "closed"
         );
-    } else {
+    } else if counters.logs.allow(LogKind::Ended) {
         tracing::warn!(
             target: "postroad::connection", %endpoint, %peer, connection, protocol, %reason,
             "closed"

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::log_rate::LogRates;
+
 /// Counters of a server since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,6 +24,9 @@ pub struct ServerStats {
     pub started: u64,
     /// Requests that ended with an error, refused ones included.
     pub failed: u64,
+    /// One-way messages that reached the server and that no handler has taken: there is no such
+    /// route, or too much is at work, or they came too late. They are counted as failed as well.
+    pub dropped: u64,
     /// Handlers that panicked.
     pub panicked: u64,
     /// Ended connections by protocol and reason.
@@ -34,7 +39,10 @@ pub(crate) struct Counters {
     pub(crate) turned_away: AtomicU64,
     pub(crate) started: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) dropped: AtomicU64,
     pub(crate) panicked: AtomicU64,
+    /// What bounds the lines that are logged of what is counted here.
+    pub(crate) logs: LogRates,
     closed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
@@ -59,6 +67,7 @@ impl Counters {
             queued: 0,
             started: get(&self.started),
             failed: get(&self.failed),
+            dropped: get(&self.dropped),
             panicked: get(&self.panicked),
             closed: self
                 .closed

@@ -10,10 +10,12 @@
 //! | [`connections`] | connections that open, end, fail, and a client's state |
 //! | [`node`] | listeners, and a server's state |
 //! | [`counters`] | what a server has counted since its start |
+//! | [`log_rate`] | how many lines of a kind are written a second |
 //! | [`trace`] | trace ids |
 
 pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;
+pub(crate) mod log_rate;
 pub(crate) mod node;
 pub(crate) mod trace;

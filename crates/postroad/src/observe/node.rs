@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use postroad_proto::policy::{IllegalTransition, ServerState};
 
+use super::counters::Counters;
+use super::log_rate::LogKind;
+
 /// A listener is bound.
 pub(crate) fn listening(endpoint: &impl Display, address: &str) {
     tracing::info!(target: "postroad::server", %endpoint, address, "listening");
@@ -24,18 +27,27 @@ pub(crate) fn no_transition(error: &IllegalTransition<ServerState>) {
 }
 
 /// The operating system lets a listener accept nothing.
-pub(crate) fn cannot_accept(endpoint: &impl Display, error: &io::Error, pause: Duration) {
-    tracing::warn!(
-        target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
-    );
+pub(crate) fn cannot_accept(
+    counters: &Counters,
+    endpoint: &impl Display,
+    error: &io::Error,
+    pause: Duration,
+) {
+    if counters.logs.allow(LogKind::NotAccepted) {
+        tracing::warn!(
+            target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
+        );
+    }
 }
 
 /// There are as many connections as are allowed. Told once, until there is room again.
-pub(crate) fn too_many_connections(endpoint: &impl Display, open: usize) {
-    tracing::warn!(
-        target: "postroad::server", %endpoint, open,
-        "too many connections; turning new ones away"
-    );
+pub(crate) fn too_many_connections(counters: &Counters, endpoint: &impl Display, open: usize) {
+    if counters.logs.allow(LogKind::TurnedAway) {
+        tracing::warn!(
+            target: "postroad::server", %endpoint, open,
+            "too many connections; turning new ones away"
+        );
+    }
 }
 
 /// The time for the drain is over, and connections are left.

@@ -11,6 +11,7 @@ use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
 use super::Shared;
+use super::gate::{Gate, Standing};
 use super::run_queue::RunQueue;
 use super::start::Dispatcher;
 use crate::clock;
@@ -18,7 +19,7 @@ use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
 use crate::observe::counters::count;
 use crate::observe::{connections, node};
-use crate::transport::{BoxFuture, Incoming, Listener};
+use crate::transport::{BoxFuture, Incoming, Listener, Stream};
 
 /// First and longest pause after the operating system refused to accept (too many open files).
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -58,7 +59,7 @@ pub(super) async fn accept(
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
-                node::cannot_accept(endpoint, &error, pause);
+                node::cannot_accept(&shared.counters, endpoint, &error, pause);
                 shared.fail();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -74,7 +75,7 @@ pub(super) async fn accept(
         if is_over {
             count(&shared.counters.turned_away, 1);
             if !is_full {
-                node::too_many_connections(endpoint, open);
+                node::too_many_connections(&shared.counters, endpoint, open);
             }
         }
         is_full = is_over;
@@ -85,9 +86,13 @@ pub(super) async fn accept(
         shared.open.send_modify(|open| *open += 1);
         let reactor = shared.reactors.next();
         let queue = Arc::clone(reactor.queue);
-        let opening = Arc::clone(&listening).open(incoming, is_over, queue);
+        let opening = Arc::clone(&listening).open(incoming, is_over, queue, clock::now());
         let served = Served {
-            stage: Stage::Opening(Box::pin(opening)),
+            stage: Stage::Opening(Opening {
+                future: Box::pin(opening),
+                gate: Arc::clone(reactor.gate),
+                standing: Standing::New,
+            }),
             counted: Open(Arc::clone(&listening)),
         };
         reactor.run(served).await;
@@ -127,8 +132,32 @@ struct Served {
 
 enum Stage {
     /// What this takes is given back before the connection is driven.
-    Opening(BoxFuture<'static, Option<ConnectionDriver>>),
+    Opening(Opening),
     Driving(ConnectionDriver),
+}
+
+/// A connection that is being opened, a step at a time.
+struct Opening {
+    future: BoxFuture<'static, Option<ConnectionDriver>>,
+    gate: Arc<Gate>,
+    standing: Standing,
+}
+
+impl Opening {
+    /// Makes a step as soon as the reactor has time for it. What comes out is `None` if the
+    /// connection could not be opened.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectionDriver>> {
+        // The real time: what is shared is the processor's, which a paused clock does not stop.
+        let begin = clock::real();
+        if !self.gate.enter(cx, begin, &mut self.standing) {
+            return Poll::Pending;
+        }
+        self.standing = Standing::New;
+        let polled = self.future.as_mut().poll(cx);
+        let end = clock::real();
+        self.gate.leave(end, end.since(begin));
+        polled
+    }
 }
 
 impl Future for Served {
@@ -136,7 +165,7 @@ impl Future for Served {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Opening(opening) = &mut self.stage {
-            let Some(driver) = ready!(opening.as_mut().poll(cx)) else {
+            let Some(driver) = ready!(opening.poll(cx)) else {
                 return Poll::Ready(());
             };
             self.stage = Stage::Driving(driver);
@@ -160,31 +189,26 @@ impl Drop for Served {
 }
 
 impl Listening {
-    /// Opens a connection, unless that fails or takes too long.
+    /// Opens a connection that was accepted at `begin`, unless that fails or takes too long.
     async fn open(
         self: Arc<Self>,
         incoming: Incoming,
         is_over: bool,
         queue: Arc<RunQueue>,
+        begin: Time,
     ) -> Option<ConnectionDriver> {
         let Self {
             shared, endpoint, ..
         } = &*self;
         let Incoming { mut peer, open } = incoming;
         peer.arrived_at(endpoint);
-        let begin = clock::now();
-        let mut stream =
-            match tokio::time::timeout(shared.config.connection.handshake, open()).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
-                    connections::handshake_failed(&shared.counters, endpoint, &peer, &error);
-                    return None;
-                }
-                Err(_) => {
-                    connections::handshake_timed_out(&shared.counters, endpoint, &peer);
-                    return None;
-                }
-            };
+        let mut stream = match self.handshake(open, begin).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                connections::handshake_failed(&shared.counters, endpoint, &peer, &error);
+                return None;
+            }
+        };
         peer.certified_by(stream.take_certificate());
         // TLS, detection and opening share one time.
         let mut session = self.session(begin);
@@ -204,6 +228,23 @@ impl Listening {
             connection.drain(shared.config.drain);
         }
         Some(driver)
+    }
+
+    /// What has to be done before the first byte of a protocol: with TLS, its handshake. All of
+    /// the opening has to be done within one time, in which the connection may have had to wait for
+    /// its turn.
+    async fn handshake(
+        &self,
+        open: impl FnOnce() -> BoxFuture<'static, io::Result<Stream>>,
+        begin: Time,
+    ) -> io::Result<Stream> {
+        let end = begin + self.shared.config.connection.handshake;
+        // One that has waited too long is not worth its handshake any more.
+        if clock::now() >= end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let opened = tokio::time::timeout_at(clock::instant(end), open()).await;
+        opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The session of a connection that began then.

@@ -78,6 +78,9 @@ pub(super) struct CachedRoute {
     /// Filled with each request in turn, so that what is the same for all of them (route, peer,
     /// protocol) is not put together again.
     pub(super) request: Request,
+    /// A handler of this route has had to wait for something. Those that come after it get a copy
+    /// of their payload, so that they do not keep the read buffer while they wait.
+    pub(super) has_waited: bool,
 }
 
 /// What a request has found.
@@ -215,6 +218,7 @@ impl Lookup {
             starter: route.starter(),
             request: Request::new(Arc::new(origin)),
             route,
+            has_waited: false,
         });
         Some(self.cached.len() - 1)
     }

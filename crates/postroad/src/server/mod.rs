@@ -4,6 +4,7 @@ mod accept;
 mod builtin;
 mod call;
 mod config;
+mod gate;
 mod intake;
 mod lookup;
 mod reactors;

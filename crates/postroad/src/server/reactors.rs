@@ -11,6 +11,7 @@ use tokio::runtime::Builder;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::gate::Gate;
 use super::run_queue::RunQueue;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -25,6 +26,8 @@ pub(crate) struct Reactors {
     /// One for each thread that drives connections, those of a shared runtime included: a single
     /// queue there would let one thread start what many have read.
     queues: Vec<Arc<RunQueue>>,
+    /// Likewise.
+    gates: Vec<Arc<Gate>>,
     next: AtomicUsize,
 }
 
@@ -34,6 +37,7 @@ pub(crate) struct Reactor<'a> {
     /// `None` on the runtime that is there.
     thread: Option<&'a mpsc::Sender<Task>>,
     pub(crate) queue: &'a Arc<RunQueue>,
+    pub(crate) gate: &'a Arc<Gate>,
 }
 
 impl Reactors {
@@ -55,12 +59,13 @@ impl Reactors {
             .map(start)
             .collect::<io::Result<_>>()?;
         let shared = || Handle::current().metrics().num_workers();
-        let queues = (0..workers.unwrap_or_else(shared).max(1))
-            .map(|_| Arc::new(RunQueue::new()))
-            .collect();
+        let many = workers.unwrap_or_else(shared).max(1);
+        let queues = (0..many).map(|_| Arc::new(RunQueue::new())).collect();
+        let gates = (0..many).map(|_| Arc::new(Gate::new())).collect();
         Ok(Self {
             threads,
             queues,
+            gates,
             next: AtomicUsize::new(0),
         })
     }
@@ -71,6 +76,7 @@ impl Reactors {
         Reactor {
             thread: self.threads.get(at),
             queue: &self.queues[at],
+            gate: &self.gates[at],
         }
     }
 }

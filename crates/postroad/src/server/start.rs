@@ -24,7 +24,7 @@ use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
-use crate::observe::calls::{CallRecord, begin, refuse};
+use crate::observe::calls::{CallRecord, begin, dropped, refuse};
 use crate::observe::counters::count;
 use crate::observe::trace;
 use crate::route::{Route, Started, Starter};
@@ -90,10 +90,16 @@ impl Dispatcher {
                     if dispatch.intake.starts_at_once(is_late, must_wait) {
                         starting.started += 1;
                         let CachedRoute {
-                            starter, request, ..
+                            starter,
+                            request,
+                            has_waited,
+                            ..
                         } = cached;
                         request.fill(asked);
-                        begun.start(&mut **starter, request, answers, &scope);
+                        if *has_waited {
+                            request.detach();
+                        }
+                        *has_waited |= begun.start(&mut **starter, request, answers, &scope);
                         None
                     } else {
                         match begun.hold(queue, cached, asked, is_late, has_queued) {
@@ -115,8 +121,9 @@ impl Dispatcher {
             };
             if let Some((error, route)) = refused {
                 let error = refuse(&dispatch.counters, &connection.peer, route, error);
-                if let Some(id) = asked.id {
-                    answers.fail(id, error);
+                match asked.id {
+                    Some(id) => answers.fail(id, error),
+                    None => dropped(&dispatch.counters, &connection.peer, &error),
                 }
             }
             starting.arrived.pass();
@@ -265,6 +272,7 @@ impl Begun<'_> {
         }
         let mut request = Request::new(Arc::clone(&cached.request.origin));
         request.fill(asked);
+        request.detach();
         let queued = Queued::new(self.dispatch, &cached.route, request, self.id);
         if queue.push(self.connection, queued) {
             tokio::spawn(drain(Arc::clone(queue)));
@@ -272,7 +280,8 @@ impl Begun<'_> {
         Held::Queued
     }
 
-    /// Starts its handler. The answer, if it was done at once, is among the others then.
+    /// Starts its handler; whether it has to wait for something. The answer, if it was done at
+    /// once, is among the others then.
     ///
     /// Always inline: with a second caller the compiler would call it for each request in place,
     /// which is 3 % of what a one-way message costs.
@@ -283,10 +292,11 @@ impl Begun<'_> {
         request: &mut Request,
         answers: &mut Answers,
         scope: &Scope,
-    ) {
+    ) -> bool {
         let counters = &self.dispatch.counters;
         scope.set(request.deadline, request.priority, request.trace());
         let since = begin();
+        let mut waits = false;
         match starter.start(request, self.id, answers) {
             Started::Done if trace::is_watched() => {
                 CallRecord::of(request, since).observe(counters, None);
@@ -299,6 +309,7 @@ impl Begun<'_> {
                 }
             }
             Started::Waits(future) => {
+                waits = true;
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.context(), future);
@@ -307,6 +318,7 @@ impl Begun<'_> {
             }
         }
         request.clear();
+        waits
     }
 }
 
@@ -412,8 +424,10 @@ fn start_queued(
         // As in `answer_for_panic`: a subscriber of the logs may panic as well.
         Some(told.unwrap_or_else(|_| Error::internal("the server failed unexpectedly")))
     });
-    if let (Some(error), Some(id)) = (error, id) {
-        answers.fail(id, error);
+    match (error, id) {
+        (Some(error), Some(id)) => answers.fail(id, error),
+        (Some(error), None) => dropped(counters, &connection.peer, &error),
+        (None, _) => {}
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::liveness::Liveness;
 use super::slots::CallerSlots;
@@ -25,6 +25,9 @@ use crate::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader, Rep
 use crate::error_body::ErrorBody;
 use crate::limits::EVENTS_MAX;
 use crate::wire_error::WireError;
+
+/// Bytes that are handed to the transport at a time.
+const TRANSMIT_BYTES: usize = 64 * 1024;
 
 /// A request that this end serves, with what its answer has to repeat.
 #[derive(Debug)]
@@ -366,8 +369,15 @@ impl DialectSession {
         if self.out.is_empty() {
             return false;
         }
-        out.extend_from_slice(&self.out);
-        self.out.clear();
+        // A piece at a time: what was handed out is not counted here any more, so all at once would
+        // let twice as much wait as the bound says.
+        let piece = self.out.len().min(TRANSMIT_BYTES);
+        out.extend_from_slice(&self.out[..piece]);
+        self.out.advance(piece);
+        if self.out.is_empty() {
+            // Back to the beginning of the buffer, of which all is free now.
+            let _ = self.out.try_reclaim(self.out.capacity() + 1);
+        }
         true
     }
 
@@ -503,7 +513,7 @@ mod tests {
             client.call(begin, &call(&payload)).expect("there is room");
         }
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
-        client.poll_transmit(&mut asked);
+        while client.poll_transmit(&mut asked) {}
         let mut arrivals = Arrivals::new(500);
         server.handle_bytes(begin, &mut BytesMut::from(&asked[..]), &mut arrivals);
         let arrived = arrivals.requests.drain(..);
@@ -521,17 +531,17 @@ mod tests {
         for id in requests {
             assert!(server.respond(begin, id, reply()));
         }
-        server.poll_transmit(&mut answered);
+        while server.poll_transmit(&mut answered) {}
         server.handle_timeout(rest);
         assert!(held(&server) > 500_000, "a call is in flight");
         assert!(server.respond(rest, last, reply()));
-        server.poll_transmit(&mut answered);
+        while server.poll_transmit(&mut answered) {}
         client.handle_bytes(rest, &mut BytesMut::from(&answered[..]), &mut arrivals);
         while client.poll_event().is_some() {}
         for session in [&mut client, &mut server] {
             let rest = session.poll_timeout().expect("it was busy");
             session.handle_timeout(rest);
-            session.poll_transmit(&mut Vec::new());
+            while session.poll_transmit(&mut Vec::new()) {}
             assert!(held(session) < 100, "{}", held(session));
         }
         assert_eq!(server.poll_timeout(), None, "an idle server has no timer");
@@ -545,7 +555,7 @@ mod tests {
         for _ in 0..500 {
             client.send(begin, &call(&payload)).expect("there is room");
         }
-        client.poll_transmit(&mut Vec::new());
+        while client.poll_transmit(&mut Vec::new()) {}
         assert!(held(&client) > 500_000);
         let rest = client.poll_timeout().expect("it has sent");
         client.handle_timeout(rest);

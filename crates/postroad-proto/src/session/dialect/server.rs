@@ -31,6 +31,7 @@ impl DialectSession {
         }
         let id = CallId(self.next);
         self.next = self.next.wrapping_add(1);
+        let pong = detached(pong);
         self.held += pong.payload.len();
         let reply = ReplyFrame::Bare;
         let pending = Pending {
@@ -151,7 +152,8 @@ impl DialectSession {
             return true;
         }
         self.held += frame.payload.len();
-        pending.answer = Some(frame);
+        let is_next = self.order.front() == Some(&id.0);
+        pending.answer = Some(if is_next { frame } else { detached(frame) });
         self.put_answers_in_turn();
         true
     }
@@ -197,6 +199,13 @@ impl DialectSession {
         self.finish_drain(now);
         true
     }
+}
+
+/// A frame that has to wait for its turn, with a payload of its own: a slice would keep the whole
+/// read buffer that it was cut from.
+fn detached(frame: DialectFrame) -> DialectFrame {
+    let payload = Bytes::copy_from_slice(&frame.payload);
+    DialectFrame { payload, ..frame }
 }
 
 /// An error as `CODE message`, on one line, since one of the dialects consists of lines.

@@ -301,6 +301,9 @@ impl Native {
     }
 
     pub(super) fn handle_written(&mut self, now: Time, blocked: bool) {
+        if blocked {
+            self.outbox.detach();
+        }
         self.liveness.handle_written(now, blocked);
     }
 

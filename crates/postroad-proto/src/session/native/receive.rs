@@ -18,8 +18,11 @@ use crate::session::parsed_parts::{
 };
 use crate::session::slots::Accepted;
 use crate::session::{CallId, CloseReason, Failure, Reply, RouteRef, Sink};
-use crate::text::Printable;
+use crate::text::printable_within;
 use crate::wire_error::{WireError, WireFault};
+
+/// Bytes that are kept of the text of a peer's FAULT: as many as this end would send.
+const FAULT_TEXT_MAX: usize = 512;
 
 #[cold]
 fn never_defined(id: u32, route: u16) -> WireError {
@@ -36,6 +39,12 @@ fn refuse_qos(head: Head) -> Result<(), WireError> {
     }
     let detail = format!("QoS {} of a message is not acknowledged here", head.qos());
     Err(WireError::new(WireFault::State, 4, detail).with_id(head.id()))
+}
+
+#[cold]
+fn too_long(head: Head, len: usize, max: usize) -> WireError {
+    let detail = format!("message of {len} bytes, at most {max} are accepted");
+    WireError::new(WireFault::Length, 16, detail).with_id(head.id())
 }
 
 #[cold]
@@ -112,8 +121,8 @@ impl Native {
             Kind::Pong => self.receive_pong(now, head, &body),
             Kind::GoAway => self.receive_go_away(now),
             Kind::Fault => {
-                let text = String::from_utf8_lossy(body.get(8..).unwrap_or_default());
-                self.close(now, CloseReason::Fault(Printable(&text).to_string()));
+                let text = printable_within(body.get(8..).unwrap_or_default(), FAULT_TEXT_MAX);
+                self.close(now, CloseReason::Fault(text));
             }
             Kind::Publish | Kind::Ack | Kind::Credit | Kind::Gap => {}
         }
@@ -174,6 +183,7 @@ impl Native {
             return self.begin(now, first, sink);
         }
         check_whole(head, parts.as_deref(), payload.len())?;
+        self.check_len(head, payload.len())?;
         deliver(now, head, parts, deadline, payload, sink);
         Ok(())
     }
@@ -278,6 +288,16 @@ impl Native {
         None
     }
 
+    /// The bound on messages holds also for those that are whole in one frame.
+    #[inline]
+    fn check_len(&self, head: Head, len: usize) -> Result<(), WireError> {
+        let max = self.config.limits.max_message;
+        if len > max {
+            return Err(too_long(head, len, max));
+        }
+        Ok(())
+    }
+
     /// Keeps the first fragment of a message.
     fn begin(&mut self, now: Time, first: Message, sink: &mut impl Sink) -> Result<(), WireError> {
         let limits = &self.config.limits;
@@ -286,10 +306,7 @@ impl Native {
         let missing = || wrong("first of several fragments without its whole length".to_owned());
         let whole = first.whole().ok_or_else(missing)?;
         if whole > limits.max_message {
-            let max = limits.max_message;
-            return Err(wrong(format!(
-                "message of {whole} bytes, at most {max} are accepted"
-            )));
+            return Err(too_long(first.head, whole, limits.max_message));
         }
         match self.assembly.begin(first, whole, limits) {
             Ok(()) => Ok(()),
@@ -374,6 +391,7 @@ impl Native {
             return self.begin(now, first, sink);
         }
         check_whole(head, parts.as_deref(), payload.len())?;
+        self.check_len(head, payload.len())?;
         let codec = head.codec();
         self.finish(now, id, |id| sink.replied(id, Reply { codec, payload }));
         Ok(())

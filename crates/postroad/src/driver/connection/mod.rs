@@ -112,6 +112,7 @@ impl Inner {
             has_output: self.wakeups.is_sent()
                 || self.line.needs_driver()
                 || self.session.has_output(),
+            is_cut: self.line.is_cut(),
             is_calling: self.session.calls_in_flight() > 0,
             due: self.session.poll_timeout().unwrap_or(Time::NEVER),
         };
@@ -216,7 +217,9 @@ impl Connection {
     ///
     /// The lock is given back while the transport is asked, so others can queue meanwhile. What
     /// they queue is written here too: they find the line taken, and the session is asked for more
-    /// until it has nothing, under the lock under which the line becomes free.
+    /// until it has nothing, under the lock under which the line becomes free. What is more than
+    /// one turn's share is left to the driver, which gives way to other connections before it goes
+    /// on.
     fn transmit<'a>(
         &'a self,
         mut inner: MutexGuard<'a, Inner>,
@@ -229,7 +232,8 @@ impl Connection {
         let Some(mut turn) = inner.line.begin(who) else {
             return inner;
         };
-        while turn.has_bytes() || inner.session.poll_transmit(turn.buffer()) {
+        while turn.has_bytes() || turn.may_take_more() && inner.session.poll_transmit(turn.buffer())
+        {
             drop(inner);
             let result = self.writer.write(cx.as_deref_mut(), turn.bytes());
             inner = self.lock();
@@ -237,7 +241,8 @@ impl Connection {
                 break;
             }
         }
-        match inner.line.end(turn) {
+        let has_more = !turn.may_take_more() && inner.session.has_output();
+        match inner.line.end(turn, has_more) {
             Flow::Open => {}
             Flow::Reopened => inner.session.handle_written(clock::now(), false),
             Flow::Filled | Flow::StillFull => inner.session.handle_written(clock::now(), true),

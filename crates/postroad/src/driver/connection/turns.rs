@@ -10,6 +10,7 @@ use postroad_proto::Time;
 use postroad_proto::session::CloseReason;
 
 use super::super::batch::{Answers, Batch, BatchSink};
+use super::super::go_behind_others;
 use super::super::inbox::Held;
 use super::super::request_queue::Unfinished;
 use super::super::status::Status;
@@ -129,6 +130,11 @@ impl Connection {
         }
         // A caller that still writes wakes the driver afterwards, since the session is over.
         if inner.line.is_full() || inner.line.is_writing() {
+            return Poll::Pending;
+        }
+        if inner.line.is_cut() {
+            drop(inner);
+            go_behind_others(cx);
             return Poll::Pending;
         }
         drop(inner);
