@@ -16,6 +16,8 @@ pub(super) struct Heartbeat {
     last_received: Time,
     due: Time,
     missed: u32,
+    /// Whether the other end has said anything since the connection was opened.
+    has_heard: bool,
     /// Zero, if there was no round trip yet.
     smoothed: Nanos,
     variation: Nanos,
@@ -54,6 +56,7 @@ impl Heartbeat {
             last_received: now,
             due: now + agreed,
             missed: 0,
+            has_heard: false,
             smoothed: Nanos(0),
             variation: Nanos(0),
         }
@@ -71,6 +74,11 @@ impl Heartbeat {
     pub(super) fn received(&mut self, now: Time) {
         self.last_received = now;
         self.missed = 0;
+        self.has_heard = true;
+    }
+
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// `hears` is false while this end itself does not read, or while an answer that waits for its
@@ -80,7 +88,8 @@ impl Heartbeat {
             return Beat::Nothing;
         }
         if !hears {
-            self.received(now);
+            self.last_received = now;
+            self.missed = 0;
             self.due = now + self.current.get();
             return Beat::Ping;
         }

@@ -433,6 +433,10 @@ impl DialectSession {
         self.pending.len()
     }
 
+    pub(super) fn has_heard(&self) -> bool {
+        self.heartbeat.has_heard()
+    }
+
     pub(super) fn late_answers(&self) -> u64 {
         self.caller.late
     }

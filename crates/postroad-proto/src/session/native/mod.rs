@@ -528,6 +528,10 @@ impl Native {
         callee.map_or(0, |callee| callee.slots.in_flight())
     }
 
+    pub(super) fn has_heard(&self) -> bool {
+        self.heartbeat.has_heard()
+    }
+
     pub(super) fn late_answers(&self) -> u64 {
         self.caller.as_ref().map_or(0, |caller| caller.slots.late)
     }
