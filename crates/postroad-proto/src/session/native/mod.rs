@@ -22,6 +22,7 @@ use super::assembly::Assembly;
 use super::heartbeat::{Beat, Heartbeat};
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
+use super::stalls::{GRACE, LATE_MIN};
 use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, Stalls, earliest};
 use crate::Time;
 use crate::code::Retry;
@@ -282,6 +283,11 @@ impl Native {
     pub(super) fn handle_timeout(&mut self, now: Time) {
         match self.phase {
             Phase::Closed => return,
+            // A process that was stopped meanwhile looks once more; see `Stalls::check`.
+            Phase::Opening(due) if now.since(due) >= LATE_MIN => {
+                self.phase = Phase::Opening(now + GRACE);
+                return;
+            }
             Phase::Opening(due) if due <= now => {
                 let reason = CloseReason::HandshakeTimeout(self.config.handshake);
                 return self.close(now, reason);
