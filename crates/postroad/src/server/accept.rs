@@ -180,6 +180,15 @@ impl Listening {
         let mut stream =
             match tokio::time::timeout(shared.config.connection.handshake, open()).await {
                 Ok(Ok(stream)) => stream,
+                // A load balancer that looks whether somebody listens is nobody's fault.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    shared.counters.closed("handshake", "transport");
+                    tracing::debug!(
+                        target: "postroad::connection", %endpoint, %peer, %error,
+                        "ended during the handshake"
+                    );
+                    return None;
+                }
                 Ok(Err(error)) => {
                     shared.counters.closed("handshake", "transport");
                     tracing::warn!(
