@@ -34,9 +34,8 @@ pub(super) struct Tcp;
 
 /// The address needs a port; whether the name has an address is known only when it is used.
 pub(super) fn check_address(endpoint: &Endpoint) -> Result<(), TransportError> {
-    let detail = match split(endpoint.address()) {
-        Ok(_) => return Ok(()),
-        Err(detail) => detail,
+    let Err(detail) = split(endpoint.address()) else {
+        return Ok(());
     };
     Err(TransportError::Endpoint {
         url: endpoint.to_string(),
