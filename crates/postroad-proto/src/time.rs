@@ -18,6 +18,13 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The moment that lies so far back; the first of all, if there is none so early.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// Microseconds until this moment as a request carries them: `u32::MAX` means without end.
     #[must_use]
     pub fn micros_left(self, now: Self) -> u32 {

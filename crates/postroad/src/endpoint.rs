@@ -145,7 +145,9 @@ impl FromStr for Endpoint {
         if scheme.is_empty() || address.is_empty() {
             return Err(wrong(url, example));
         }
-        let (transport, dialect) = scheme.split_once('+').unwrap_or((scheme, "native"));
+        // Schemes may be written in any case (RFC 3986, section 3.1).
+        let scheme = scheme.to_ascii_lowercase();
+        let (transport, dialect) = scheme.split_once('+').unwrap_or((&scheme, "native"));
         let mut protocol = match dialect {
             "native" => Protocol::Native,
             "auto" => Protocol::Auto,
@@ -244,6 +246,8 @@ mod tests {
         }
         let endpoint: Endpoint = "unix:///run/postroad.sock".parse().unwrap();
         assert_eq!(endpoint.address(), "/run/postroad.sock");
+        let endpoint: Endpoint = "TCP+Line://h:1".parse().unwrap();
+        assert_eq!(endpoint.transport(), "tcp");
     }
 
     #[test]

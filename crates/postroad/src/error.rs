@@ -193,9 +193,10 @@ pub enum CallError {
     NotConnected {
         /// Where to.
         endpoint: String,
-        /// How the connection stands.
+        /// How the connection stands. `Closing` and `Closed` say that none will follow: the client
+        /// was closed, its runtime has ended, or it has given up as it was told to.
         state: ConnectionState,
-        /// Why the last attempt failed.
+        /// Why the last attempt failed, how many have failed since when, and when the next is.
         reason: String,
     },
     /// Too many callers wait for a connection already, or too many calls are in flight on it.
@@ -250,6 +251,11 @@ impl CallError {
             Self::Remote(error) => error.retry(),
             Self::Deadline { sent: false, .. } | Self::Lost { sent: false, .. } => Retry::Here,
             Self::Deadline { .. } | Self::Lost { .. } => Retry::IfIdempotent,
+            // A client that is closed stays closed; in every other state it goes on dialling.
+            Self::NotConnected {
+                state: ConnectionState::Closing | ConnectionState::Closed,
+                ..
+            } => Retry::Never,
             Self::NotConnected { .. } | Self::Busy(_) => Retry::Here,
             Self::Unsendable(_) | Self::Codec(_) => Retry::Never,
         }

@@ -59,7 +59,7 @@ pub mod transport;
 pub use bytes::Bytes;
 pub use postroad_macros::service;
 pub use postroad_proto::code::{Code, Fault, Retry};
-pub use postroad_proto::policy::{ConnectionState, ServerState};
+pub use postroad_proto::policy::{Backoff, ConnectionState, GiveUp, ServerState};
 pub use postroad_proto::trace::Trace;
 pub use serde;
 

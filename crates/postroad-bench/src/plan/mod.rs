@@ -287,7 +287,6 @@ impl Plan {
         config.connection.preset = self.preset.parse().unwrap_or_default();
         // As many as are asked for: the server says what it takes.
         config.connection.limits.max_calls = 65_536;
-        config.max_pending = IN_FLIGHT_MAX;
         // A caller that waits for a connection gives up when its call does.
         config.max_wait = self.timeout.values().max().copied().unwrap_or_default();
         // How long a server was gone is to be seen, not how patient clients are by default.

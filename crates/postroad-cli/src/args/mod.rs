@@ -97,7 +97,7 @@ pub(crate) struct Call {
     /// as it is.
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
-    /// Deadline of the call.
+    /// Time for the call, from looking up the name to the answer.
     #[arg(long, value_parser = duration, default_value = "5s")]
     pub(crate) timeout: Duration,
     /// 0 to 7, 7 most urgent.
@@ -118,6 +118,9 @@ pub(crate) struct Call {
 pub(crate) struct Ls {
     /// Endpoint of a node.
     pub(crate) url: String,
+    /// Time for all, from looking up the name to the answer.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    pub(crate) timeout: Duration,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use postroad::codec::numbers;
-use postroad::{Bytes, Client, ClientConfig, Endpoint, Protocol};
+use postroad::{Bytes, Endpoint, Protocol};
 use postroad_proto::dialect::Dialect;
 
 use crate::args::Call;
@@ -25,12 +25,10 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     super::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let work = async {
-            let mut config = ClientConfig::default();
-            config.timeout = call.timeout;
-            let client = Client::connect_with(endpoint, config).await?;
+            let (client, left) = super::deadline::connect(endpoint, call.timeout).await?;
             let mut request = client
                 .request(&call.route)
-                .timeout(call.timeout)
+                .timeout(left)
                 .priority(call.priority);
             for (key, value) in metadata {
                 request = request.metadata(key, value.to_owned());

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use postroad::{Client, ClientConfig, Endpoint, Protocol};
+use postroad::{Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Ls;
@@ -49,8 +49,9 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
         return Err(Failed::usage("a dialect cannot list routes").hint(hint));
     }
     let routes = super::runtime()?.block_on(async {
-        let client = Client::connect_with(endpoint, ClientConfig::default()).await?;
-        let routes: Vec<Route> = client.call("postroad/routes", &()).await?;
+        let (client, left) = super::deadline::connect(endpoint, ls.timeout).await?;
+        let request = client.request("postroad/routes").timeout(left);
+        let routes: Vec<Route> = request.call(&()).await?;
         client.close().await;
         Ok::<_, Failed>(routes)
     })?;

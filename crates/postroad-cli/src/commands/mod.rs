@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod config;
+mod deadline;
 pub(crate) mod decode;
 pub(crate) mod ls;
 pub(crate) mod serve;

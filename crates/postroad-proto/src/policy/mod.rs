@@ -4,6 +4,6 @@ mod backoff;
 mod outcome;
 mod state;
 
-pub use backoff::{Backoff, BackoffError, Random, Reconnect};
+pub use backoff::{Backoff, BackoffError, Ended, GiveUp, Next, Pause, Random, Reconnect};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
 pub use state::{ConnectionState, IllegalTransition, ServerState};

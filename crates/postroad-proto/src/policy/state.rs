@@ -28,7 +28,8 @@ pub enum ConnectionState {
     Closed,
     /// Broken; will be dialled again.
     Error,
-    /// The attempts are used up; only a person's or a program's word starts again.
+    /// Several attempts have failed: calls fail at once instead of waiting. Dialling goes on, and a
+    /// call that comes makes an attempt.
     Offline,
 }
 

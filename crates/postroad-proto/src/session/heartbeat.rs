@@ -24,6 +24,8 @@ pub(super) struct Heartbeat {
     due: Time,
     /// Intervals that have passed without any frame since the last one that came.
     missed: u32,
+    /// Whether the other end has said anything since the connection was opened.
+    has_heard: bool,
     /// The smoothed round trip; zero before the first one was measured.
     smoothed: Nanos,
     /// How far round trips differ from the smoothed one.
@@ -69,6 +71,7 @@ impl Heartbeat {
             last_received: now,
             due: now + agreed,
             missed: 0,
+            has_heard: false,
             smoothed: Nanos(0),
             variation: Nanos(0),
         }
@@ -90,6 +93,11 @@ impl Heartbeat {
     pub(super) fn received(&mut self, now: Time) {
         self.last_received = now;
         self.missed = 0;
+        self.has_heard = true;
+    }
+
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// Finds out whether the peer has been silent for too long.
@@ -101,7 +109,8 @@ impl Heartbeat {
             return Beat::Nothing;
         }
         if !hears {
-            self.received(now);
+            self.last_received = now;
+            self.missed = 0;
             self.due = now + self.current.get();
             return Beat::Ping;
         }

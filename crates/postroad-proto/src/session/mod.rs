@@ -416,6 +416,17 @@ impl Session {
         }
     }
 
+    /// Whether the other end has said anything since the connection was opened. A server that takes
+    /// connections and drops each at once has not.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        match &self.0 {
+            Inner::Native(session) => session.has_heard(),
+            Inner::Dialect(session) => session.has_heard(),
+            Inner::Detect(_) => false,
+        }
+    }
+
     /// Bytes that the session holds now; never more than [`Limits::memory_max`].
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -32,6 +32,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder as Thread, JoinHandle};
 use std::time::Duration;
@@ -56,7 +57,13 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// follow each other faster than this never wake it.
 const YIELD_MAX: Duration = Duration::from_millis(10);
 
-/// A [`Client`] for threads. Must not be used on a runtime's thread.
+/// A [`Client`] for threads.
+///
+/// Connecting and calling on a thread that drives an async runtime panics, because it would hold
+/// up all other tasks of that thread: use [`Client`] there, or `tokio::task::spawn_blocking`.
+/// Dropping the client is harmless anywhere: its own thread closes the connection. A thread that
+/// knows no runtime waits for that, for a second at most, so that a program does not end before
+/// what it has sent has left; in async code nobody waits.
 ///
 /// While calls follow each other within 10 ms, a thread that waits for its answer drives the
 /// connection itself, so that no other thread has to be woken for it; of several threads that wait,
@@ -70,7 +77,11 @@ const YIELD_MAX: Duration = Duration::from_millis(10);
 /// ```
 #[derive(Debug)]
 pub struct BlockingClient {
-    shared: Arc<Shared>,
+    /// `None` only while it is being dropped.
+    shared: Option<Arc<Shared>>,
+    /// Where this client's share goes when it is dropped, so that the background thread's is the
+    /// last.
+    parting: SyncSender<Arc<Shared>>,
     background: Option<JoinHandle<()>>,
 }
 
@@ -98,15 +109,21 @@ impl BlockingClient {
         let runtime = runtime.map_err(fail)?;
         let client = runtime.block_on(Client::connect_with(endpoint, config))?;
         let shared = Arc::new(Shared::new(client, runtime));
+        let (parting, parted) = sync_channel::<Arc<Shared>>(1);
         let background = {
             let shared = Arc::clone(&shared);
             let thread = Thread::new().name("postroad-client".to_owned());
-            thread
-                .spawn(move || shared.run_background())
-                .map_err(fail)?
+            let run = move || {
+                shared.run_background();
+                // What the client has held is kept until the connection is closed, and dropped here.
+                let _parted = parted.recv();
+                shared.close();
+            };
+            thread.spawn(run).map_err(fail)?
         };
         Ok(Self {
-            shared,
+            shared: Some(shared),
+            parting,
             background: Some(background),
         })
     }
@@ -120,7 +137,7 @@ impl BlockingClient {
         Q: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.shared.run(self.client().call(route, request))
+        self.shared().run(self.client().call(route, request))
     }
 
     /// Sends a value that nobody answers.
@@ -128,7 +145,7 @@ impl BlockingClient {
     /// # Errors
     /// If it cannot be sent.
     pub fn send<Q: Serialize + ?Sized>(&self, route: &str, message: &Q) -> Result<(), CallError> {
-        self.shared.run(self.client().send(route, message))
+        self.shared().run(self.client().send(route, message))
     }
 
     /// Runs a call with settings of its own: `client.with("route", |call|
@@ -138,7 +155,7 @@ impl BlockingClient {
     where
         F: Future<Output = T>,
     {
-        self.shared.run(run(self.client().request(route)))
+        self.shared().run(run(self.client().request(route)))
     }
 
     /// Ends the connection after what was sent has left; dropping the client does the same.
@@ -148,18 +165,30 @@ impl BlockingClient {
     /// used for on another runtime may take 10 ms more while threads call.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.shared.client
+        &self.shared().client
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        let shared = self.shared.as_ref();
+        shared.expect("it is taken out only when the client is dropped")
     }
 }
 
 impl Drop for BlockingClient {
-    /// Messages that were sent without waiting for an answer are still on their way.
+    /// Messages that were sent without waiting for an answer are still on their way, so the
+    /// client's own thread closes the connection when they have left. It also drops the runtime:
+    /// tokio panics where that is done in async code.
     fn drop(&mut self) {
-        // The background thread ends, and so this one drives while the client is closed.
-        self.shared.end();
-        let close = async { tokio::time::timeout(CLOSE_MAX, self.client().close()).await };
-        let _ = self.shared.runtime.block_on(close);
-        if let Some(background) = self.background.take() {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        shared.end();
+        // Fails only if that thread has panicked; then there is nobody to hand it to.
+        let _ = self.parting.send(shared);
+        let is_in_async_code = tokio::runtime::Handle::try_current().is_ok();
+        if let Some(background) = self.background.take()
+            && !is_in_async_code
+        {
             // There is nothing to do about a panic there; tokio catches those of its tasks.
             let _ = background.join();
         }
@@ -265,6 +294,12 @@ impl Shared {
     fn resume_background(&self) {
         *self.lock() = true;
         self.resume.notify_all();
+    }
+
+    /// Closes the connection when what was sent has left.
+    fn close(&self) {
+        let close = async { tokio::time::timeout(CLOSE_MAX, self.client.close()).await };
+        let _ = self.runtime.block_on(close);
     }
 
     fn end(&self) {

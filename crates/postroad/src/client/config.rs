@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postroad_proto::policy::{Backoff, BackoffError};
+use postroad_proto::policy::{Backoff, BackoffError, GiveUp};
 
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
 
@@ -24,17 +24,21 @@ use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
 pub struct ClientConfig {
     /// Settings of the connection.
     pub connection: ConnectionConfig,
-    /// Time for connecting, TLS included. Default 5 s, at most a day.
+    /// Time for one attempt to connect, from looking up the name to the server's first word, TLS
+    /// included. Default 5 s, at most a day.
     pub connect_timeout: Duration,
     /// Deadline of a call that names none. Default 5 s, or what is left to the handler that makes
     /// the call; at most a day.
     pub timeout: Duration,
-    /// Callers that may wait for a connection at once. Default 20; more fail at once.
-    pub max_pending: usize,
     /// How long a caller waits for a connection at most. Default 3 s, and never past its deadline.
+    ///
+    /// As many may wait as may have calls in flight: `connection.limits.max_calls`, by default
+    /// 1,000. More fail at once.
     pub max_wait: Duration,
     /// When to dial again.
     pub backoff: Backoff,
+    /// When to stop dialling for good. Default `None`: never.
+    pub give_up_after: Option<GiveUp>,
 }
 
 impl Default for ClientConfig {
@@ -43,9 +47,9 @@ impl Default for ClientConfig {
             connection: ConnectionConfig::default(),
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
-            max_pending: 20,
             max_wait: Duration::from_secs(3),
             backoff: Backoff::default(),
+            give_up_after: None,
         }
     }
 }
@@ -61,8 +65,15 @@ impl ClientConfig {
         let allowed = "more than 0, at most a day";
         check_time("connect_timeout", self.connect_timeout, least, allowed)?;
         check_time("timeout", self.timeout, least, allowed)?;
-        let pending = self.max_pending;
-        bound(pending > 0, "max_pending", pending, "at least 1")?;
+        match self.give_up_after {
+            None => {}
+            Some(GiveUp::Attempts(attempts)) => {
+                bound(attempts > 0, "give_up_after", attempts, "at least 1")?;
+            }
+            Some(GiveUp::Time(time)) => {
+                check_time("give_up_after", time, least, "more than 0, at most a day")?;
+            }
+        }
         self.backoff.check().map_err(|error| ConfigError::Bound {
             name: "backoff",
             value: format!("{:?}", self.backoff),

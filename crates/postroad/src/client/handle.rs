@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::call::CallBuilder;
 use super::channel::Channel;
 use super::config::ClientConfig;
-use super::keeper::Keeper;
+use super::keeping;
 use super::pipeline::Pipeline;
 use super::producer::Producer;
 use super::values::DefaultCodec;
@@ -60,8 +60,22 @@ impl ConnectError {
 
 /// A client of one endpoint. Clones are handles of the same connection.
 ///
-/// The connection is dialled again when it breaks, with backoff and jitter, until the attempts are
-/// used up and the state is [`ConnectionState::Offline`]; [`Client::try_now`] starts again at once.
+/// # Coming back
+///
+/// The connection is dialled again when it ends, for as long as there is a client:
+///
+/// - at once, if it was healthy and the server has closed it in order. A connection is healthy when
+///   the server has said something on it after it was opened, or when it has lived for 5 s;
+/// - otherwise after a wait that [`ClientConfig::backoff`] bounds, drawn anew for each attempt, so
+///   that many clients of one server do not come back in step.
+///
+/// After five failed attempts the state is [`ConnectionState::Offline`]. Calls then fail at once
+/// instead of waiting. Dialling goes on, and each call that comes has an attempt made at once, in
+/// the background and at most ten in the time of the first wait; [`Client::try_now`] does the same.
+/// The client gives up for good only if [`ClientConfig::give_up_after`] says so.
+///
+/// A client lives on the runtime that it was made on. When that has ended, or after
+/// [`Client::close`], calls fail with [`CallError::NotConnected`] and [`Retry::Never`].
 ///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -77,7 +91,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects with default settings.
+    /// Connects with default settings: ready within [`ClientConfig::connect_timeout`].
     ///
     /// # Errors
     /// If the URL is wrong, or the first attempt fails.
@@ -85,7 +99,7 @@ impl Client {
         Self::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await
     }
 
-    /// Connects with these settings.
+    /// Connects with these settings: ready within [`ClientConfig::connect_timeout`].
     ///
     /// # Errors
     /// If settings or endpoint are wrong, or the first attempt fails.
@@ -127,7 +141,7 @@ impl Client {
         }
         let transport = Arc::clone(transports.get(&endpoint)?);
         transport.check(&endpoint, Use::Dial)?;
-        let keeper = Keeper::start(endpoint, config, transport);
+        let keeper = keeping::start(endpoint, config, transport);
         Ok(Self {
             channel: Channel::new(keeper),
             codec: DefaultCodec::Json,

@@ -1,7 +1,8 @@
 //! The client: one connection that comes back by itself, and calls on it.
 //!
 //! ```text
-//! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper
+//! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper -> trouble
+//!                \-> keeping -> keeper
 //! ```
 //!
 //! Each module imports only what stands to the right of it. `options` holds what producers and
@@ -14,11 +15,13 @@ mod channel;
 mod config;
 mod handle;
 mod keeper;
+mod keeping;
 mod options;
 mod pipeline;
 mod producer;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod values;
 
 pub use blocking::BlockingClient;

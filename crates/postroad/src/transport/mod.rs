@@ -11,6 +11,8 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls_absent.rs"]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_words;
 #[cfg(unix)]
 mod unix;
 

@@ -7,7 +7,9 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -21,7 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     BoxFuture, Incoming, Listener, PeerCertificate, Stream, SubjectName, Transport, Use, io_error,
-    tcp,
+    tcp, tls_words,
 };
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
@@ -43,7 +45,11 @@ fn certificates(path: &str) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 fn private_key(path: &str) -> io::Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| invalid(format!("{path}: {error}")))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let words = tls_words::key_words(Path::new(path));
+        let detail = words.map_or_else(|| error.to_string(), str::to_owned);
+        invalid(format!("{path}: {detail}"))
+    })
 }
 
 fn roots(path: &str) -> io::Result<RootCertStore> {
@@ -78,7 +84,7 @@ fn client_config(endpoint: &Endpoint) -> io::Result<ClientConfig> {
     match (endpoint.option("cert"), endpoint.option("key")) {
         (Some(cert), Some(key)) => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-            .map_err(|error| invalid(error.to_string())),
+            .map_err(|error| pair_error(cert, key, &error)),
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(invalid("cert and key go together")),
     }
@@ -90,7 +96,8 @@ fn server_config(endpoint: &Endpoint) -> io::Result<ServerConfig> {
             .option(name)
             .ok_or_else(|| invalid(format!("a TLS listener needs ?{name}=FILE")))
     };
-    let (cert, key) = (certificates(needed("cert")?)?, private_key(needed("key")?)?);
+    let (cert_path, key_path) = (needed("cert")?, needed("key")?);
+    let (cert, key) = (certificates(cert_path)?, private_key(key_path)?);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -105,19 +112,40 @@ fn server_config(endpoint: &Endpoint) -> io::Result<ServerConfig> {
     };
     builder
         .with_single_cert(cert, key)
-        .map_err(|error| invalid(error.to_string()))
+        .map_err(|error| pair_error(cert_path, key_path, &error))
+}
+
+/// Why a certificate and a key cannot be used together.
+fn pair_error(cert: &str, key: &str, error: &rustls::Error) -> io::Error {
+    let words = tls_words::words(error).unwrap_or_else(|| error.to_string());
+    // RSA keys of 1,024 bits are still found in old folders.
+    let hint = match error {
+        rustls::Error::General(_) => " (an RSA key has at least 2,048 bits)",
+        _ => "",
+    };
+    invalid(format!("{cert} with {key}: {words}{hint}"))
+}
+
+/// Warns of a certificate of this end's own that has expired or soon will.
+fn warn_of_end(endpoint: &Endpoint) {
+    let shown = endpoint
+        .option("cert")
+        .and_then(|path| certificates(path).ok());
+    let first = shown.as_ref().and_then(|all| all.first());
+    if let Some(text) = first.and_then(|own| tls_words::validity(own, SystemTime::now())) {
+        let certificate = endpoint.option("cert").unwrap_or_default();
+        tracing::warn!(target: "postroad::connection", certificate, "{text}");
+    }
 }
 
 /// The name that the server's certificate must have.
 fn server_name(endpoint: &Endpoint) -> io::Result<ServerName<'static>> {
-    let host = endpoint
-        .address()
-        .rsplit_once(':')
-        .map_or(endpoint.address(), |(host, _)| host);
-    let name = endpoint
-        .option("name")
-        .unwrap_or(host)
-        .trim_matches(['[', ']']);
+    let host = tcp::split(endpoint.address()).map(|(host, _)| host);
+    let name = match endpoint.option("name") {
+        Some(name) => name.trim_matches(['[', ']']),
+        // A certificate knows no zone of this machine.
+        None => host.map_or("", |host| host.split('%').next().unwrap_or(host)),
+    };
     ServerName::try_from(name.to_owned()).map_err(|error| invalid(format!("{name}: {error}")))
 }
 
@@ -164,7 +192,8 @@ impl Transport for Tls {
             let name = server_name(endpoint).map_err(fail)?;
             let stream = tcp::connect(endpoint).await?;
             let connector = TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, stream).await.map_err(fail)?;
+            let stream = connector.connect(name, stream).await;
+            let stream = stream.map_err(tls_words::explain).map_err(fail)?;
             Ok(Stream::new(stream))
         })
     }
@@ -197,6 +226,7 @@ impl Transport for Tls {
         };
         endpoint.check_options(known)?;
         tcp::check_address(endpoint)?;
+        warn_of_end(endpoint);
         result.map_err(|error| TransportError::Endpoint {
             url: endpoint.to_string(),
             detail: error.to_string(),
@@ -223,7 +253,7 @@ impl Listener for Bound {
                 open: Box::new(move || {
                     Box::pin(async move {
                         let stream = TcpStream::from_std(stream)?;
-                        let stream = acceptor.accept(stream).await?;
+                        let stream = acceptor.accept(stream).await.map_err(tls_words::explain)?;
                         let certificate = client_certificate(stream.get_ref().1);
                         Ok(Stream::new(stream).with_certificate(certificate))
                     })

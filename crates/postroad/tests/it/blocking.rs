@@ -142,3 +142,15 @@ fn a_client_that_is_dropped_in_an_async_context_leaves_no_thread_behind() {
     }
     runtime.block_on(server.shutdown());
 }
+
+#[test]
+fn a_client_that_is_dropped_in_async_code_neither_panics_nor_blocks_and_still_sends() -> Tested {
+    let (runtime, server, tidings) = serve();
+    let client = connect(&server);
+    client.with("tell", |call| call.send_bytes(0, "last words".into()))?;
+    let other = tokio::runtime::Runtime::new()?;
+    other.block_on(async { drop(client) });
+    assert_eq!(tidings.recv_timeout(PATIENCE)?, "last words");
+    drop((server, runtime));
+    Ok(())
+}

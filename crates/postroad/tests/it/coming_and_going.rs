@@ -93,7 +93,7 @@ async fn a_client_comes_back_by_itself_and_goes_offline_when_attempts_are_used_u
 #[tokio::test(start_paused = true)]
 async fn callers_wait_for_a_connection_in_bounded_number_and_time() -> Tested {
     let mut config = ClientConfig::default();
-    config.max_pending = 2;
+    config.connection.limits.max_calls = 2;
     let client = Client::new("mem://nobody".parse()?, config)?;
     let calls: Vec<_> = (0..3)
         .map(|_| {

@@ -12,6 +12,7 @@ mod codecs;
 mod coming_and_going;
 mod hostile;
 mod intake;
+mod never_give_up;
 mod pipeline;
 mod polling;
 mod pressure;

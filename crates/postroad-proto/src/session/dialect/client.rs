@@ -15,6 +15,10 @@ use crate::session::{Call, CallId, Failure, Reply, Sink};
 /// number the slot, and 0 means no slot.
 pub(super) const PRIORITY_SLOTS: usize = (1 << 10) - 1;
 
+/// Calls that were given up and whose answers may still come, at most. Another end that leaves so
+/// many unanswered has lost them, and the connection is replaced by one whose ids are all new.
+const GIVEN_UP_MAX: usize = 1 << 16;
+
 /// How many slots the ids of a dialect can tell apart.
 pub(super) fn id_slots(dialect: Dialect) -> usize {
     if dialect == Dialect::Priority {
@@ -55,19 +59,21 @@ impl DialectSession {
 
     /// The call that an id on the wire stands for, if it is in flight.
     pub(super) fn answered(&mut self, wire_id: u32) -> Option<CallId> {
+        // Nearly always there are none, and then nothing is hashed.
+        if !self.given_up.is_empty() && self.given_up.remove(&wire_id) {
+            return None;
+        }
         if self.codec.dialect != Dialect::Priority {
             return wire_id.checked_sub(1).map(CallId);
-        }
-        if self.given_up.remove(&wire_id) {
-            return None;
         }
         let index = (wire_id & PRIORITY_SLOTS as u32).checked_sub(1)?;
         let id = self.caller.live_at(index as u16)?;
         (self.wire_id(id) == wire_id).then_some(id)
     }
 
-    /// The id of the next call. Ids of 16 bits are used again soon, so an id is passed over while
-    /// an answer for its former call may still come.
+    /// The id of the next call. Ids come round: sixteen bits soon, and 32 bits after 32,768 calls,
+    /// because the slot that became free last is used first. An id is passed over while an answer
+    /// for its former call may still come.
     pub(super) fn next_id(&mut self) -> Option<CallId> {
         for _ in 0..PRIORITY_SLOTS {
             let id = self.caller.peek()?;
@@ -81,9 +87,12 @@ impl DialectSession {
 
     /// Ends a call before its answer has come. Its id, or its turn, stays taken until then, since
     /// the answer would be taken for that of another call otherwise.
-    pub(super) fn give_up(&mut self, id: CallId) {
-        if self.codec.dialect == Dialect::Priority {
+    pub(super) fn give_up(&mut self, now: Time, id: CallId) {
+        if self.codec.dialect.correlation() == Correlation::Id {
             self.given_up.insert(self.wire_id(id));
+            if self.given_up.len() >= GIVEN_UP_MAX {
+                self.draining.get_or_insert(now + self.config.read_stall);
+            }
         }
         self.caller.finish(id);
     }
@@ -144,7 +153,7 @@ impl DialectSession {
         // The other dialects have no one-way messages: every request is answered. So this is a call
         // that is given up at once, and whose answer is dropped.
         let id = self.call(now, call)?;
-        self.give_up(id);
+        self.give_up(now, id);
         Ok(())
     }
 
@@ -208,7 +217,7 @@ impl DialectSession {
 
     pub(in crate::session) fn cancel(&mut self, now: Time, id: CallId) {
         if self.caller.is_live(id) {
-            self.give_up(id);
+            self.give_up(now, id);
             self.finish_drain(now);
         }
     }

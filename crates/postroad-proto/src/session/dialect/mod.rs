@@ -21,7 +21,9 @@ use super::{
 };
 use crate::Time;
 use crate::code::Code;
-use crate::dialect::{Dialect, DialectCodec, DialectFrame, FrameKind, Reader, ReplyFrame};
+use crate::dialect::{
+    Correlation, Dialect, DialectCodec, DialectFrame, FrameKind, Reader, ReplyFrame,
+};
 use crate::error_body::ErrorBody;
 use crate::limits::EVENTS_MAX;
 use crate::wire_error::WireError;
@@ -62,9 +64,13 @@ pub(super) struct DialectSession {
     /// Client, dialects without ids: the calls in the order in which their answers will come. A
     /// call that was given up keeps its turn, because its answer comes all the same.
     turns: VecDeque<CallId>,
-    /// Client, `priority`: ids of calls that were given up and may still be answered.
+    /// Client, dialects with ids: ids on the wire of calls that were given up and may still be
+    /// answered. None is used again before its answer has come, or that would reach another call.
     given_up: HashSet<u32>,
     liveness: Liveness,
+    /// Client: a deadline has passed since the other end said anything. An answer that waits for
+    /// its turn is no excuse for silence any more.
+    is_overdue: bool,
     /// Client: when the heartbeat was sent that has no answer yet.
     ping_sent: Option<Time>,
     /// Server: requests in flight by their ids, so that answering them in any order costs no
@@ -123,6 +129,7 @@ impl DialectSession {
             turns: VecDeque::new(),
             given_up: HashSet::new(),
             liveness: Liveness::new(now, config.heartbeat),
+            is_overdue: false,
             ping_sent: None,
             pending: BTreeMap::new(),
             order: VecDeque::new(),
@@ -149,6 +156,7 @@ impl DialectSession {
             let before = buf.len();
             let step = self.codec.decode(buf).and_then(|frame| {
                 let Some(frame) = frame else { return Ok(false) };
+                self.is_overdue = false;
                 self.receive(now, frame, sink).map(|()| true)
             });
             match step {
@@ -252,7 +260,8 @@ impl DialectSession {
 
     fn expire_calls(&mut self, now: Time) {
         for id in self.caller.expire(now) {
-            self.give_up(id);
+            self.is_overdue = true;
+            self.give_up(now, id);
             let failure = Failure::Deadline { sent: true };
             self.events.push_back(Event::Failed(id, failure));
         }
@@ -266,9 +275,7 @@ impl DialectSession {
     }
 
     fn beat(&mut self, now: Time) {
-        // The answer to a heartbeat may have to wait for the turn of other answers, so silence
-        // means nothing while calls are in flight. They have deadlines of their own.
-        let hears = self.has_room() && self.caller.in_flight() == 0;
+        let hears = self.has_room() && !self.may_be_held_up();
         match self.liveness.beat(now, hears) {
             Ok(true) => {
                 self.ping_sent.get_or_insert(now);
@@ -277,6 +284,15 @@ impl DialectSession {
             Ok(false) => {}
             Err(dead) => self.close(now, dead),
         }
+    }
+
+    /// Whether the answer to a heartbeat may have to wait behind the answer to a call.
+    ///
+    /// With ids on the wire it never does. Where answers come in turn, a call that takes long holds
+    /// it up, and that is no sign of a dead path until a call's deadline has passed in silence.
+    fn may_be_held_up(&self) -> bool {
+        let comes_in_turn = self.codec.dialect.correlation() == Correlation::Fifo;
+        comes_in_turn && self.caller.in_flight() > 0 && !self.is_overdue
     }
 
     /// Asks for the memory that frames have made grow to be given back in an interval of
@@ -416,6 +432,10 @@ impl DialectSession {
         self.pending.len()
     }
 
+    pub(super) fn has_heard(&self) -> bool {
+        self.liveness.has_heard()
+    }
+
     pub(super) fn late_answers(&self) -> u64 {
         self.caller.late
     }
@@ -457,8 +477,11 @@ impl Timers for DialectSession {
                 }
             }
             Timer::Handshake | Timer::RequestDeadlines => {}
-            Timer::WriteStall => self.close(now, CloseReason::WriteStall(self.config.write_stall)),
-            Timer::ReadStall => self.close(now, CloseReason::ReadStall(self.config.read_stall)),
+            Timer::WriteStall | Timer::ReadStall => {
+                if let Some(reason) = self.liveness.stalled(now, &self.config) {
+                    self.close(now, reason);
+                }
+            }
             Timer::CallDeadlines => self.expire_calls(now),
             Timer::Drain => self.close(now, CloseReason::Drained),
             Timer::ReleaseMemory => self.release_memory(now),
@@ -497,6 +520,102 @@ mod tests {
             no_retry: false,
             trace: None,
             metadata: &[],
+        }
+    }
+
+    const BEAT: Duration = Duration::from_secs(30);
+
+    /// A client whose heartbeats go unanswered, and the time.
+    fn client_of(dialect: Dialect) -> DialectSession {
+        let config = Arc::new(Config {
+            heartbeat: BEAT,
+            has_heartbeat: true,
+            ..Config::default()
+        });
+        let dialect = DialectConfig {
+            codec: DialectCodec::new(dialect, Reader::Client),
+            mapping: Arc::default(),
+        };
+        DialectSession::client(config, dialect, Time(1_000))
+    }
+
+    fn route_of(dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Line => "line",
+            Dialect::Opcode => "opcode/1",
+            _ => "command/1",
+        }
+    }
+
+    /// Makes ten calls a second of one second each, whose answers never come; after how long the
+    /// client notices.
+    fn silence_until_noticed(dialect: Dialect) -> Duration {
+        let begin = Time(1_000);
+        let mut client = client_of(dialect);
+        let payload = Bytes::from_static(b"x");
+        let mut sent = Vec::new();
+        for tick in 0..2_000 {
+            let now = begin + tick * Duration::from_millis(100);
+            client.handle_timeout(now);
+            client.poll_transmit(&mut sent);
+            while client.poll_event().is_some() {}
+            if client.is_closed() {
+                return now.since(begin);
+            }
+            let call = Call {
+                route: route_of(dialect),
+                deadline: now + Duration::from_secs(1),
+                ..call(&payload)
+            };
+            // A FIFO dialect takes no more than its bound when no answer comes.
+            let _ = client.call(now, &call);
+        }
+        panic!("{dialect:?}: the client has not noticed");
+    }
+
+    #[test]
+    fn a_busy_client_of_each_dialect_notices_a_dead_path_after_three_heartbeats() {
+        for dialect in Dialect::ALL {
+            let silence = silence_until_noticed(dialect);
+            assert!(
+                silence >= 3 * BEAT && silence < 4 * BEAT,
+                "{dialect:?}: {silence:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_call_that_takes_long_where_answers_come_in_turn_is_no_dead_path() {
+        let mut client = client_of(Dialect::Line);
+        let payload = Bytes::from_static(b"x");
+        let call = Call {
+            route: "line",
+            ..call(&payload)
+        };
+        client.call(Time(1_000), &call).expect("there is room");
+        for beat in 1..20 {
+            client.handle_timeout(Time(1_000) + beat * BEAT);
+        }
+        assert!(!client.is_closed(), "its deadline has not passed");
+    }
+
+    #[test]
+    fn a_late_answer_never_reaches_another_call_however_often_ids_come_round() {
+        for dialect in [Dialect::Session, Dialect::Sequence, Dialect::Priority] {
+            let now = Time(1_000);
+            let mut client = client_of(dialect);
+            let payload = Bytes::from_static(b"x");
+            let first = client.call(now, &call(&payload)).expect("there is room");
+            let late = client.wire_id(first);
+            client.cancel(now, first);
+            for _ in 0..200_000 {
+                let id = client.call(now, &call(&payload)).expect("there is room");
+                assert_ne!(client.wire_id(id), late, "{dialect:?}");
+                client.caller.finish(id);
+                client.poll_transmit(&mut Vec::new());
+            }
+            assert_eq!(client.answered(late), None, "{dialect:?}");
+            assert!(client.given_up.is_empty(), "it may be used again now");
         }
     }
 

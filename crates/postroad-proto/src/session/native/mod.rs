@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::assembly::Assembly;
-use super::liveness::Liveness;
+use super::liveness::{GRACE, LATE_MIN, Liveness};
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
 use super::timers::{Timer, Timers};
@@ -476,6 +476,10 @@ impl Native {
         callee.map_or(0, |callee| callee.slots.in_flight())
     }
 
+    pub(super) fn has_heard(&self) -> bool {
+        self.liveness.has_heard()
+    }
+
     pub(super) fn late_answers(&self) -> u64 {
         self.caller.as_ref().map_or(0, |caller| caller.slots.late)
     }
@@ -522,11 +526,18 @@ impl Timers for Native {
     fn fire(&mut self, now: Time, timer: Timer) {
         match timer {
             Timer::LateFault => {}
-            Timer::Handshake => {
-                self.close(now, CloseReason::HandshakeTimeout(self.config.handshake));
+            Timer::Handshake => match self.phase {
+                // A process that was stopped meanwhile looks once more; see `Liveness::stalled`.
+                Phase::Opening(due) if now.since(due) >= LATE_MIN => {
+                    self.phase = Phase::Opening(now + GRACE);
+                }
+                _ => self.close(now, CloseReason::HandshakeTimeout(self.config.handshake)),
+            },
+            Timer::WriteStall | Timer::ReadStall => {
+                if let Some(reason) = self.liveness.stalled(now, &self.config) {
+                    self.close(now, reason);
+                }
             }
-            Timer::WriteStall => self.close(now, CloseReason::WriteStall(self.config.write_stall)),
-            Timer::ReadStall => self.close(now, CloseReason::ReadStall(self.config.read_stall)),
             Timer::CallDeadlines => self.expire_calls(now),
             Timer::RequestDeadlines => self.expire_requests(now),
             Timer::Drain => self.continue_drain(now),

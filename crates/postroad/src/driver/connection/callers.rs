@@ -186,6 +186,11 @@ impl Connection {
         self.lock().wakeups.is_sent()
     }
 
+    /// Whether the other end has said anything since the connection was opened.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.lock().session.has_heard()
+    }
+
     /// The name behind a route's number.
     pub(crate) fn route_name(&self, number: u16) -> Option<Arc<str>> {
         self.lock().session.route_name(number).cloned()
