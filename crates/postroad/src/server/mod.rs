@@ -11,6 +11,7 @@ mod observe;
 mod reactors;
 mod routes;
 mod run_queue;
+mod share;
 mod start;
 mod stats;
 
@@ -34,6 +35,7 @@ use crate::error::TransportError;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
+use share::ShareMax;
 use stats::Counters;
 
 /// Why a server did not start.
@@ -207,7 +209,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
-        routes.dispatch.intake.set_running_max(config.max_requests);
+        let (intake, limits) = (&routes.dispatch.intake, &config.connection.limits);
+        intake.set_running_max(config.max_requests);
+        intake.set_share_max(ShareMax {
+            bytes: limits.assembly_max,
+            messages: limits.max_calls,
+        });
         Self {
             counters: Arc::clone(&routes.dispatch.counters),
             config,

@@ -385,7 +385,7 @@ impl DialectSession {
         self.out.advance(piece);
         if self.out.is_empty() {
             // Back to the beginning of the buffer, of which all is free now.
-            self.out.try_reclaim(self.out.capacity() + 1);
+            let _ = self.out.try_reclaim(self.out.capacity() + 1);
         }
         true
     }
