@@ -33,6 +33,7 @@ use super::keeper::{CLOSE_GRACE, Keeper};
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
+use crate::observe::connections;
 use crate::transport::Transport;
 
 /// A connection that was opened, and its state.
@@ -167,9 +168,7 @@ impl Keeping {
     /// the client is to be closed.
     async fn after(&mut self, keeper: Arc<Keeper>, failed: Failed) -> bool {
         let Failed { reason, how } = failed;
-        tracing::debug!(
-            target: "postroad::connection", endpoint = %keeper.endpoint, reason, "no connection"
-        );
+        connections::no_connection(&keeper.endpoint, &reason);
         let now = clock::now();
         let next = self.reconnect.ended(now, how);
         let (failures, since) = (self.reconnect.failures(), self.reconnect.failing_since());

@@ -15,6 +15,11 @@ pub(crate) fn listening(endpoint: &impl Display, address: &str) {
     tracing::info!(target: "postroad::server", %endpoint, address, "listening");
 }
 
+/// An endpoint can be used, and something about it should be known.
+pub(crate) fn warning(endpoint: &impl Display, text: &str) {
+    tracing::warn!(target: "postroad::server", %endpoint, "{text}");
+}
+
 /// The server has another state.
 pub(crate) fn state(from: ServerState, to: ServerState) {
     tracing::info!(target: "postroad::server", %from, %to, "server state");

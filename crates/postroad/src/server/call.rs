@@ -70,7 +70,7 @@ impl Routes {
         let (deadline, context) = (request.deadline, request.context());
         let origin = Arc::clone(&request.origin);
         let future = Scoped::new(context, route.run(request));
-        let running = Running::new(dispatch, future, &origin, begin());
+        let running = Running::new(dispatch, future, &origin, begin(), None);
         if deadline == Time::NEVER {
             return running.await;
         }

@@ -7,6 +7,7 @@ use postroad_proto::Time;
 use postroad_proto::code::{Code, Retry};
 use tokio::sync::Notify;
 
+use super::share::ShareMax;
 use crate::clock;
 use crate::error::Error;
 
@@ -31,6 +32,8 @@ pub(super) struct Arrival {
     pub(super) is_late: bool,
     /// Older requests of its connection are queued, or handlers have used up the turn.
     pub(super) must_wait: bool,
+    /// Those of its connection that wait hold as much as one connection may.
+    pub(super) is_share_full: bool,
     /// The reactor's queue is full. Asked for only if it must wait.
     pub(super) is_queue_full: bool,
 }
@@ -53,6 +56,8 @@ pub(super) enum Refusal {
     Late,
     /// So many requests are at work already.
     TooManyRunning(usize),
+    /// Those of its connection that are at work hold as much as one connection may.
+    ShareFull,
     /// The reactor's queue is full.
     QueueFull,
 }
@@ -69,6 +74,9 @@ impl Refusal {
                 Error::of(Code::DEADLINE, text)
             }
             Self::TooManyRunning(max) => overloaded(format!("{max} requests are running already")),
+            Self::ShareFull => overloaded(
+                "the requests of this connection that are running hold too much already".to_owned(),
+            ),
             Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
         }
     }
@@ -83,6 +91,9 @@ fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
     if running >= running_max {
         return Decision::Refuse(Refusal::TooManyRunning(running_max));
     }
+    if arrival.is_share_full {
+        return Decision::Refuse(Refusal::ShareFull);
+    }
     match (arrival.must_wait, arrival.is_queue_full) {
         (false, _) => Decision::Start,
         (true, false) => Decision::Queue,
@@ -96,6 +107,9 @@ pub(super) struct Intake {
     /// Requests whose handlers were not done at once.
     running: AtomicUsize,
     running_max: AtomicUsize,
+    /// Bounds of what waits for one connection: bytes, and one-way messages.
+    share_bytes_max: AtomicUsize,
+    share_messages_max: AtomicUsize,
     /// Requests in the run queues of all reactors.
     queued: AtomicUsize,
     /// Nanoseconds; see [`WORK_BUDGET`].
@@ -111,6 +125,8 @@ impl Default for Intake {
         Self {
             running: AtomicUsize::new(0),
             running_max: AtomicUsize::new(10_000),
+            share_bytes_max: AtomicUsize::new(usize::MAX),
+            share_messages_max: AtomicUsize::new(usize::MAX),
             queued: AtomicUsize::new(0),
             work_budget: AtomicU64::new(nanos(WORK_BUDGET)),
             is_awaited: AtomicBool::new(false),
@@ -128,6 +144,20 @@ impl Intake {
     /// Sets the bound on requests that are at work, before the server starts.
     pub(super) fn set_running_max(&self, max: usize) {
         self.running_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Sets the bounds of each connection's share, before the server starts.
+    pub(super) fn set_share_max(&self, max: ShareMax) {
+        self.share_bytes_max.store(max.bytes, Ordering::Relaxed);
+        self.share_messages_max
+            .store(max.messages, Ordering::Relaxed);
+    }
+
+    pub(super) fn share_max(&self) -> ShareMax {
+        ShareMax {
+            bytes: self.share_bytes_max.load(Ordering::Relaxed),
+            messages: self.share_messages_max.load(Ordering::Relaxed),
+        }
     }
 
     /// Sets how long handlers run in place, before the server starts.
@@ -297,6 +327,11 @@ mod tests {
         assert_eq!(decide(full, 9, 10), Decision::Refuse(Refusal::QueueFull));
         let many = Decision::Refuse(Refusal::TooManyRunning(10));
         assert_eq!(decide(full, 10, 10), many);
+        let greedy = Arrival {
+            is_share_full: true,
+            ..full
+        };
+        assert_eq!(decide(greedy, 9, 10), Decision::Refuse(Refusal::ShareFull));
         let late = Arrival {
             is_late: true,
             ..full
@@ -307,6 +342,7 @@ mod tests {
     #[test]
     fn only_a_late_request_may_not_be_sent_again() {
         assert_eq!(Refusal::QueueFull.error().retry(), Retry::Here);
+        assert_eq!(Refusal::ShareFull.error().retry(), Retry::Here);
         assert_eq!(Refusal::TooManyRunning(3).error().retry(), Retry::Here);
         assert_eq!(Refusal::Late.error().retry(), Retry::Never);
     }

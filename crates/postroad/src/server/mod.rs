@@ -10,6 +10,7 @@ mod lookup;
 mod reactors;
 mod routes;
 mod run_queue;
+mod share;
 mod start;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use crate::observe::node;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
+use share::ShareMax;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +167,9 @@ impl Server {
         for endpoint in &self.endpoints {
             let transport = self.transports.get(endpoint)?;
             let listener = transport.listen(endpoint).await?;
+            if let Some(warning) = transport.warning(endpoint) {
+                node::warning(endpoint, &warning);
+            }
             bound.push((endpoint.clone(), listener, transport.has_integrity()));
         }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
@@ -206,7 +211,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
-        routes.dispatch.intake.set_running_max(config.max_requests);
+        let (intake, limits) = (&routes.dispatch.intake, &config.connection.limits);
+        intake.set_running_max(config.max_requests);
+        intake.set_share_max(ShareMax {
+            bytes: limits.assembly_max,
+            messages: limits.max_calls,
+        });
         Self {
             counters: Arc::clone(&routes.dispatch.counters),
             config,

@@ -29,6 +29,7 @@ use postroad_proto::session::CallId;
 
 use super::intake::{QUEUED_BYTES_MAX, QUEUED_MAX};
 use super::routes::Dispatch;
+use super::share::Share;
 use crate::driver::{Connection, Forget, RequestQueue};
 use crate::extract::Request;
 use crate::route::Route;
@@ -46,6 +47,8 @@ pub(super) struct Queued {
     pub(super) request: Request,
     /// To answer by; `None` for a one-way message.
     pub(super) id: Option<CallId>,
+    /// What its connection's requests hold.
+    pub(super) share: Arc<Share>,
     /// Its place among all that are queued.
     place: Place,
 }
@@ -65,12 +68,14 @@ impl Queued {
         route: &Arc<Route>,
         request: Request,
         id: Option<CallId>,
+        share: &Arc<Share>,
     ) -> Self {
         dispatch.intake.enter_queue();
         Self {
             route: Arc::clone(route),
             request,
             id,
+            share: Arc::clone(share),
             place: Place(Arc::clone(dispatch)),
         }
     }

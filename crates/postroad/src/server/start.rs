@@ -19,6 +19,7 @@ use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
+use super::share::{Holding, Share};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
@@ -40,6 +41,8 @@ pub(super) struct Dispatcher {
     turn: Turn,
     /// This connection, if requests of it were queued, which may still be.
     has_queued: Option<ConnectionId>,
+    /// What requests of this connection hold, once one has had to wait.
+    share: Option<Arc<Share>>,
 }
 
 impl Dispatcher {
@@ -50,6 +53,7 @@ impl Dispatcher {
             lookup: None,
             turn: Turn::default(),
             has_queued: None,
+            share: None,
         }
     }
 
@@ -68,9 +72,11 @@ impl Dispatcher {
             queue,
             lookup,
             has_queued,
+            share,
             ..
         } = self;
         let Some(lookup) = lookup else { return };
+        let share_max = dispatch.intake.share_max();
         while !starting.answers.is_full()
             && let Some(asked) = starting.arrived.next()
         {
@@ -82,27 +88,28 @@ impl Dispatcher {
                     // started in the order in which they came.
                     let must_wait =
                         has_queued.is_some() || starting.meter.is_over(starting.watch.ticks());
-                    let begun = Begun {
+                    let is_share_full = share
+                        .as_ref()
+                        .is_some_and(|share| share.is_full(asked.id.is_none(), share_max));
+                    let mut begun = Begun {
                         dispatch,
                         connection,
                         id: asked.id,
+                        share,
                     };
-                    if dispatch.intake.starts_at_once(is_late, must_wait) {
+                    let starts = dispatch.intake.starts_at_once(is_late, must_wait);
+                    if starts && !is_share_full {
                         starting.started += 1;
-                        let CachedRoute {
-                            starter,
-                            request,
-                            has_waited,
-                            ..
-                        } = cached;
-                        request.fill(asked);
-                        if *has_waited {
-                            request.detach();
-                        }
-                        *has_waited |= begun.start(&mut **starter, request, answers, &scope);
+                        begun.fill_and_start(cached, asked, answers, &scope);
                         None
                     } else {
-                        match begun.hold(queue, cached, asked, is_late, has_queued) {
+                        let arrival = Arrival {
+                            is_late,
+                            must_wait: true,
+                            is_share_full,
+                            is_queue_full: queue.is_full(),
+                        };
+                        match begun.hold(queue, cached, asked, arrival, has_queued) {
                             Held::Queued => None,
                             Held::Stays => break,
                             Held::Refused(error) => Some((error, cached.request.route())),
@@ -120,11 +127,7 @@ impl Dispatcher {
                 Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
             };
             if let Some((error, route)) = refused {
-                let error = refuse(&dispatch.counters, &connection.peer, route, error);
-                match asked.id {
-                    Some(id) => answers.fail(id, error),
-                    None => dropped(&dispatch.counters, &connection.peer, &error),
-                }
+                answer_refused(dispatch, connection, asked.id, answers, error, route);
             }
             starting.arrived.pass();
         }
@@ -228,6 +231,23 @@ impl Service for Dispatcher {
     }
 }
 
+/// Answers a request that was refused, or counts a one-way message that was.
+#[cold]
+fn answer_refused(
+    dispatch: &Dispatch,
+    connection: &Connection,
+    id: Option<CallId>,
+    answers: &mut Answers,
+    error: Error,
+    route: &str,
+) {
+    let error = refuse(&dispatch.counters, &connection.peer, route, error);
+    match id {
+        Some(id) => answers.fail(id, error),
+        None => dropped(&dispatch.counters, &connection.peer, &error),
+    }
+}
+
 /// What became of a request that was not started at once.
 enum Held {
     Queued,
@@ -241,24 +261,20 @@ struct Begun<'a> {
     dispatch: &'a Arc<Dispatch>,
     connection: &'a Arc<Connection>,
     id: Option<CallId>,
+    share: &'a mut Option<Arc<Share>>,
 }
 
 impl Begun<'_> {
     /// Queues it, and sees that the reactor's task runs, or says why not.
     #[cold]
     fn hold(
-        &self,
+        &mut self,
         queue: &Arc<RunQueue>,
         cached: &CachedRoute,
         asked: &mut Asked,
-        is_late: bool,
+        arrival: Arrival,
         has_queued: &mut Option<ConnectionId>,
     ) -> Held {
-        let arrival = Arrival {
-            is_late,
-            must_wait: true,
-            is_queue_full: queue.is_full(),
-        };
         if let Decision::Refuse(why) = self.dispatch.intake.decide(arrival) {
             return Held::Refused(why.error());
         }
@@ -273,11 +289,34 @@ impl Begun<'_> {
         let mut request = Request::new(Arc::clone(&cached.request.origin));
         request.fill(asked);
         request.detach();
-        let queued = Queued::new(self.dispatch, &cached.route, request, self.id);
+        let share = self.share.get_or_insert_default();
+        let queued = Queued::new(self.dispatch, &cached.route, request, self.id, share);
         if queue.push(self.connection, queued) {
             tokio::spawn(drain(Arc::clone(queue)));
         }
         Held::Queued
+    }
+
+    /// Fills the route's request with what was asked, and starts its handler.
+    #[inline(always)]
+    fn fill_and_start(
+        &mut self,
+        cached: &mut CachedRoute,
+        asked: &mut Asked,
+        answers: &mut Answers,
+        scope: &Scope,
+    ) {
+        let CachedRoute {
+            starter,
+            request,
+            has_waited,
+            ..
+        } = cached;
+        request.fill(asked);
+        if *has_waited {
+            request.detach();
+        }
+        *has_waited |= self.start(&mut **starter, request, answers, scope);
     }
 
     /// Starts its handler; whether it has to wait for something. The answer, if it was done at
@@ -287,7 +326,7 @@ impl Begun<'_> {
     /// which is 3 % of what a one-way message costs.
     #[inline(always)]
     fn start(
-        &self,
+        &mut self,
         starter: &mut dyn Starter,
         request: &mut Request,
         answers: &mut Answers,
@@ -297,6 +336,7 @@ impl Begun<'_> {
         scope.set(request.deadline, request.priority, request.trace());
         let since = begin();
         let mut waits = false;
+        let bytes = request.payload.len();
         match starter.start(request, self.id, answers) {
             Started::Done if trace::is_watched() => {
                 CallRecord::of(request, since).observe(counters, None);
@@ -313,7 +353,10 @@ impl Begun<'_> {
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.context(), future);
-                let running = Running::new(self.dispatch, future, &request.origin, since);
+                let share = self.share.get_or_insert_default();
+                let holding = Some(share.hold(bytes, self.id.is_none()));
+                let origin = &request.origin;
+                let running = Running::new(self.dispatch, future, origin, since, holding);
                 self.connection.spawn(self.id, running);
             }
         }
@@ -388,10 +431,12 @@ fn start_queued(
         route,
         mut request,
         id,
+        share,
         ..
     } = queued;
     let arrival = Arrival {
         is_late: request.is_expired(),
+        is_share_full: share.is_full(id.is_none(), dispatch.intake.share_max()),
         ..Arrival::default()
     };
     let started = catch_unwind(AssertUnwindSafe(|| {
@@ -404,10 +449,11 @@ fn start_queued(
             ));
         }
         count(&counters.started, 1);
-        let begun = Begun {
+        let mut begun = Begun {
             dispatch: &dispatch,
             connection,
             id,
+            share: &mut Some(share),
         };
         let scope = Scope::enter();
         begun.start(starters.of(&route), &mut request, answers, &scope);
@@ -437,6 +483,8 @@ pub(super) struct Running {
     future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
     since: Option<Time>,
+    /// Its part of its connection's share.
+    _holding: Option<Holding>,
 }
 
 impl Running {
@@ -445,6 +493,7 @@ impl Running {
         future: Scoped<BoxFuture<'static, Answered>>,
         origin: &Arc<Origin>,
         since: Option<Time>,
+        holding: Option<Holding>,
     ) -> Self {
         dispatch.intake.enter_work();
         Self {
@@ -452,6 +501,7 @@ impl Running {
             future,
             origin: Arc::clone(origin),
             since,
+            _holding: holding,
         }
     }
 }

@@ -54,6 +54,13 @@ pub trait Transport: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What an operator should know of an endpoint that can be used all the same, such as a
+    /// certificate that soon expires.
+    fn warning(&self, endpoint: &Endpoint) -> Option<String> {
+        let _ = endpoint;
+        None
+    }
+
     /// Whether bytes cannot be changed on the way unseen, so that frames need no checksum of their
     /// own.
     fn has_integrity(&self) -> bool;

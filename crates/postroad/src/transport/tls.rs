@@ -126,18 +126,6 @@ fn pair_error(cert: &str, key: &str, error: &rustls::Error) -> io::Error {
     invalid(format!("{cert} with {key}: {words}{hint}"))
 }
 
-/// Warns of a certificate of this end's own that has expired or soon will.
-fn warn_of_end(endpoint: &Endpoint) {
-    let shown = endpoint
-        .option("cert")
-        .and_then(|path| certificates(path).ok());
-    let first = shown.as_ref().and_then(|all| all.first());
-    if let Some(text) = first.and_then(|own| tls_words::validity(own, SystemTime::now())) {
-        let certificate = endpoint.option("cert").unwrap_or_default();
-        tracing::warn!(target: "postroad::connection", certificate, "{text}");
-    }
-}
-
 /// The name that the server's certificate must have.
 fn server_name(endpoint: &Endpoint) -> io::Result<ServerName<'static>> {
     let host = tcp::split(endpoint.address()).map(|(host, _)| host);
@@ -211,6 +199,13 @@ impl Transport for Tls {
         })
     }
 
+    fn warning(&self, endpoint: &Endpoint) -> Option<String> {
+        let path = endpoint.option("cert")?;
+        let own = certificates(path).ok()?;
+        let text = tls_words::validity(own.first()?, SystemTime::now())?;
+        Some(format!("{path}: {text}"))
+    }
+
     fn check(&self, endpoint: &Endpoint, use_as: Use) -> Result<(), TransportError> {
         let (known, result): (&[&str], _) = match use_as {
             Use::Dial => (
@@ -226,7 +221,6 @@ impl Transport for Tls {
         };
         endpoint.check_options(known)?;
         tcp::check_address(endpoint)?;
-        warn_of_end(endpoint);
         result.map_err(|error| TransportError::Endpoint {
             url: endpoint.to_string(),
             detail: error.to_string(),

@@ -148,7 +148,7 @@ fn a_client_that_is_dropped_in_async_code_neither_panics_nor_blocks_and_still_se
     let (runtime, server, tidings) = serve();
     let client = connect(&server);
     client.with("tell", |call| call.send_bytes(0, "last words".into()))?;
-    let other = tokio::runtime::Runtime::new()?;
+    let other = Runtime::new()?;
     other.block_on(async { drop(client) });
     assert_eq!(tidings.recv_timeout(PATIENCE)?, "last words");
     drop((server, runtime));

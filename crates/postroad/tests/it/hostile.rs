@@ -345,11 +345,16 @@ fn bytes_of_hello() -> Vec<u8> {
 
 /// A request that names its route.
 fn request(id: u32, route: &str) -> Vec<u8> {
+    request_with(id, route, b"")
+}
+
+/// The same with a payload.
+fn request_with(id: u32, route: &str, payload: &[u8]) -> Vec<u8> {
     use postroad_proto::frame::{Head, Kind, PartTag, put_frame, put_part};
     let (mut parts, mut out) = (Vec::new(), Vec::new());
     put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
     let head = Head::new(Kind::Request).with_id(id).with_arg(u32::MAX);
-    put_frame(&mut out, head, &parts, b"", false);
+    put_frame(&mut out, head, &parts, payload, false);
     out
 }
 
@@ -408,5 +413,91 @@ async fn more_connections_than_allowed_are_turned_away_and_counted() -> Tested {
         first.request("postroad/echo").call_raw("fine").await?,
         "fine"
     );
+    Ok(())
+}
+
+/// A one-way message that names its route.
+fn message(number: u32, route: &str) -> Vec<u8> {
+    use postroad_proto::frame::{Head, Kind, MESSAGE_ID, PartTag, put_frame, put_part};
+    let (mut parts, mut out) = (Vec::new(), Vec::new());
+    put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
+    let head = Head::new(Kind::OneWay)
+        .with_id(number | MESSAGE_ID)
+        .with_arg(u32::MAX);
+    put_frame(&mut out, head, &parts, b"", false);
+    out
+}
+
+/// Connects without a client, and says hello.
+async fn raw(server: &RunningServer) -> Tested<TcpStream> {
+    let mut raw = TcpStream::connect(&server.addresses()[0]).await?;
+    raw.write_all(&bytes_of_hello()).await?;
+    raw.read_exact(&mut [0; 8]).await?;
+    Ok(raw)
+}
+
+#[tokio::test]
+async fn one_way_messages_that_wait_have_a_bound_a_connection_and_the_rest_is_counted() -> Tested {
+    let mut config = impatient();
+    config.connection.limits.max_calls = 10;
+    let router = Router::new().route("forever", std::future::pending::<()>);
+    let server = serve_with("tcp://127.0.0.1:0", router, config).await?;
+    let mut greedy = raw(&server).await?;
+    let messages: Vec<u8> = (0..100)
+        .flat_map(|number| message(number, "forever"))
+        .collect();
+    greedy.write_all(&messages).await?;
+    let dropped = async {
+        while server.stats().dropped < 90 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), dropped).await?;
+    assert_eq!(server.stats().running, 10);
+    still_serves(&server).await
+}
+
+#[tokio::test]
+async fn calls_that_wait_hold_no_more_bytes_than_the_bound_and_the_rest_is_refused() -> Tested {
+    let mut config = ServerConfig::default();
+    config.connection.limits.max_message = 64 * 1024;
+    config.connection.limits.assembly_max = 64 * 1024;
+    let router = Router::new().route("forever", std::future::pending::<()>);
+    let server = serve_with("tcp://127.0.0.1:0", router, config).await?;
+    let mut greedy = raw(&server).await?;
+    // The fifth goes beyond 64 KiB, so there is no room for the sixth.
+    for id in 0..6 {
+        let frame = request_with(id, "forever", &[0; 15 * 1024]);
+        greedy.write_all(&frame).await?;
+    }
+    let (mut said, mut piece) = (Vec::new(), [0; 4096]);
+    let refused = async {
+        while !String::from_utf8_lossy(&said).contains("hold too much already") {
+            let read = greedy.read(&mut piece).await?;
+            assert!(read > 0, "the connection goes on");
+            said.extend_from_slice(&piece[..read]);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await??;
+    assert_eq!(server.stats().running, 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_of_one_frame_may_not_be_longer_than_the_bound_on_messages() -> Tested {
+    let mut config = ServerConfig::default();
+    config.connection.limits.max_message = 1024;
+    let server = serve_with("tcp://127.0.0.1:0", Router::<()>::new(), config).await?;
+    let mut sender = raw(&server).await?;
+    let frame = request_with(0, "postroad/echo", &[0; 1025]);
+    sender.write_all(&frame).await?;
+    let said = rest(&mut sender).await;
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.contains("message of 1025 bytes, at most 1024"),
+        "{said}"
+    );
+    wait_for(&server, "length").await;
     Ok(())
 }
