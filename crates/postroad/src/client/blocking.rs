@@ -115,7 +115,7 @@ impl BlockingClient {
             let thread = Thread::new().name("postroad-client".to_owned());
             let run = move || {
                 shared.run_background();
-                // What the client has held is kept until the connection is closed, and dropped here.
+                // What the client has held is kept until the connection is closed.
                 let _parted = parted.recv();
                 shared.close();
             };

@@ -306,7 +306,7 @@ mod tests {
         let stream = first_of(vec![address, good_address])
             .await
             .expect("one answers");
-        assert_eq!(stream.peer_addr().expect("connected"), good_address);
+        assert_eq!(stream.peer_addr().expect("it is connected"), good_address);
         let took = begin.elapsed();
         assert!(
             took >= NEXT_AFTER && took < Duration::from_secs(1),

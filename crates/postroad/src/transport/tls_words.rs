@@ -53,8 +53,8 @@ fn certificate_words(error: &CertificateError) -> Option<String> {
             format!("the other end's certificate is valid from {date} on; is the clock right?")
         }
         CertificateError::UnknownIssuer => {
-            "the other end's certificate comes from an authority that is not trusted here; a client \
-             names its root with ?ca=FILE, a listener with ?client_ca=FILE"
+            "the other end's certificate comes from an authority that is not trusted here; \
+             a client names its root with ?ca=FILE, a listener with ?client_ca=FILE"
                 .to_owned()
         }
         // It has no variant of its own, so its name in the text is all there is to go by.

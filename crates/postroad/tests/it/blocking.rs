@@ -130,7 +130,7 @@ fn a_client_that_is_dropped_in_an_async_context_leaves_no_thread_behind() {
     let client = connect(&server);
     let weak = client.client().state();
     let dropped = runtime.block_on(async { tokio::spawn(async move { drop(client) }).await });
-    assert!(dropped.is_err(), "to drop it here is a mistake");
+    assert!(dropped.is_ok(), "its own thread closes it");
     // The thread held the runtime, which held all that changes the state.
     let begin = Instant::now();
     while weak.has_changed().is_ok() {
@@ -148,7 +148,7 @@ fn a_client_that_is_dropped_in_async_code_neither_panics_nor_blocks_and_still_se
     let (runtime, server, tidings) = serve();
     let client = connect(&server);
     client.with("tell", |call| call.send_bytes(0, "last words".into()))?;
-    let other = tokio::runtime::Runtime::new()?;
+    let other = Runtime::new()?;
     other.block_on(async { drop(client) });
     assert_eq!(tidings.recv_timeout(PATIENCE)?, "last words");
     drop((server, runtime));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, GiveUp, Retry, Router};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -201,13 +201,13 @@ async fn as_many_callers_wait_for_a_connection_as_may_have_calls_in_flight() -> 
 
 /// A server that answers `answers` lines on each connection and then closes it; tells when each
 /// connection came.
-async fn closing_server(answers: usize) -> Tested<(String, UnboundedReceiver<Instant>)> {
+async fn closing_server(answers: usize) -> Tested<(String, Receiver<Instant>)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("tcp+line://{}", listener.local_addr()?);
-    let (told, came) = unbounded_channel();
+    let (told, came) = channel(100);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if told.send(Instant::now()).is_err() {
+            if told.send(Instant::now()).await.is_err() {
                 return;
             }
             let (read, mut write) = stream.into_split();
