@@ -130,7 +130,7 @@ fn a_client_that_is_dropped_in_an_async_context_leaves_no_thread_behind() {
     let client = connect(&server);
     let weak = client.client().state();
     let dropped = runtime.block_on(async { tokio::spawn(async move { drop(client) }).await });
-    assert!(dropped.is_err(), "to drop it here is a mistake");
+    assert!(dropped.is_ok(), "its own thread closes it");
     // The thread held the runtime, which held all that changes the state.
     let begin = Instant::now();
     while weak.has_changed().is_ok() {
