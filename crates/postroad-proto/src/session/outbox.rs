@@ -278,9 +278,9 @@ impl Outbox {
         }
     }
 
-    /// Copies what was queued as a slice of a larger buffer. Called when the peer takes nothing more:
-    /// until then queueing costs no copy, and from then on an answer of a few hundred bytes would
-    /// keep a read buffer that is hundreds of times as large.
+    /// Copies what was queued as a slice of a larger buffer. Called when the peer takes nothing
+    /// more: until then queueing costs no copy, and from then on an answer of a few hundred bytes
+    /// would keep a read buffer that is hundreds of times as large.
     #[cold]
     pub(super) fn detach(&mut self) {
         let classes = self.queues.iter_mut().flat_map(|all| &mut all.classes);

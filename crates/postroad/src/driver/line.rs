@@ -28,9 +28,9 @@ use std::io;
 
 /// Bytes of the largest buffer that a thread keeps to write from.
 const OUT_KEPT_MAX: usize = 256 * 1024;
-/// Bytes that are written in a turn before other tasks have theirs, about. A peer that reads as fast
-/// as this end writes could otherwise have all that is queued written in one turn, which may take
-/// tens of milliseconds.
+/// Bytes that are written in a turn before other tasks have theirs, about. A peer that reads as
+/// fast as this end writes could otherwise have all that is queued written in one turn, which may
+/// take tens of milliseconds.
 const WRITTEN_MAX: u64 = 512 * 1024;
 
 thread_local! {

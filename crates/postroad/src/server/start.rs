@@ -97,8 +97,8 @@ impl Dispatcher {
                         id: asked.id,
                         share,
                     };
-                    let starts = dispatch.intake.starts_at_once(is_late, must_wait);
-                    if starts && !is_share_full {
+                    let intake = &dispatch.intake;
+                    if !is_share_full && intake.starts_at_once(is_late, must_wait) {
                         starting.started += 1;
                         let CachedRoute {
                             starter,
@@ -113,12 +113,7 @@ impl Dispatcher {
                         *has_waited |= begun.start(&mut **starter, request, answers, &scope);
                         None
                     } else {
-                        let arrival = Arrival {
-                            is_late,
-                            must_wait: true,
-                            is_share_full,
-                            is_queue_full: queue.is_full(),
-                        };
+                        let arrival = Arrival::held(is_late, is_share_full, queue.is_full());
                         match begun.hold(queue, cached, asked, arrival, has_queued) {
                             Held::Queued => None,
                             Held::Stays => break,
@@ -138,10 +133,7 @@ impl Dispatcher {
             };
             if let Some((error, route)) = refused {
                 let error = refuse(&dispatch.counters, &connection.peer, route, error);
-                match asked.id {
-                    Some(id) => answers.fail(id, error),
-                    None => dropped(&dispatch.counters, &connection.peer, &error),
-                }
+                tell(asked.id, error, answers, dispatch, connection);
             }
             starting.arrived.pass();
         }
@@ -176,6 +168,21 @@ impl Dispatcher {
         starting.arrived.pass();
         // The starter was interrupted in the middle of its work: it is made anew.
         lookup.forget();
+    }
+}
+
+/// Tells the caller of a request that was refused why, or the log where there is no caller.
+#[cold]
+fn tell(
+    id: Option<CallId>,
+    error: Error,
+    answers: &mut Answers,
+    dispatch: &Dispatch,
+    connection: &Connection,
+) {
+    match id {
+        Some(id) => answers.fail(id, error),
+        None => dropped(&dispatch.counters, &connection.peer, &error),
     }
 }
 
@@ -445,10 +452,8 @@ fn start_queued(
         // As in `answer_for_panic`: a subscriber of the logs may panic as well.
         Some(told.unwrap_or_else(|_| Error::internal("the server failed unexpectedly")))
     });
-    match (error, id) {
-        (Some(error), Some(id)) => answers.fail(id, error),
-        (Some(error), None) => dropped(counters, &connection.peer, &error),
-        (None, _) => {}
+    if let Some(error) = error {
+        tell(id, error, answers, &dispatch, connection);
     }
 }
 
