@@ -20,7 +20,7 @@ use super::lookup::{CachedRoute, Lookup, Target};
 use super::observe::{CallRecord, begin, dropped, refuse};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
-use super::share::{Holding, Share};
+use super::share::{Holding, Share, ShareMax};
 use super::stats::count;
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
@@ -88,17 +88,14 @@ impl Dispatcher {
                     // started in the order in which they came.
                     let must_wait =
                         has_queued.is_some() || starting.meter.is_over(starting.watch.ticks());
-                    let is_share_full = share
-                        .as_ref()
-                        .is_some_and(|share| share.is_full(asked.id.is_none(), share_max));
+                    let is_share_full = is_full(share, asked, share_max);
                     let mut begun = Begun {
                         dispatch,
                         connection,
                         id: asked.id,
                         share,
                     };
-                    let intake = &dispatch.intake;
-                    if !is_share_full && intake.starts_at_once(is_late, must_wait) {
+                    if !is_share_full && dispatch.intake.starts_at_once(is_late, must_wait) {
                         starting.started += 1;
                         let CachedRoute {
                             starter,
@@ -169,6 +166,13 @@ impl Dispatcher {
         // The starter was interrupted in the middle of its work: it is made anew.
         lookup.forget();
     }
+}
+
+/// Whether the connection's share leaves no room for a request.
+#[inline]
+fn is_full(share: &Option<Arc<Share>>, asked: &Asked, max: ShareMax) -> bool {
+    let share = share.as_ref();
+    share.is_some_and(|share| share.is_full(asked.id.is_none(), max))
 }
 
 /// Tells the caller of a request that was refused why, or the log where there is no caller.
