@@ -83,8 +83,7 @@ pub(crate) use service::Service;
 use status::Status;
 pub(crate) use waiters::WaiterKey;
 
-/// Rounds of a turn before other tasks have theirs. Each round starts at most one batch of
-/// requests.
+/// Rounds of a turn before other tasks have theirs. Each starts at most one batch of requests.
 const ROUNDS: usize = 16;
 /// Bytes that are read in a turn before other tasks have theirs, about. Rounds alone are no bound:
 /// a peer that sends nothing but small frames that start no handler would have 16 full buffers

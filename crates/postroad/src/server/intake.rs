@@ -38,6 +38,18 @@ pub(super) struct Arrival {
     pub(super) is_queue_full: bool,
 }
 
+impl Arrival {
+    /// Of a request that is not started where it was read.
+    pub(super) fn held(is_late: bool, is_share_full: bool, is_queue_full: bool) -> Self {
+        Self {
+            is_late,
+            must_wait: true,
+            is_share_full,
+            is_queue_full,
+        }
+    }
+}
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {

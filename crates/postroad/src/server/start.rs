@@ -19,7 +19,7 @@ use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
-use super::share::{Holding, Share};
+use super::share::{Holding, Share, ShareMax};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
@@ -88,27 +88,19 @@ impl Dispatcher {
                     // started in the order in which they came.
                     let must_wait =
                         has_queued.is_some() || starting.meter.is_over(starting.watch.ticks());
-                    let is_share_full = share
-                        .as_ref()
-                        .is_some_and(|share| share.is_full(asked.id.is_none(), share_max));
+                    let is_share_full = is_full(share, asked, share_max);
                     let mut begun = Begun {
                         dispatch,
                         connection,
                         id: asked.id,
                         share,
                     };
-                    let starts = dispatch.intake.starts_at_once(is_late, must_wait);
-                    if starts && !is_share_full {
+                    if !is_share_full && dispatch.intake.starts_at_once(is_late, must_wait) {
                         starting.started += 1;
                         begun.fill_and_start(cached, asked, answers, &scope);
                         None
                     } else {
-                        let arrival = Arrival {
-                            is_late,
-                            must_wait: true,
-                            is_share_full,
-                            is_queue_full: queue.is_full(),
-                        };
+                        let arrival = Arrival::held(is_late, is_share_full, queue.is_full());
                         match begun.hold(queue, cached, asked, arrival, has_queued) {
                             Held::Queued => None,
                             Held::Stays => break,
@@ -162,6 +154,28 @@ impl Dispatcher {
         starting.arrived.pass();
         // The starter was interrupted in the middle of its work: it is made anew.
         lookup.forget();
+    }
+}
+
+/// Whether the connection's share leaves no room for a request.
+#[inline]
+fn is_full(share: &Option<Arc<Share>>, asked: &Asked, max: ShareMax) -> bool {
+    let share = share.as_ref();
+    share.is_some_and(|share| share.is_full(asked.id.is_none(), max))
+}
+
+/// Tells the caller of a request that was refused why, or the log where there is no caller.
+#[cold]
+fn tell(
+    id: Option<CallId>,
+    error: Error,
+    answers: &mut Answers,
+    dispatch: &Dispatch,
+    connection: &Connection,
+) {
+    match id {
+        Some(id) => answers.fail(id, error),
+        None => dropped(&dispatch.counters, &connection.peer, &error),
     }
 }
 
@@ -470,10 +484,8 @@ fn start_queued(
         // As in `answer_for_panic`: a subscriber of the logs may panic as well.
         Some(told.unwrap_or_else(|_| Error::internal("the server failed unexpectedly")))
     });
-    match (error, id) {
-        (Some(error), Some(id)) => answers.fail(id, error),
-        (Some(error), None) => dropped(counters, &connection.peer, &error),
-        (None, _) => {}
+    if let Some(error) = error {
+        tell(id, error, answers, &dispatch, connection);
     }
 }
 
