@@ -55,6 +55,8 @@ mod router;
 mod server;
 mod trace;
 pub mod transport;
+#[doc(hidden)]
+pub mod typed;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;
@@ -64,12 +66,13 @@ pub use postroad_proto::trace::Trace;
 pub use serde;
 
 pub use client::{
-    BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Pipeline, Producer,
+    BlockingClient, CallBuilder, CallOptions, Client, ClientConfig, ConnectError, Outgoing,
+    Pipeline, Producer,
 };
 pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
-pub use error::{CallError, Error};
+pub use error::{CallError, Error, ErrorCode};
 pub use handler::Handler;
 pub use route::{Description, RouteOptions};
 pub use router::Router;

@@ -67,7 +67,7 @@ impl Routes {
             return refused(why.error());
         }
         count(&dispatch.counters.started, 1);
-        let (deadline, context) = (request.deadline, request.context());
+        let (deadline, context) = (request.deadline, request.inherited());
         let origin = Arc::clone(&request.origin);
         let future = Scoped::new(context, route.run(request));
         let running = Running::new(dispatch, future, &origin, begin());

@@ -301,7 +301,7 @@ impl Begun<'_> {
             Started::Waits(future) => {
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
-                let future = Scoped::new(request.context(), future);
+                let future = Scoped::new(request.inherited(), future);
                 let running = Running::new(self.dispatch, future, &request.origin, since);
                 self.connection.spawn(self.id, running);
             }

@@ -19,3 +19,4 @@ mod slow_line;
 mod support;
 mod threads;
 mod transports;
+mod typed;
