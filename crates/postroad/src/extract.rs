@@ -237,12 +237,19 @@ impl Request {
         self.identity.as_ref()?.downcast_ref()
     }
 
-    /// The request by value, while `self` stays behind as it was, without its payload and extras.
+    /// Draws a trace for it, if its caller has named none.
+    pub(crate) fn draw_trace(&mut self) {
+        let trace = &mut self.extras.get_or_insert_default().trace;
+        trace.get_or_insert_with(crate::trace::new);
+    }
+
+    /// The request by value. What stays behind has lost its payload, but still tells whoever logs it
+    /// which trace it belongs to.
     pub(crate) fn take(&mut self) -> Self {
         Self {
             origin: Arc::clone(&self.origin),
             payload: std::mem::take(&mut self.payload),
-            extras: self.extras.take(),
+            extras: self.extras.clone(),
             identity: self.identity.take(),
             ..*self
         }
