@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Reply, Request as Asked};
+use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
 
 use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
-use super::observe::{CallRecord, begin, refuse};
+use super::observe::{CallRecord, Watched, begin, refuse};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
 use super::stats::count;
@@ -99,7 +99,10 @@ impl Dispatcher {
                         match begun.hold(queue, cached, asked, is_late, has_queued) {
                             Held::Queued => None,
                             Held::Stays => break,
-                            Held::Refused(error) => Some((error, cached.request.route())),
+                            Held::Refused(error) => {
+                                let (counters, peer) = (&dispatch.counters, &connection.peer);
+                                Some(refuse(counters, peer, cached.request.route(), error))
+                            }
                         }
                     }
                 }
@@ -111,10 +114,12 @@ impl Dispatcher {
                     }
                     None
                 }
-                Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
+                Target::Nothing(what) => {
+                    let error = Error::of(Code::NOT_FOUND, what);
+                    Some(refuse_unrouted(dispatch, connection, &asked.route, error))
+                }
             };
-            if let Some((error, route)) = refused {
-                let error = refuse(&dispatch.counters, &connection.peer, route, error);
+            if let Some(error) = refused {
                 if let Some(id) = asked.id {
                     answers.fail(id, error);
                 }
@@ -135,7 +140,7 @@ impl Dispatcher {
             let Target::Route(cached) = lookup.find(starting.connection, &asked.route) else {
                 return None;
             };
-            let record = CallRecord::of(&cached.request, begin());
+            let record = CallRecord::of(&cached.request, None);
             let mut error = record.panicked(counters, payload);
             record.observe(counters, Some(&mut error));
             cached.request.clear();
@@ -153,6 +158,26 @@ impl Dispatcher {
         // The starter was interrupted in the middle of its work: it is made anew.
         lookup.forget();
     }
+}
+
+/// Counts and logs a request for a route that is not there, by the name that it has asked for.
+#[cold]
+fn refuse_unrouted(
+    dispatch: &Dispatch,
+    connection: &Connection,
+    asked: &RouteRef,
+    error: Error,
+) -> Error {
+    let name = match asked {
+        RouteRef::Name(name) => name.to_string(),
+        RouteRef::Number(number) => match connection.route_name(*number) {
+            Some(name) => name.to_string(),
+            None => format!("number {number}"),
+        },
+        RouteRef::Code(code) => format!("code 0x{code:02x}"),
+        RouteRef::Unsaid => String::new(),
+    };
+    refuse(&dispatch.counters, &connection.peer, &name, error)
 }
 
 /// Requests of one connection whose handlers are being started.
@@ -285,15 +310,22 @@ impl Begun<'_> {
         scope: &Scope,
     ) {
         let counters = &self.dispatch.counters;
+        let watched = begin(request);
         scope.set(request.deadline, request.priority, request.trace());
-        let since = begin();
-        match starter.start(request, self.id, answers) {
+        let started = match &watched {
+            None => starter.start(request, self.id, answers),
+            Some(watched) => {
+                let start = || starter.start(request, self.id, answers);
+                watched.span.in_scope(start)
+            }
+        };
+        match started {
             Started::Done if trace::is_watched() => {
-                CallRecord::of(request, since).observe(counters, None);
+                CallRecord::of(request, watched.as_deref()).observe(counters, None);
             }
             Started::Done => {}
             Started::Failed(mut error) => {
-                CallRecord::of(request, since).observe(counters, Some(&mut error));
+                CallRecord::of(request, watched.as_deref()).observe(counters, Some(&mut error));
                 if let Some(id) = self.id {
                     answers.fail(id, error);
                 }
@@ -302,7 +334,7 @@ impl Begun<'_> {
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.inherited(), future);
-                let running = Running::new(self.dispatch, future, &request.origin, since);
+                let running = Running::new(self.dispatch, future, &request.origin, watched);
                 self.connection.spawn(self.id, running);
             }
         }
@@ -404,7 +436,7 @@ fn start_queued(
     let error = started.unwrap_or_else(|payload| {
         starters.forget();
         let told = catch_unwind(AssertUnwindSafe(|| {
-            let record = CallRecord::of(&request, begin());
+            let record = CallRecord::of(&request, None);
             let mut error = record.panicked(counters, payload.as_ref());
             record.observe(counters, Some(&mut error));
             error
@@ -422,7 +454,7 @@ pub(super) struct Running {
     dispatch: Arc<Dispatch>,
     future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
-    since: Option<Time>,
+    watched: Option<Box<Watched>>,
 }
 
 impl Running {
@@ -430,14 +462,14 @@ impl Running {
         dispatch: &Arc<Dispatch>,
         future: Scoped<BoxFuture<'static, Answered>>,
         origin: &Arc<Origin>,
-        since: Option<Time>,
+        watched: Option<Box<Watched>>,
     ) -> Self {
         dispatch.intake.enter_work();
         Self {
             dispatch: Arc::clone(dispatch),
             future,
             origin: Arc::clone(origin),
-            since,
+            watched,
         }
     }
 }
@@ -456,10 +488,13 @@ impl Future for Running {
         let record = CallRecord {
             origin: &this.origin,
             trace: this.future.trace(),
-            since: this.since,
+            since: this.watched.as_deref().map(Watched::since),
         };
         let (future, counters) = (&mut this.future, &this.dispatch.counters);
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| match &this.watched {
+            None => Pin::new(future).poll(cx),
+            Some(watched) => watched.span.in_scope(|| Pin::new(future).poll(cx)),
+        }));
         let mut answer = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => answer,
