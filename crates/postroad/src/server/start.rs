@@ -119,10 +119,8 @@ impl Dispatcher {
                     Some(refuse_unrouted(dispatch, connection, &asked.route, error))
                 }
             };
-            if let Some(error) = refused {
-                if let Some(id) = asked.id {
-                    answers.fail(id, error);
-                }
+            if let (Some(error), Some(id)) = (refused, asked.id) {
+                answers.fail(id, error);
             }
             starting.arrived.pass();
         }
