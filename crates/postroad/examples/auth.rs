@@ -1,4 +1,5 @@
-//! Authentication that cannot forget a route, on both sides: `cargo run -p postroad --example auth`.
+//! Authentication that cannot forget a route, on both sides:
+//! `cargo run -p postroad --example auth`.
 
 use postroad::extract::Request;
 use postroad::{CallContext, Client, Error, Server, code};

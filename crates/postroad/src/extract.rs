@@ -243,8 +243,8 @@ impl Request {
         trace.get_or_insert_with(crate::trace::new);
     }
 
-    /// The request by value. What stays behind has lost its payload, but still tells whoever logs it
-    /// which trace it belongs to.
+    /// The request by value. What stays behind has lost its payload, but still tells whoever logs
+    /// it which trace it belongs to.
     pub(crate) fn take(&mut self) -> Self {
         Self {
             origin: Arc::clone(&self.origin),
@@ -309,8 +309,8 @@ pub(crate) fn metadata_pairs(raw: &Bytes) -> impl Iterator<Item = (String, Bytes
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not something that a handler on a router with state `{S}` can ask for",
     label = "not an extractor",
-    note = "a handler's arguments are extractors: `Json<T>`, `Payload<T>`, `MsgPack<T>`, `State<S>` \
-            of the router's own state, `Metadata`, `Peer`, `CallContext`, `Request`, `Bytes`, \
+    note = "a handler's arguments are extractors: `Json<T>`, `Payload<T>`, `MsgPack<T>`, \
+            `State<S>` of the router's own state, `Metadata`, `Peer`, `CallContext`, `Request`, `Bytes`, \
             `String`, or a type that implements `FromRequest`; `T` implements `Deserialize`"
 )]
 pub trait FromRequest<S>: Sized {

@@ -41,8 +41,8 @@ use crate::extract::{FromRequest, IntoReply, Request};
     note = "a handler is an async function of at most six extractors (`Json<T>`, `Payload<T>`, \
             `State<{S}>`, `Metadata`, `Peer`, `CallContext`, `Bytes`, `String`, ..), which answers \
             with `Json<T>`, `Bytes`, `String`, `()` or the like, or a `Result` of these",
-    note = "a value of your own goes in `Json`, on both sides: `async |Json(n): Json<u32>| Json(n)`",
-    note = "its future must be `Send`: hold no `Rc`, `RefCell` borrow or `MutexGuard` across `.await`"
+    note = "a value of your own goes in `Json`, both ways: `async |Json(n): Json<u32>| Json(n)`",
+    note = "its future must be `Send`: hold no `Rc` and no `MutexGuard` across `.await`"
 )]
 pub trait Handler<A, S>: Clone + Send + Sync + 'static {
     /// Runs it.

@@ -46,7 +46,8 @@ impl Table {
         );
     }
 
-    /// Adds the routes of another table, within the hooks of this one; those of the same name are replaced.
+    /// Adds the routes of another table, within the hooks of this one. Those of the same
+    /// name are replaced.
     pub(crate) fn extend(&mut self, other: Self) {
         let around = &self.around;
         let wrap = |route: Arc<Route>| {

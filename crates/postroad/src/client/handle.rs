@@ -145,15 +145,14 @@ impl Client {
         self
     }
 
-    /// The same connection, with a hook that runs before every call and message that is sent by this
-    /// handle or by one made from it: by [`Self::call`], [`Self::send`] and [`Self::request`], by
+    /// The same connection, with a hook that runs before every call and message that is sent by
+    /// this handle or by one made from it: by [`Self::call`], [`Self::send`] and [`Self::request`], by
     /// typed clients, producers and pipelines. It adds metadata, such as a token, or a trace. A
     /// handle that has a hook already runs both, the earlier one first.
     ///
     /// The hook must not block. Producers and pipelines that send many messages at once run it once
     /// for up to 32 of them. A dialect that has no room for metadata refuses such a call or leaves
-    /// it out, as [docs/dialects.md](https://github.com/postroad/postroad/blob/main/docs/dialects.md)
-    /// says.
+    /// it out, as the guide to the dialects (docs/dialects.md) says.
     ///
     /// ```
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

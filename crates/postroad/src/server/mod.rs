@@ -201,8 +201,8 @@ impl Server {
     }
 
     /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/routes`
-    /// (which `postroad ls` asks), and no echo of what a dialect sends without naming a route, which
-    /// is refused with `SRV-E-404` then.
+    /// (which `postroad ls` asks), and no echo of what a dialect sends without naming a route,
+    /// which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
         self

@@ -63,7 +63,8 @@ impl Routes {
         });
     }
 
-    /// Adds routes, within the server's hooks, and replaces those of the same name; requests that were started go on with the handler that they had.
+    /// Adds routes, within the server's hooks, and replaces those of the same name.
+    /// Requests that were started go on with the handler that they had.
     pub fn add<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) {
         let added = router.into_table();
         self.change(|table| table.extend(added.clone()));
