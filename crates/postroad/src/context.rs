@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
+use postroad_proto::frame::{PartTag, Parts};
 use postroad_proto::trace::Trace;
 
 use crate::clock;
-use crate::extract::{Origin, Request, metadata_pairs};
 use crate::transport::PeerInfo;
 
 /// The circumstances of the request that is being handled.
@@ -62,6 +62,26 @@ struct FromRequest {
     origin: Arc<Origin>,
     parts: Bytes,
     identity: Option<Identity>,
+}
+
+/// Where the requests of one connection for one route come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) route: Arc<str>,
+    pub(crate) peer: Arc<PeerInfo>,
+    pub(crate) protocol: &'static str,
+}
+
+/// Keys and values of the metadata among a frame's parts.
+pub(crate) fn metadata_pairs(raw: &Bytes) -> impl Iterator<Item = (String, Bytes)> {
+    let parts = Parts::new(raw).flatten();
+    let metadata = parts.filter(|part| part.tag & 0x7f == PartTag::Metadata as u8);
+    metadata.filter_map(|part| {
+        let (len, rest) = part.value.split_first()?;
+        let key = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
+        let value = raw.slice_ref(&rest[usize::from(*len)..]);
+        Some((key.to_owned(), value))
+    })
 }
 
 /// Who a hook has found the caller to be; the type is the hook's own.
@@ -135,13 +155,19 @@ impl CallContext {
         })
     }
 
-    pub(crate) fn of(request: &Request) -> Self {
+    /// The context of a request.
+    pub(crate) fn new(
+        inherited: Inherited,
+        origin: Arc<Origin>,
+        parts: Bytes,
+        identity: Option<Identity>,
+    ) -> Self {
         Self {
-            inherited: request.inherited(),
+            inherited,
             request: Some(FromRequest {
-                origin: Arc::clone(&request.origin),
-                parts: request.parts().cloned().unwrap_or_default(),
-                identity: request.identity.clone(),
+                origin,
+                parts,
+                identity,
             }),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
-use postroad_proto::frame::{PartTag, Parts, put_part};
+use postroad_proto::frame::{PartTag, put_part};
 use postroad_proto::session::Extras;
 pub use postroad_proto::session::Reply;
 use postroad_proto::trace::Trace;
@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 #[cfg(feature = "protobuf")]
 use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
-use crate::context::{CallContext, Identity as Known, Inherited};
+pub(crate) use crate::context::Origin;
+use crate::context::{CallContext, Identity as Known, Inherited, metadata_pairs};
 use crate::error::{CodecError, Error};
 use crate::transport::PeerInfo;
 
@@ -42,14 +43,6 @@ pub struct Request {
     pub(crate) extras: Option<Box<Extras>>,
     /// Who a hook has found the caller to be.
     pub(crate) identity: Option<Known>,
-}
-
-/// Where the requests of one connection for one route come from.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) route: Arc<str>,
-    pub(crate) peer: Arc<PeerInfo>,
-    pub(crate) protocol: &'static str,
 }
 
 impl Request {
@@ -189,7 +182,12 @@ impl Request {
     /// The circumstances.
     #[must_use]
     pub fn context(&self) -> CallContext {
-        CallContext::of(self)
+        CallContext::new(
+            self.inherited(),
+            Arc::clone(&self.origin),
+            self.parts().cloned().unwrap_or_default(),
+            self.identity.clone(),
+        )
     }
 
     /// What the handler's own calls inherit.
@@ -270,18 +268,6 @@ impl fmt::Debug for Request {
             .field("trace", &self.trace())
             .finish_non_exhaustive()
     }
-}
-
-/// Keys and values of the metadata among a frame's parts.
-pub(crate) fn metadata_pairs(raw: &Bytes) -> impl Iterator<Item = (String, Bytes)> {
-    let parts = Parts::new(raw).flatten();
-    let metadata = parts.filter(|part| part.tag & 0x7f == PartTag::Metadata as u8);
-    metadata.filter_map(|part| {
-        let (len, rest) = part.value.split_first()?;
-        let key = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
-        let value = raw.slice_ref(&rest[usize::from(*len)..]);
-        Some((key.to_owned(), value))
-    })
 }
 
 /// Something that can be taken out of a request: what a handler may have as an argument.
