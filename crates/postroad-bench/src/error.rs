@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use postroad::client::ConnectError;
 use postroad::transport::TransportError;
-use postroad::{CallError, ConnectError, StartError};
+use postroad::{CallError, StartError};
 
 /// Why something could not be done. None of these is worth a retry before somebody has changed
 /// something, but for [`Self::Connect`] and [`Self::Worker`]: the server may come.

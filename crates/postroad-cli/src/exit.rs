@@ -3,8 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use postroad::client::ConnectError;
 use postroad::transport::TransportError;
-use postroad::{CallError, ConnectError, Error, StartError};
+use postroad::{CallError, Error, StartError};
 
 use crate::terminal::{Style, tell};
 

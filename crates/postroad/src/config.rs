@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub use crate::preset::Preset;
 pub use postroad_proto::dialect::{Dialect, Envelope};
 pub use postroad_proto::limits::Limits;
-pub use postroad_proto::policy::Backoff;
+pub use postroad_proto::policy::{Backoff, GiveUp};
 pub use postroad_proto::session::Mapping;
 
 /// Settings of a connection, of either end: `connection` of

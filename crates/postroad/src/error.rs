@@ -10,6 +10,60 @@ use postroad_proto::policy::ConnectionState;
 use postroad_proto::session::{CloseReason, Failure};
 use postroad_proto::trace::Trace;
 
+/// What [`Error::new`] takes for a code: a [`Code`], which is well-formed, or text.
+pub trait ErrorCode {
+    /// The code.
+    ///
+    /// # Errors
+    /// The text, if it is not a code.
+    fn to_code(&self) -> Result<Code, String>;
+}
+
+impl ErrorCode for Code {
+    fn to_code(&self) -> Result<Code, String> {
+        Ok(*self)
+    }
+}
+
+impl ErrorCode for str {
+    fn to_code(&self) -> Result<Code, String> {
+        Code::parse(self).map_err(|_| self.to_owned())
+    }
+}
+
+impl ErrorCode for String {
+    fn to_code(&self) -> Result<Code, String> {
+        self.as_str().to_code()
+    }
+}
+
+impl<T: ErrorCode + ?Sized> ErrorCode for &T {
+    fn to_code(&self) -> Result<Code, String> {
+        (**self).to_code()
+    }
+}
+
+/// An error's code, checked while it is compiled.
+///
+/// ```
+/// use postroad::{Error, code};
+///
+/// let error = Error::new(code!("ORD-E-102"), "the order cannot be filled");
+/// assert_eq!(error.code(), code!("ORD-E-102"));
+/// ```
+///
+/// A code of another form does not compile:
+///
+/// ```compile_fail
+/// let error = postroad::Error::new(postroad::code!("NOT_FOUND"), "no such order");
+/// ```
+#[macro_export]
+macro_rules! code {
+    ($text:literal) => {
+        const { $crate::Code::literal($text) }
+    };
+}
+
 /// What a handler answers with when it fails: a code, a message, and the chain of causes across
 /// services.
 ///
@@ -27,17 +81,22 @@ use postroad_proto::trace::Trace;
 pub struct Error(Box<ErrorBody>);
 
 impl Error {
-    /// An error with a code of the form `SRV-E-404`; anything else becomes `SRV-E-500` and is
-    /// quoted.
+    /// An error with a code of the form `ORD-E-102`: three capital letters, `E`, three digits.
+    ///
+    /// Write the code as [`code!`](crate::code)`("ORD-E-102")`, which does not compile if it is
+    /// malformed. A code that is text is read at run time: a malformed one becomes `SRV-E-500`, its
+    /// text goes before the message, and callers that look for that code will never see it.
     #[must_use]
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        match Code::parse(code) {
-            Ok(code) => Self(Box::new(ErrorBody::new(code, message))),
-            Err(_) => {
-                let message = format!("{code} {}", message.into());
-                Self(Box::new(ErrorBody::new(Code::INTERNAL, message)))
-            }
+    pub fn new(code: impl ErrorCode, message: impl Into<String>) -> Self {
+        match code.to_code() {
+            Ok(code) => Self::of(code, message),
+            Err(malformed) => Self::malformed(&malformed, message.into()),
         }
+    }
+
+    #[cold]
+    fn malformed(code: &str, message: String) -> Self {
+        Self::of(Code::INTERNAL, format!("{code} {message}"))
     }
 
     pub(crate) fn of(code: Code, message: impl Into<String>) -> Self {

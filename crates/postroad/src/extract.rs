@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::dialect::Packet;
-use postroad_proto::frame::{PartTag, Parts, put_part};
-use postroad_proto::session::{Extras, Reply};
+use postroad_proto::frame::{PartTag, put_part};
+use postroad_proto::session::Extras;
+pub use postroad_proto::session::Reply;
 use postroad_proto::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,8 @@ use serde::de::DeserializeOwned;
 #[cfg(feature = "protobuf")]
 use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
-use crate::context::CallContext;
+pub(crate) use crate::context::Origin;
+use crate::context::{CallContext, Identity as Known, Inherited, metadata_pairs};
 use crate::error::{CodecError, Error};
 use crate::transport::PeerInfo;
 
@@ -30,7 +32,7 @@ const SLICE_MAX: usize = 64 * 1024;
 ///
 /// One that comes by a connection is made by the server. One that does not is made by
 /// [`Self::to`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub(crate) origin: Arc<Origin>,
     /// The payload.
@@ -42,14 +44,8 @@ pub struct Request {
     pub(crate) priority: u8,
     pub(crate) deadline: Time,
     pub(crate) extras: Option<Box<Extras>>,
-}
-
-/// Where the requests of one connection for one route come from.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) route: Arc<str>,
-    pub(crate) peer: Arc<PeerInfo>,
-    pub(crate) protocol: &'static str,
+    /// Who a hook has found the caller to be.
+    pub(crate) identity: Option<Known>,
 }
 
 impl Request {
@@ -63,6 +59,7 @@ impl Request {
             priority: 0,
             deadline: Time::NEVER,
             extras: None,
+            identity: None,
         }
     }
 
@@ -171,6 +168,7 @@ impl Request {
         // Also an empty one may hold the read buffer.
         self.payload = Bytes::new();
         self.extras = None;
+        self.identity = None;
     }
 
     #[inline]
@@ -199,7 +197,18 @@ impl Request {
     /// The circumstances.
     #[must_use]
     pub fn context(&self) -> CallContext {
-        CallContext {
+        CallContext::new(
+            self.inherited(),
+            Arc::clone(&self.origin),
+            self.parts().cloned().unwrap_or_default(),
+            self.identity.clone(),
+        )
+    }
+
+    /// What the handler's own calls inherit.
+    #[inline]
+    pub(crate) fn inherited(&self) -> Inherited {
+        Inherited {
             deadline: self.deadline,
             priority: self.priority,
             trace: self.trace().copied(),
@@ -221,24 +230,94 @@ impl Request {
     }
 
     fn metadata_pairs(&self) -> impl Iterator<Item = (String, Bytes)> {
-        let parts = self.extras.as_ref().map(|extras| &extras.parts);
-        let parts = parts.into_iter().flat_map(|raw| {
-            let parts = Parts::new(raw).flatten();
-            parts.map(move |part| (raw, part))
-        });
-        let metadata = parts.filter(|(_, part)| part.tag & 0x7f == PartTag::Metadata as u8);
-        metadata.filter_map(|(raw, part)| {
-            let (len, rest) = part.value.split_first()?;
-            let key = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
-            let value = raw.slice_ref(&rest[usize::from(*len)..]);
-            Some((key.to_owned(), value))
-        })
+        self.parts().into_iter().flat_map(metadata_pairs)
+    }
+
+    /// The parts of the frame that it came in, as they were sent.
+    pub(crate) fn parts(&self) -> Option<&Bytes> {
+        self.extras.as_ref().map(|extras| &extras.parts)
+    }
+
+    /// Says who the caller was found to be. Hooks do: handlers and methods of services then get it
+    /// by [`Identity`], [`CallContext::identity`] or [`Self::identity`].
+    pub fn set_identity<T: Send + Sync + 'static>(&mut self, identity: T) {
+        self.identity = Some(Arc::new(identity));
+    }
+
+    /// Who the caller was found to be, if a hook has said so with a value of this type.
+    #[must_use]
+    pub fn identity<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.identity.as_ref()?.downcast_ref()
+    }
+
+    /// Draws a trace for it, if its caller has named none.
+    pub(crate) fn draw_trace(&mut self, new: impl FnOnce() -> Trace) {
+        let trace = &mut self.extras.get_or_insert_default().trace;
+        trace.get_or_insert_with(new);
+    }
+
+    /// The request by value. What stays behind has lost its payload, but still tells whoever logs
+    /// it which trace it belongs to.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            origin: Arc::clone(&self.origin),
+            payload: std::mem::take(&mut self.payload),
+            extras: self.extras.clone(),
+            identity: self.identity.take(),
+            ..*self
+        }
     }
 }
 
-/// Something that can be taken out of a request.
+impl fmt::Debug for Request {
+    /// Without the metadata: what is debugged may end in a log, and tokens are among it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("route", &self.route())
+            .field("peer", &self.peer())
+            .field("protocol", &self.protocol())
+            .field("payload_bytes", &self.payload.len())
+            .field("codec", &self.codec)
+            .field("attempt", &self.attempt)
+            .field("priority", &self.priority)
+            .field("trace", &self.trace())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something that can be taken out of a request: what a handler may have as an argument.
+///
+/// An extractor of your own, which works on every router:
+///
+/// ```
+/// use postroad::extract::{FromRequest, Request};
+/// use postroad::{Error, Router, code};
+///
+/// /// The tenant that a call says it is for.
+/// struct Tenant(String);
+///
+/// impl<S> FromRequest<S> for Tenant {
+///     fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+///         let missing = || Error::new(code!("SHP-E-401"), "the metadata names no tenant");
+///         let tenant = request.metadata("tenant").ok_or_else(missing)?;
+///         Ok(Self(String::from_utf8_lossy(&tenant).into_owned()))
+///     }
+/// }
+///
+/// let router = Router::new().route("who", async |Tenant(tenant): Tenant| tenant);
+/// # let _ = router;
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not something that a handler on a router with state `{S}` can ask for",
+    label = "not an extractor",
+    note = "a handler's arguments are extractors: `Json<T>`, `Payload<T>`, `MsgPack<T>`, \
+            `State<S>` of the router's own state, `Metadata`, `Peer`, `CallContext`, `Request`, \
+            `Bytes`, \
+            `String`, or a type that implements `FromRequest`; `T` implements `Deserialize`"
+)]
 pub trait FromRequest<S>: Sized {
-    /// Takes it.
+    /// Takes it out of the request. It may take the payload or metadata away from extractors that
+    /// come after it, but should leave them to these: most copy what they need.
     ///
     /// # Errors
     /// What the caller is answered if it cannot be: the handler does not run then.
@@ -256,6 +335,13 @@ pub trait FromRequest<S>: Sized {
 }
 
 /// Something that a handler can answer with.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot answer with `{Self}`",
+    label = "not an answer",
+    note = "answers are `Json<T>`, `MsgPack<T>`, `Payload<T>` (in the request's codec), `Bytes`, \
+            `String`, `&'static str`, `Reply`, `()`, and `Result<T, E>` of these whose error \
+            converts into `postroad::Error`; wrap a value of your own in `Json`"
+)]
 pub trait IntoReply {
     /// The answer.
     ///
@@ -289,9 +375,38 @@ impl<T> Payload<T> {
     }
 }
 
-/// Keys and values that came with the request.
+/// Keys and values that came with the request, in the order in which they were sent.
+///
+/// ```
+/// use postroad::Router;
+/// use postroad::extract::Metadata;
+///
+/// let router = Router::new().route("keys", async |Metadata(pairs): Metadata| {
+///     let keys: Vec<String> = pairs.into_iter().map(|(key, _)| key).collect();
+///     keys.join(", ")
+/// });
+/// # let _ = router;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(pub Vec<(String, Bytes)>);
+
+/// Who a hook has found the caller to be, by [`Request::set_identity`].
+///
+/// A route that asks for it answers `SRV-E-500` where no hook has set a value of this type: that is
+/// a mistake of the service's author, because the hook should have refused the call.
+#[derive(Clone, Debug)]
+pub struct Identity<T>(pub Arc<T>);
+
+impl<S, T: Send + Sync + 'static> FromRequest<S> for Identity<T> {
+    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
+        let known = request.identity.clone();
+        let known = known.and_then(|identity| identity.downcast::<T>().ok());
+        known.map(Self).ok_or_else(|| {
+            let text = format!("route {}: no hook has said who calls", request.route());
+            Error::internal(text)
+        })
+    }
+}
 
 /// Who sent the request: address, certificate, process, agent. Its `Display` is the address.
 #[derive(Clone, Debug)]

@@ -14,6 +14,36 @@ use crate::extract::{FromRequest, IntoReply, Request};
 /// An async function of at most six extractors whose output is an answer.
 ///
 /// `A` is the tuple of its arguments; you never name it.
+///
+/// ```
+/// use postroad::extract::State;
+/// use postroad::{Error, Json, Router, code};
+///
+/// async fn divide(State(max): State<i64>, Json((a, b)): Json<(i64, i64)>)
+///     -> Result<Json<i64>, Error>
+/// {
+///     let quotient = a.checked_div(b).filter(|quotient| *quotient <= max);
+///     quotient.map(Json).ok_or_else(|| Error::new(code!("CLC-E-001"), "there is no such number"))
+/// }
+///
+/// let router = Router::with_state(1000_i64).route("math/divide", divide);
+/// # let _ = router;
+/// ```
+///
+/// # When it does not compile
+/// The compiler names the closure or function, and not always the part of it that is wrong. Check
+/// in this order: every argument is an extractor ([`FromRequest`]); `State<S>` has the router's own
+/// state type; the output is an answer ([`IntoReply`]), so a value of your own is in `Json`; there
+/// are at most six arguments; nothing that is not `Send` is held across an `await`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot handle a route of a router with state `{S}`",
+    label = "not a handler",
+    note = "a handler is an async function of at most six extractors (`Json<T>`, `Payload<T>`, \
+            `State<{S}>`, `Metadata`, `Peer`, `CallContext`, `Bytes`, `String`, ..), which answers \
+            with `Json<T>`, `Bytes`, `String`, `()` or the like, or a `Result` of these",
+    note = "a value of your own goes in `Json`, both ways: `async |Json(n): Json<u32>| Json(n)`",
+    note = "its future must be `Send`: hold no `Rc` and no `MutexGuard` across `.await`"
+)]
 pub trait Handler<A, S>: Clone + Send + Sync + 'static {
     /// Runs it.
     fn handle(

@@ -38,7 +38,7 @@
 //! [`codec`] says how values become bytes, [`transport`] carries them. The state
 //! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 
-mod client;
+pub mod client;
 mod clock;
 pub mod codec;
 pub mod config;
@@ -48,30 +48,31 @@ mod endpoint;
 mod error;
 pub mod extract;
 mod handler;
+mod hook;
 mod observe;
 pub mod practice;
 mod preset;
-mod route;
+pub mod route;
 mod router;
 mod server;
 pub mod transport;
+#[doc(hidden)]
+pub mod typed;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;
 pub use postroad_proto::code::{Code, Fault, Retry};
-pub use postroad_proto::policy::{Backoff, ConnectionState, GiveUp, ServerState};
+pub use postroad_proto::policy::{ConnectionState, ServerState};
 pub use postroad_proto::trace::Trace;
 pub use serde;
 
-pub use client::{
-    BlockingClient, CallBuilder, Client, ClientConfig, ConnectError, Pipeline, Producer,
-};
+pub use client::{BlockingClient, Client, ClientConfig, Pipeline, Producer};
 pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
-pub use error::{CallError, Error};
+pub use error::{CallError, Error, ErrorCode};
 pub use handler::Handler;
-pub use route::{Description, RouteOptions};
+pub use hook::Next;
 pub use router::Router;
 pub use server::{Routes, RunningServer, Server, ServerConfig, ServerStats, StartError};
 

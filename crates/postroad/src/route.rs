@@ -148,7 +148,8 @@ impl Route {
 /// ```
 /// use std::time::Duration;
 ///
-/// use postroad::{Json, RouteOptions, Router};
+/// use postroad::{Json, Router};
+/// use postroad::route::RouteOptions;
 ///
 /// let options = RouteOptions::new()
 ///     .describe("Counts what is in store")

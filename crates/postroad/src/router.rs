@@ -2,16 +2,34 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
-use crate::extract::Request;
+use crate::error::Error;
+use crate::extract::{Reply, Request};
 use crate::handler::Handler;
+use crate::hook::{Around, Next};
 use crate::route::{Description, Route, RouteOptions};
 
 /// Routes by name.
 #[derive(Clone, Default)]
 pub(crate) struct Table {
     routes: HashMap<Arc<str>, Arc<Route>>,
+    /// The hooks around all of them, the innermost first. Routes that come later get them too.
+    around: Vec<Around>,
+    pub(crate) unrouted: Unrouted,
+}
+
+/// What becomes of a dialect's request that names no route, if the table has none for it either.
+#[derive(Clone, Default)]
+pub(crate) enum Unrouted {
+    /// It is answered with what it has sent.
+    #[default]
+    Echo,
+    /// So it is, if the hooks let it pass that are around this route.
+    Hooked(Arc<Route>),
+    /// It is refused.
+    Refuse,
 }
 
 impl Table {
@@ -19,9 +37,48 @@ impl Table {
         self.routes.get(name)
     }
 
-    /// Adds the routes of another table; those of the same name are replaced.
+    /// Panics if there is a route of this name.
+    #[track_caller]
+    fn refuse_duplicate(&self, name: &str) {
+        assert!(
+            !self.routes.contains_key(name),
+            "the router has a route {name:?} already, and a second of this name is added here"
+        );
+    }
+
+    /// Adds the routes of another table, within the hooks of this one. Those of the same
+    /// name are replaced.
     pub(crate) fn extend(&mut self, other: Self) {
-        self.routes.extend(other.routes);
+        let around = &self.around;
+        let wrap = |route: Arc<Route>| {
+            around
+                .iter()
+                .fold(route, |route, hook| hook.surround(&route))
+        };
+        let added = other
+            .routes
+            .into_iter()
+            .map(|(name, route)| (name, wrap(route)));
+        self.routes.extend(added);
+    }
+
+    /// Puts a hook around the routes that there are.
+    fn surround(&mut self, hook: &Around) {
+        for route in self.routes.values_mut() {
+            *route = hook.surround(route);
+        }
+    }
+
+    /// Puts a hook around everything: the routes that there are, those that come later, and the
+    /// echo of requests without a route, which is `echo`.
+    pub(crate) fn surround_all(&mut self, hook: &Around, echo: impl FnOnce() -> Arc<Route>) {
+        self.surround(hook);
+        self.around.push(hook.clone());
+        self.unrouted = match &self.unrouted {
+            Unrouted::Echo => Unrouted::Hooked(hook.surround(&echo())),
+            Unrouted::Hooked(route) => Unrouted::Hooked(hook.surround(route)),
+            Unrouted::Refuse => Unrouted::Refuse,
+        };
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
@@ -85,33 +142,43 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         }
     }
 
-    /// Adds a route by its name: a method (`Service.method`) or a topic (`user/login`). The last of
-    /// a name wins.
+    /// Adds a route by its name: a method (`Service.method`) or a topic (`user/login`).
+    ///
+    /// # Panics
+    /// If there is a route of this name already; so do [`Self::merge`] and all that add routes. The
+    /// panic is at the place that adds the second. Two handlers of one name are a mistake that
+    /// would otherwise show as calls which reach the wrong one. To replace a route on purpose, use
+    /// [`Routes::add`](crate::Routes::add).
     #[must_use]
+    #[track_caller]
     pub fn route<A: 'static, H: Handler<A, S>>(self, name: &str, handler: H) -> Self {
         self.route_with(name, RouteOptions::new(), handler)
     }
 
     /// Adds the route of a command of the `session` dialect, named `command/0x17`.
     #[must_use]
+    #[track_caller]
     pub fn command<A: 'static, H: Handler<A, S>>(self, command: u8, handler: H) -> Self {
         self.route(&format!("command/0x{command:02x}"), handler)
     }
 
     /// Adds the route of an opcode of the `opcode` dialect, named `opcode/0x01`.
     #[must_use]
+    #[track_caller]
     pub fn opcode<A: 'static, H: Handler<A, S>>(self, opcode: u8, handler: H) -> Self {
         self.route(&format!("opcode/0x{opcode:02x}"), handler)
     }
 
     /// Adds a route of which more is declared than its handler.
     #[must_use]
+    #[track_caller]
     pub fn route_with<A: 'static, H: Handler<A, S>>(
         mut self,
         name: &str,
         options: RouteOptions,
         handler: H,
     ) -> Self {
+        self.table.refuse_duplicate(name);
         let types = || (H::request_type(), H::response_type());
         let describes = options.into_description(name, types);
         let state = self.state.clone();
@@ -122,9 +189,56 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Adds the routes of another router, which keep their own state.
+    ///
+    /// # Panics
+    /// If both have a route of the same name.
     #[must_use]
+    #[track_caller]
     pub fn merge<S2>(mut self, other: Router<S2>) -> Self {
+        for name in other.table.names() {
+            self.table.refuse_duplicate(name);
+        }
         self.table.extend(other.table);
+        self
+    }
+
+    /// Puts a hook around the routes that were added so far, which lets requests pass or refuses
+    /// them; see [`Server::before`](crate::Server::before), which no route escapes.
+    ///
+    /// ```
+    /// use postroad::extract::Request;
+    /// use postroad::{Error, Router, code};
+    ///
+    /// async fn only_admins(request: Request) -> Result<Request, Error> {
+    ///     match request.metadata("role") {
+    ///         Some(role) if role == "admin" => Ok(request),
+    ///         _ => Err(Error::new(code!("ADM-E-403"), "this is for administrators")),
+    ///     }
+    /// }
+    ///
+    /// let admin = Router::new().route("admin/stop", async || "stopping").before(only_admins);
+    /// let router = Router::new().route("open", async || "hello").merge(admin);
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn before<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Request, Error>> + Send + 'static,
+    {
+        self.table.surround(&Around::before(hook));
+        self
+    }
+
+    /// Puts a hook around the routes that were added so far; see
+    /// [`Server::around`](crate::Server::around).
+    #[must_use]
+    pub fn around<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(Request, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Reply, Error>> + Send + 'static,
+    {
+        self.table.surround(&Around::new(hook));
         self
     }
 

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroad::{Bytes, CallError, Client, ConnectError, ConnectionState};
+use postroad::client::ConnectError;
+use postroad::{Bytes, CallError, Client, ConnectionState};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};

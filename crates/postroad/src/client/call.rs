@@ -15,17 +15,34 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{InFlight, Offered, Sent, at_once, offered, patiently};
+use super::call_options::{CallOptions, Hook};
 use super::channel::{Channel, Lease};
 use super::options::PRIORITY;
 use super::values::{DefaultCodec, decode, encode, to_json};
 use crate::codec::{Codec, numbers};
-use crate::context::CallContext;
+use crate::context::Inherited;
 use crate::driver::Budget;
 use crate::error::{CallError, CodecError};
 use crate::observe::{calls, trace};
 use crate::transport::BoxFuture;
 
-/// A call with settings of its own.
+/// A call with settings of its own, made by [`Client::request`](super::Client::request).
+///
+/// ```
+/// # async fn run(client: postroad::Client) -> Result<(), postroad::CallError> {
+/// use std::time::Duration;
+///
+/// let twice: i64 = client
+///     .request("math/double")
+///     .timeout(Duration::from_millis(200))
+///     .priority(7)
+///     .metadata("tenant", "acme")
+///     .call(&21)
+///     .await?;
+/// # let _ = twice;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "a call does nothing until it is sent"]
 pub struct CallBuilder<'a> {
@@ -40,7 +57,7 @@ pub struct CallBuilder<'a> {
 }
 
 /// What few calls have, and so is not moved with all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Extras {
     trace: Option<Trace>,
     metadata: Vec<(String, Bytes)>,
@@ -89,6 +106,30 @@ impl<'a> CallBuilder<'a> {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         let metadata = &mut self.extras.get_or_insert_default().metadata;
         metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Takes these settings; those that they leave open stay as they are, and metadata is added.
+    pub fn options(mut self, options: &CallOptions) -> Self {
+        self.timeout = options.timeout.or(self.timeout);
+        self.priority = options.priority.or(self.priority);
+        self.attempt = self.attempt.max(options.attempt);
+        self.no_retry |= options.no_retry;
+        if options.trace.is_some() || !options.metadata.is_empty() {
+            let extras = self.extras.get_or_insert_default();
+            extras.trace = options.trace.or(extras.trace);
+            extras.metadata.extend_from_slice(&options.metadata);
+        }
+        self
+    }
+
+    /// Takes what a client's hook says of it.
+    #[cold]
+    pub(super) fn hooked(mut self, hook: &Hook) -> Self {
+        let outgoing = hook.run(self.route);
+        let extras = self.extras.get_or_insert_default();
+        extras.trace = outgoing.trace;
+        extras.metadata = outgoing.metadata;
         self
     }
 
@@ -197,7 +238,7 @@ impl<'a> CallBuilder<'a> {
     /// # Errors
     /// If they cannot be sent.
     pub async fn send_bytes(self, codec: u8, payload: Bytes) -> Result<(), CallError> {
-        let context = CallContext::current();
+        let context = Inherited::current();
         let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
         let call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
@@ -230,7 +271,7 @@ impl<'a> CallBuilder<'a> {
 
     /// The time that the call has; every wait is charged to it.
     #[inline]
-    fn budget(&self, context: Option<&CallContext>) -> Budget {
+    fn budget(&self, context: Option<&Inherited>) -> Budget {
         let timeout = self.timeout.unwrap_or(self.channel.config().timeout);
         Budget::within(
             timeout,
@@ -239,7 +280,7 @@ impl<'a> CallBuilder<'a> {
     }
 
     #[inline]
-    fn trace_of(&self, context: Option<&CallContext>) -> Option<Box<Trace>> {
+    fn trace_of(&self, context: Option<&Inherited>) -> Option<Box<Trace>> {
         let own = self
             .extras
             .as_ref()
@@ -254,7 +295,7 @@ impl<'a> CallBuilder<'a> {
         &'b self,
         codec: u8,
         payload: &'b Bytes,
-        context: Option<&CallContext>,
+        context: Option<&Inherited>,
         trace: Option<&'b Trace>,
     ) -> Call<'b> {
         let extras = self.extras.as_ref();
@@ -286,7 +327,7 @@ impl<'a> CallBuilder<'a> {
 
     /// Waits for a connection that takes the call.
     async fn send_patiently(self, codec: u8, payload: Bytes) -> Result<Taken<'a>, CallError> {
-        let context = CallContext::current();
+        let context = Inherited::current();
         let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
         let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
@@ -326,8 +367,7 @@ impl fmt::Debug for CallBuilder<'_> {
             .field("priority", &self.priority)
             .field("attempt", &self.attempt)
             .field("no_retry", &self.no_retry)
-            .field("extras", &self.extras)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -383,7 +423,7 @@ impl Calling<'_> {
     #[inline]
     fn begin(&mut self, waker: &Waker) -> Offered<()> {
         let builder = &self.builder;
-        let context = CallContext::current();
+        let context = Inherited::current();
         let budget = builder.budget(context.as_ref());
         let trace = builder.trace_of(context.as_ref());
         let (codec, payload) = (self.codec, &self.payload);

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::call::CallBuilder;
+use super::call_options::{Hook, Outgoing};
 use super::channel::Channel;
 use super::config::ClientConfig;
 use super::keeping;
@@ -88,6 +89,8 @@ impl ConnectError {
 pub struct Client {
     pub(super) channel: Channel,
     codec: DefaultCodec,
+    /// `None` unless [`Self::before`] was used, and then sending costs no more than one comparison.
+    hook: Option<Hook>,
 }
 
 impl Client {
@@ -145,6 +148,7 @@ impl Client {
         Ok(Self {
             channel: Channel::new(keeper),
             codec: DefaultCodec::Json,
+            hook: None,
         })
     }
 
@@ -152,6 +156,29 @@ impl Client {
     #[must_use]
     pub fn with_msgpack(mut self) -> Self {
         self.codec = DefaultCodec::MsgPack;
+        self
+    }
+
+    /// The same connection, with a hook that runs before every call and message that is sent by
+    /// this handle or by one made from it: by [`Self::call`], [`Self::send`] and [`Self::request`],
+    /// by typed clients, producers and pipelines. It adds metadata, such as a token, or a trace. A
+    /// handle that has a hook already runs both, the earlier one first.
+    ///
+    /// The hook must not block. Producers and pipelines that send many messages at once run it once
+    /// for up to 32 of them. A dialect that has no room for metadata refuses such a call or leaves
+    /// it out, as the guide to the dialects (docs/dialects.md) says.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = postroad::Client::connect("tcp://127.0.0.1:7400").await?;
+    /// let client = client.before(|call| call.metadata("token", "let me in"));
+    /// let twice: i64 = client.call("math/double", &21).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn before(mut self, hook: impl Fn(&mut Outgoing<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Hook::after(self.hook.take(), hook));
         self
     }
 
@@ -185,19 +212,23 @@ impl Client {
 
     /// A call with settings of its own.
     pub fn request<'a>(&'a self, route: &'a str) -> CallBuilder<'a> {
-        CallBuilder::new(&self.channel, self.codec, route)
+        let call = CallBuilder::new(&self.channel, self.codec, route);
+        match &self.hook {
+            None => call,
+            Some(hook) => call.hooked(hook),
+        }
     }
 
     /// Sends many one-way messages of one route.
     #[must_use]
     pub fn producer(&self, route: &str) -> Producer {
-        Producer::new(self.channel.clone(), route)
+        Producer::new(self.channel.clone(), self.hook.clone(), route)
     }
 
     /// Makes many calls of one route from one task.
     #[must_use]
     pub fn pipeline(&self, route: &str) -> Pipeline {
-        Pipeline::new(self.channel.clone(), route)
+        Pipeline::new(self.channel.clone(), self.hook.clone(), route)
     }
 
     /// The endpoint.

@@ -11,6 +11,7 @@
 mod attempt;
 mod blocking;
 mod call;
+mod call_options;
 mod channel;
 mod config;
 mod handle;
@@ -26,6 +27,7 @@ mod values;
 
 pub use blocking::BlockingClient;
 pub use call::CallBuilder;
+pub use call_options::{CallOptions, Outgoing};
 pub use config::ClientConfig;
 pub use handle::{Client, ConnectError};
 pub use pipeline::Pipeline;

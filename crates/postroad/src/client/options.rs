@@ -1,5 +1,6 @@
 //! What all messages of one producer or pipeline have in common.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use postroad_proto::policy::CallInfo;
 use postroad_proto::session::Call;
 use postroad_proto::trace::Trace;
 
+use super::call_options::Hook;
 use crate::codec::numbers;
 
 /// Priority of a message that names none, and is not sent by a handler.
@@ -33,10 +35,27 @@ pub(super) struct SendOptions {
     pub(super) batch: usize,
     /// Unsent bytes over which the sender waits.
     pub(super) window: usize,
+    hook: Option<Hook>,
+    /// What the hook has said of the present message; empty without one.
+    hooked: Hooked,
+}
+
+/// What a hook adds to a message.
+#[derive(Default)]
+struct Hooked {
+    trace: Option<Trace>,
+    metadata: Vec<(String, Bytes)>,
+}
+
+impl fmt::Debug for Hooked {
+    /// Without the metadata: tokens are among it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooked").finish_non_exhaustive()
+    }
 }
 
 impl SendOptions {
-    pub(super) fn new(route: &str, timeout: Duration) -> Self {
+    pub(super) fn new(route: &str, timeout: Duration, hook: Option<Hook>) -> Self {
         Self {
             route: route.into(),
             priority: PRIORITY,
@@ -44,6 +63,21 @@ impl SendOptions {
             timeout,
             batch: BATCH_BYTES,
             window: WINDOW_BYTES,
+            hook,
+            hooked: Hooked::default(),
+        }
+    }
+
+    /// Lets the client's hook, if there is one, look at the next message. It belongs before every
+    /// use of [`Self::call`].
+    #[inline]
+    pub(super) fn run_hook(&mut self) {
+        if let Some(hook) = &self.hook {
+            let outgoing = hook.run(&self.route);
+            self.hooked = Hooked {
+                trace: outgoing.trace,
+                metadata: outgoing.metadata,
+            };
         }
     }
 
@@ -58,8 +92,8 @@ impl SendOptions {
             deadline: Time::NEVER,
             attempt: 0,
             no_retry: false,
-            trace,
-            metadata: &[],
+            trace: trace.or(self.hooked.trace.as_ref()),
+            metadata: &self.hooked.metadata,
         }
     }
 

@@ -13,10 +13,11 @@ use postroad_proto::session::{Call, Failure};
 use postroad_proto::trace::Trace;
 
 use super::attempt::{Offered, Sent, offered, patiently};
+use super::call_options::Hook;
 use super::channel::{Channel, Lease, ending};
 use super::options::{BATCH_CALLS, SendOptions};
 use crate::clock;
-use crate::context::CallContext;
+use crate::context::Inherited;
 use crate::driver::{Budget, PipeKey, PipelineAnswers};
 use crate::error::CallError;
 use crate::observe::{calls, trace};
@@ -119,9 +120,9 @@ impl Drop for Lane {
 }
 
 impl Pipeline {
-    pub(super) fn new(channel: Channel, route: &str) -> Self {
-        let context = CallContext::current();
-        let mut options = SendOptions::new(route, channel.config().timeout);
+    pub(super) fn new(channel: Channel, hook: Option<Hook>, route: &str) -> Self {
+        let context = Inherited::current();
+        let mut options = SendOptions::new(route, channel.config().timeout, hook);
         if let Some(context) = &context {
             options.priority = context.priority;
         }
@@ -227,6 +228,7 @@ impl Pipeline {
     /// As [`Self::call`].
     #[inline]
     pub fn try_call(&mut self, tag: u64, payload: &Bytes) -> Result<(), CallError> {
+        self.options.run_hook();
         // Not `map_err`, which hands the large `Result` on through memory also where all is well.
         match self.call_now(tag, payload, self.budget()) {
             Ok(Sent::Now(())) => Ok(()),
@@ -237,6 +239,7 @@ impl Pipeline {
 
     #[inline]
     async fn call_bytes(&mut self, tag: u64, payload: Bytes) -> Result<(), CallError> {
+        self.options.run_hook();
         let must_turn = self.since_turn[self.at_priority()] >= self.options.batch;
         let sent = match must_turn {
             true => Ok(Sent::Wait),
@@ -317,6 +320,7 @@ impl Pipeline {
             && trace::of_call(self.parent.as_ref()).is_none()
             && let Some(lane) = self.lanes.last_mut()
         {
+            self.options.run_hook();
             let call = self.options.call(calls[0].1, None);
             made = lane.call_all(&call, &calls[..room], budget);
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());

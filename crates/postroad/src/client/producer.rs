@@ -11,6 +11,7 @@ use postroad_proto::limits::HEAD_BYTES;
 use postroad_proto::policy::{Ending, Outcome};
 
 use super::attempt::{Offered, Sent, offered, patiently};
+use super::call_options::Hook;
 use super::channel::{Channel, Lease};
 use super::options::{BATCH_CALLS, SendOptions};
 use crate::driver::Budget;
@@ -51,9 +52,9 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(channel: Channel, route: &str) -> Self {
+    pub(super) fn new(channel: Channel, hook: Option<Hook>, route: &str) -> Self {
         Self {
-            options: SendOptions::new(route, channel.config().timeout),
+            options: SendOptions::new(route, channel.config().timeout, hook),
             linger: Duration::ZERO,
             lease: None,
             since_turn: 0,
@@ -141,6 +142,7 @@ impl Producer {
 
     #[inline]
     async fn send_bytes(&mut self, payload: Bytes) -> Result<(), CallError> {
+        self.options.run_hook();
         match self.send_now(&payload) {
             Ok(Sent::Now(())) => Ok(()),
             // Waiting is rare and needs much room. It has its memory elsewhere, because this future
@@ -178,6 +180,7 @@ impl Producer {
             if batch.is_empty() {
                 return Ok(());
             }
+            self.options.run_hook();
             let queued = self.queue_all(&batch);
             sent += queued;
             // A message that was not queued with the others is sent by itself: it has to wait, the

@@ -71,7 +71,7 @@ async fn connect(url: &str) -> Result<(Client, Heard), Box<dyn std::error::Error
 
 /// The connection that every sender picks next.
 fn current(client: &Client) -> Arc<Connection> {
-    let info = super::options::SendOptions::new("echo", Duration::ZERO);
+    let info = super::options::SendOptions::new("echo", Duration::ZERO, None);
     let lease = client.channel.pick(&info.info("echo", true));
     Arc::clone(lease.expect("it is connected").connection())
 }

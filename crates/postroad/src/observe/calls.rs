@@ -20,23 +20,53 @@ use crate::transport::PeerInfo;
 pub(crate) struct CallRecord<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) trace: Option<Trace>,
-    /// See [`begin`].
+    /// When it began, if that is known.
     pub(crate) since: Option<Time>,
 }
 
+/// What is known of a request from its begin on, if somebody watches calls.
+pub(crate) struct Watched {
+    since: Time,
+    /// What a handler logs stands within it, so that it has the request's route, trace and peer.
+    pub(crate) span: tracing::Span,
+}
+
 /// When a request begins. `None` unless somebody watches calls: reading the clock would be a good
-/// part of what a short handler costs.
+/// part of what a short handler costs. It goes before all that the request's trace is handed to.
 #[inline]
-pub(crate) fn begin() -> Option<Time> {
-    trace::is_watched().then(clock::now)
+pub(crate) fn begin(request: &mut Request) -> Option<Box<Watched>> {
+    match trace::is_watched() {
+        true => Some(watch(request)),
+        false => None,
+    }
+}
+
+#[cold]
+fn watch(request: &mut Request) -> Box<Watched> {
+    // Drawn here, at the edge, if the caller has none: the handler's own calls then belong to it.
+    request.draw_trace(trace::new);
+    let trace = request.trace().map(tracing::field::display);
+    let span = tracing::debug_span!(
+        target: "postroad::call", "request", route = request.route(), trace, peer = %request.peer()
+    );
+    Box::new(Watched {
+        since: clock::now(),
+        span,
+    })
+}
+
+impl Watched {
+    pub(crate) fn since(&self) -> Time {
+        self.since
+    }
 }
 
 impl<'a> CallRecord<'a> {
-    pub(crate) fn of(request: &'a Request, since: Option<Time>) -> Self {
+    pub(crate) fn of(request: &'a Request, watched: Option<&Watched>) -> Self {
         Self {
             origin: &request.origin,
             trace: request.trace().copied(),
-            since,
+            since: watched.map(Watched::since),
         }
     }
 

@@ -7,8 +7,8 @@ use postroad_proto::session::Reply;
 use super::routes::Routes;
 use crate::codec::Json;
 use crate::extract::Request;
-use crate::route::RouteOptions;
-use crate::router::Router;
+use crate::route::{Route, RouteOptions};
+use crate::router::{Router, Unrouted};
 
 /// The route that answers with what it was sent.
 const ECHO: &str = "postroad/echo";
@@ -24,10 +24,6 @@ pub(super) fn add_to(routes: &Routes) {
         let described = table.upgrade().map(|table| table.list());
         async move { Json(described.unwrap_or_default()) }
     };
-    let echo = async |request: Request| Reply {
-        codec: request.codec,
-        payload: request.payload,
-    };
     let echo_options = RouteOptions::new()
         .describe("Answers with what it was sent")
         .types("any", "the same")
@@ -40,4 +36,30 @@ pub(super) fn add_to(routes: &Routes) {
         .route_with(ECHO, echo_options, echo)
         .route_with(ROUTES, list_options, list);
     routes.add(router);
+}
+
+async fn echo(request: Request) -> Reply {
+    Reply {
+        codec: request.codec,
+        payload: request.payload,
+    }
+}
+
+/// A route of its own that echoes: where a dialect's requests go that name none.
+pub(super) fn echo_route() -> Arc<Route> {
+    let make = |request: &mut Request| {
+        let request = request.take();
+        async move { Ok(echo(request).await) }
+    };
+    let describes = RouteOptions::new().into_description(ECHO, Default::default);
+    Arc::new(Route::new(make, describes))
+}
+
+/// Takes the built-in routes out of a table, and the echo of requests without a route.
+pub(super) fn remove_from(routes: &Routes) {
+    routes.change(|table| {
+        table.remove(ECHO);
+        table.remove(ROUTES);
+        table.unrouted = Unrouted::Refuse;
+    });
 }

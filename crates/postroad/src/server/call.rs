@@ -45,7 +45,7 @@ impl Routes {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn call(&self, request: Request) -> Result<Reply, Error> {
+    pub async fn call(&self, mut request: Request) -> Result<Reply, Error> {
         let dispatch = &self.dispatch;
         let refused = |error| {
             Err(refuse(
@@ -67,10 +67,11 @@ impl Routes {
             return refused(why.error());
         }
         count(&dispatch.counters.started, 1);
-        let (deadline, context) = (request.deadline, request.context());
+        let watched = begin(&mut request);
+        let (deadline, context) = (request.deadline, request.inherited());
         let origin = Arc::clone(&request.origin);
         let future = Scoped::new(context, route.run(request));
-        let running = Running::new(dispatch, future, &origin, begin(), None);
+        let running = Running::new(dispatch, future, &origin, watched, None);
         if deadline == Time::NEVER {
             return running.await;
         }

@@ -9,7 +9,7 @@ use super::routes::Dispatch;
 use crate::driver::Connection;
 use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
-use crate::router::Table;
+use crate::router::{Table, Unrouted};
 
 /// Where a dialect's requests go that name no route, if there is one of this name.
 const DEFAULT: &str = "default";
@@ -190,14 +190,29 @@ impl Lookup {
             }
         }
         match rule.otherwise {
-            Otherwise::Echo => Found::Echo,
+            Otherwise::Echo => {
+                self.unrouted(connection, || "the request names no route".to_owned())
+            }
             Otherwise::Refuse(words) => Found::Nothing(words),
             Otherwise::EchoUnlessAnyOf { kind, refusal } => {
-                match self.table.names().any(|name| name.starts_with(kind)) {
+                let has_codes = self.table.names().any(|name| name.starts_with(kind));
+                match has_codes {
                     true => Found::Nothing(refusal),
-                    false => Found::Echo,
+                    false => self.unrouted(connection, || refusal),
                 }
             }
+        }
+    }
+
+    /// What becomes of a request without a route; `refusal` says why it is refused, if it is.
+    fn unrouted(&mut self, connection: &Connection, refusal: impl FnOnce() -> String) -> Found {
+        match &self.table.unrouted {
+            Unrouted::Echo => Found::Echo,
+            Unrouted::Hooked(route) => {
+                let route = Arc::clone(route);
+                Found::Route(self.cache(connection, DEFAULT, route))
+            }
+            Unrouted::Refuse => Found::Nothing(refusal()),
         }
     }
 
@@ -209,6 +224,11 @@ impl Lookup {
             return Some(at);
         }
         let route = Arc::clone(self.table.get(name)?);
+        Some(self.cache(connection, name, route))
+    }
+
+    /// Keeps a route under this name; its place.
+    fn cache(&mut self, connection: &Connection, name: &str, route: Arc<Route>) -> usize {
         let origin = Origin {
             route: name.into(),
             peer: Arc::clone(&connection.peer),
@@ -220,7 +240,7 @@ impl Lookup {
             route,
             has_waited: false,
         });
-        Some(self.cached.len() - 1)
+        self.cached.len() - 1
     }
 }
 

@@ -55,7 +55,7 @@ impl Routes {
         }
     }
 
-    fn change(&self, change: impl Fn(&mut Table)) {
+    pub(super) fn change(&self, change: impl Fn(&mut Table)) {
         self.dispatch.table.rcu(|table| {
             let mut table = Table::clone(table);
             change(&mut table);
@@ -63,7 +63,8 @@ impl Routes {
         });
     }
 
-    /// Adds or replaces routes; requests that were started go on with the handler that they had.
+    /// Adds routes, within the server's hooks, and replaces those of the same name.
+    /// Requests that were started go on with the handler that they had.
     pub fn add<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) {
         let added = router.into_table();
         self.change(|table| table.extend(added.clone()));

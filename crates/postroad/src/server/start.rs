@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Reply, Request as Asked};
+use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
 
 use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
@@ -25,7 +25,7 @@ use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
-use crate::observe::calls::{CallRecord, begin, dropped, refuse};
+use crate::observe::calls::{CallRecord, Watched, begin, dropped, refuse};
 use crate::observe::counters::count;
 use crate::observe::trace;
 use crate::route::{Route, Started, Starter};
@@ -104,7 +104,10 @@ impl Dispatcher {
                         match begun.hold(queue, cached, asked, arrival, has_queued) {
                             Held::Queued => None,
                             Held::Stays => break,
-                            Held::Refused(error) => Some((error, cached.request.route())),
+                            Held::Refused(error) => {
+                                let (counters, peer) = (&dispatch.counters, &connection.peer);
+                                Some(refuse(counters, peer, cached.request.route(), error))
+                            }
                         }
                     }
                 }
@@ -116,10 +119,13 @@ impl Dispatcher {
                     }
                     None
                 }
-                Target::Nothing(what) => Some((Error::of(Code::NOT_FOUND, what), "")),
+                Target::Nothing(what) => {
+                    let error = Error::of(Code::NOT_FOUND, what);
+                    Some(refuse_unrouted(dispatch, connection, &asked.route, error))
+                }
             };
-            if let Some((error, route)) = refused {
-                answer_refused(dispatch, connection, asked.id, answers, error, route);
+            if let Some(error) = refused {
+                tell(asked.id, error, answers, dispatch, connection);
             }
             starting.arrived.pass();
         }
@@ -137,7 +143,7 @@ impl Dispatcher {
             let Target::Route(cached) = lookup.find(starting.connection, &asked.route) else {
                 return None;
             };
-            let record = CallRecord::of(&cached.request, begin());
+            let record = CallRecord::of(&cached.request, None);
             let mut error = record.panicked(counters, payload);
             record.observe(counters, Some(&mut error));
             cached.request.clear();
@@ -177,6 +183,26 @@ fn tell(
         Some(id) => answers.fail(id, error),
         None => dropped(&dispatch.counters, &connection.peer, &error),
     }
+}
+
+/// Counts and logs a request for a route that is not there, by the name that it has asked for.
+#[cold]
+fn refuse_unrouted(
+    dispatch: &Dispatch,
+    connection: &Connection,
+    asked: &RouteRef,
+    error: Error,
+) -> Error {
+    let name = match asked {
+        RouteRef::Name(name) => name.to_string(),
+        RouteRef::Number(number) => match connection.route_name(*number) {
+            Some(name) => name.to_string(),
+            None => format!("number {number}"),
+        },
+        RouteRef::Code(code) => format!("code 0x{code:02x}"),
+        RouteRef::Unsaid => String::new(),
+    };
+    refuse(&dispatch.counters, &connection.peer, &name, error)
 }
 
 /// Requests of one connection whose handlers are being started.
@@ -242,23 +268,6 @@ impl Service for Dispatcher {
         if let Some(mut lookup) = self.lookup.take() {
             lookup.forget();
         }
-    }
-}
-
-/// Answers a request that was refused, or counts a one-way message that was.
-#[cold]
-fn answer_refused(
-    dispatch: &Dispatch,
-    connection: &Connection,
-    id: Option<CallId>,
-    answers: &mut Answers,
-    error: Error,
-    route: &str,
-) {
-    let error = refuse(&dispatch.counters, &connection.peer, route, error);
-    match id {
-        Some(id) => answers.fail(id, error),
-        None => dropped(&dispatch.counters, &connection.peer, &error),
     }
 }
 
@@ -347,17 +356,24 @@ impl Begun<'_> {
         scope: &Scope,
     ) -> bool {
         let counters = &self.dispatch.counters;
+        let watched = begin(request);
         scope.set(request.deadline, request.priority, request.trace());
-        let since = begin();
-        let mut waits = false;
         let bytes = request.payload.len();
-        match starter.start(request, self.id, answers) {
+        let mut waits = false;
+        let started = match &watched {
+            None => starter.start(request, self.id, answers),
+            Some(watched) => {
+                let start = || starter.start(request, self.id, answers);
+                watched.span.in_scope(start)
+            }
+        };
+        match started {
             Started::Done if trace::is_watched() => {
-                CallRecord::of(request, since).observe(counters, None);
+                CallRecord::of(request, watched.as_deref()).observe(counters, None);
             }
             Started::Done => {}
             Started::Failed(mut error) => {
-                CallRecord::of(request, since).observe(counters, Some(&mut error));
+                CallRecord::of(request, watched.as_deref()).observe(counters, Some(&mut error));
                 if let Some(id) = self.id {
                     answers.fail(id, error);
                 }
@@ -366,11 +382,11 @@ impl Begun<'_> {
                 waits = true;
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
-                let future = Scoped::new(request.context(), future);
+                let future = Scoped::new(request.inherited(), future);
                 let share = self.share.get_or_insert_default();
                 let holding = Some(share.hold(bytes, self.id.is_none()));
                 let origin = &request.origin;
-                let running = Running::new(self.dispatch, future, origin, since, holding);
+                let running = Running::new(self.dispatch, future, origin, watched, holding);
                 self.connection.spawn(self.id, running);
             }
         }
@@ -476,7 +492,7 @@ fn start_queued(
     let error = started.unwrap_or_else(|payload| {
         starters.forget();
         let told = catch_unwind(AssertUnwindSafe(|| {
-            let record = CallRecord::of(&request, begin());
+            let record = CallRecord::of(&request, None);
             let mut error = record.panicked(counters, payload.as_ref());
             record.observe(counters, Some(&mut error));
             error
@@ -494,7 +510,7 @@ pub(super) struct Running {
     dispatch: Arc<Dispatch>,
     future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
-    since: Option<Time>,
+    watched: Option<Box<Watched>>,
     /// Its part of its connection's share.
     _holding: Option<Holding>,
 }
@@ -504,7 +520,7 @@ impl Running {
         dispatch: &Arc<Dispatch>,
         future: Scoped<BoxFuture<'static, Answered>>,
         origin: &Arc<Origin>,
-        since: Option<Time>,
+        watched: Option<Box<Watched>>,
         holding: Option<Holding>,
     ) -> Self {
         dispatch.intake.enter_work();
@@ -512,7 +528,7 @@ impl Running {
             dispatch: Arc::clone(dispatch),
             future,
             origin: Arc::clone(origin),
-            since,
+            watched,
             _holding: holding,
         }
     }
@@ -532,10 +548,13 @@ impl Future for Running {
         let record = CallRecord {
             origin: &this.origin,
             trace: this.future.trace(),
-            since: this.since,
+            since: this.watched.as_deref().map(Watched::since),
         };
         let (future, counters) = (&mut this.future, &this.dispatch.counters);
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| match &this.watched {
+            None => Pin::new(future).poll(cx),
+            Some(watched) => watched.span.in_scope(|| Pin::new(future).poll(cx)),
+        }));
         let mut answer = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => answer,

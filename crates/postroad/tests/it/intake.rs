@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use postroad::extract::{Metadata, Peer, Request};
+use postroad::route::RouteOptions;
 use postroad::{
-    Bytes, CallContext, Client, Code, Error, RouteOptions, Router, Routes, RunningServer, Server,
-    Trace,
+    Bytes, CallContext, Client, Code, Error, Router, Routes, RunningServer, Server, Trace,
 };
 use tokio::sync::mpsc;
 

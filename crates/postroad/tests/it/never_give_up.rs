@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, GiveUp, Retry, Router};
+use postroad::config::GiveUp;
+use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Retry, Router};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;

@@ -1,0 +1,130 @@
+//! Hooks around every request of a server, and of a router's routes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use postroad::extract::{Identity, Reply, Request};
+use postroad::{CallError, Client, Code, Error, Json, Next, Router, Routes, Server, code};
+
+use crate::support::Tested;
+
+#[derive(Debug, PartialEq, Eq)]
+struct User(String);
+
+/// Lets pass who has the token, and says who that is.
+async fn authenticate(mut request: Request) -> Result<Request, Error> {
+    match request.metadata("token") {
+        Some(token) if token == "let me in" => request.set_identity(User("ada".to_owned())),
+        _ => return Err(Error::new(code!("AUT-E-401"), "no token")),
+    }
+    Ok(request)
+}
+
+fn routes() -> Router {
+    Router::new().route("who", async |user: Identity<User>| user.0.0.clone())
+}
+
+fn code_of<T>(answer: Result<T, CallError>) -> Option<Code> {
+    answer.err().map(|error| error.code())
+}
+
+#[tokio::test]
+async fn no_route_escapes_a_servers_hook() -> Tested {
+    let server = Server::new(routes()).before(authenticate);
+    let server = server
+        .listen("mem://hook-all".parse()?)
+        .listen("tcp+line://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    server
+        .routes()
+        .add(Router::new().route("later", async || "late"));
+    let stranger = Client::connect("mem://hook-all").await?;
+    let friend = stranger
+        .clone()
+        .before(|call| call.metadata("token", "let me in"));
+    for route in ["who", "later", "postroad/echo", "postroad/routes"] {
+        let refused = stranger.request(route).call_raw("").await;
+        assert_eq!(code_of(refused), Some(code!("AUT-E-401")), "{route}");
+        friend.request(route).call_raw("").await?;
+    }
+    assert_eq!(friend.request("who").call_raw("").await?, "ada");
+    // A program's own requests, and what a dialect sends without naming a route.
+    let refused = server.routes().call(Request::to("who", "")).await;
+    assert_eq!(refused.expect_err("no token").code(), code!("AUT-E-401"));
+    let line = Client::connect(&format!("tcp+line://{}", server.addresses()[1])).await?;
+    let refused = line.request("").call_raw("hello").await;
+    let error = refused.expect_err("no token");
+    assert!(error.to_string().contains("AUT-E-401"), "{error}");
+    server.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_sees_the_answer_and_the_one_added_last_runs_first() -> Tested {
+    let order = Arc::new(AtomicUsize::new(0));
+    let note = |expected: usize| {
+        let order = Arc::clone(&order);
+        move |request: Request, next: Next| {
+            let order = Arc::clone(&order);
+            async move {
+                assert_eq!(order.fetch_add(1, Ordering::Relaxed), expected);
+                let answer: Result<Reply, Error> = next.run(request).await;
+                order.fetch_add(1, Ordering::Relaxed);
+                answer
+            }
+        }
+    };
+    let router = Router::new().route("double", async |Json(n): Json<i64>| Json(n * 2));
+    let server = Server::new(router).around(note(1)).around(note(0));
+    let server = server.listen("mem://hook-order".parse()?).start().await?;
+    let client = Client::connect("mem://hook-order").await?;
+    assert_eq!(client.call::<_, i64>("double", &21).await?, 42);
+    assert_eq!(order.load(Ordering::Relaxed), 4);
+    server.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_routers_hook_is_around_its_own_routes_only() -> Tested {
+    let router = Router::new().route("open", async || "hello");
+    let routes = Routes::default();
+    routes.add(router.merge(self::routes().before(authenticate)));
+    routes.call(Request::to("open", "")).await?;
+    let refused = routes.call(Request::to("who", "")).await;
+    assert_eq!(refused.expect_err("no token").code(), code!("AUT-E-401"));
+    let request = Request::to("who", "").with_metadata("token", b"let me in")?;
+    assert_eq!(routes.call(request).await?.payload, "ada");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_without_built_in_routes_answers_for_its_own_alone() -> Tested {
+    let router = Router::new().route("own", async || "mine");
+    let server = Server::new(router).without_built_in_routes();
+    let server = server
+        .listen("mem://no-built-in".parse()?)
+        .listen("tcp+line://127.0.0.1:0".parse()?)
+        .start()
+        .await?;
+    let client = Client::connect("mem://no-built-in").await?;
+    assert_eq!(client.request("own").call_raw("").await?, "mine");
+    for route in ["postroad/echo", "postroad/routes"] {
+        let refused = client.request(route).call_raw("").await;
+        assert_eq!(code_of(refused), Some(Code::NOT_FOUND), "{route}");
+    }
+    let line = Client::connect(&format!("tcp+line://{}", server.addresses()[1])).await?;
+    line.request("")
+        .call_raw("hello")
+        .await
+        .expect_err("no echo");
+    server.shutdown().await;
+    Ok(())
+}
+
+#[test]
+#[should_panic(expected = "has a route \"own\" already")]
+fn a_second_route_of_a_name_is_a_panic_where_it_is_added() {
+    let router = Router::new().route("own", async || "mine");
+    let _ = router.route("own", async || "another's");
+}
