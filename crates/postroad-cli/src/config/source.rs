@@ -159,8 +159,7 @@ impl Source {
 
     /// Takes each value out that is out of its bounds until the rest is within them.
     fn bounds(&self, problems: &mut Problems) {
-        let mut table = self.table.clone();
-        table.remove("listen");
+        let mut table = self.sound();
         while let Ok(file) = File::deserialize(table.clone()) {
             let Err(error) = file.settings(None).check() else {
                 return;
@@ -193,6 +192,26 @@ impl Source {
                 section.remove(&key);
             }
         }
+    }
+
+    /// The keys that can be read, each by itself: what is wrong with the others is already said.
+    fn sound(&self) -> toml::Table {
+        let mut sound = toml::Table::new();
+        for (section, value) in &self.table {
+            for (key, value) in value.as_table().into_iter().flatten() {
+                let key = toml::Table::from_iter([(key.clone(), value.clone())]);
+                let alone = toml::Table::from_iter([(section.clone(), key.clone().into())]);
+                if File::deserialize(alone).is_ok() {
+                    let empty = || toml::Value::Table(toml::Table::new());
+                    let section = sound.entry(section.clone()).or_insert_with(empty);
+                    section
+                        .as_table_mut()
+                        .into_iter()
+                        .for_each(|all| all.extend(key.clone()));
+                }
+            }
+        }
+        sound
     }
 
     fn key(&self, path: &str) -> Range<usize> {
