@@ -3,12 +3,18 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
+mod problems;
+mod source;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
+
+use problems::Problems;
+use source::Source;
 
 /// Where a node listens if nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
@@ -21,12 +27,9 @@ pub(crate) enum ConfigError {
         path: String,
         source: std::io::Error,
     },
-    /// The parser says line and column.
-    #[error("{path}: {source}")]
-    Parse {
-        path: String,
-        source: toml::de::Error,
-    },
+    /// All mistakes of the file, each with its place.
+    #[error("{0}")]
+    File(Problems),
     #[error("environment variable {name}: {detail}")]
     Variable { name: String, detail: String },
     #[error("{0}")]
@@ -82,14 +85,11 @@ impl NodeConfig {
             || "configuration".to_owned(),
             |path| path.display().to_string(),
         );
-        let parse = |source| ConfigError::Parse {
-            path: path.clone(),
-            source,
-        };
-        // The file alone first: only so an error has its line and column.
-        let mut parsed: File = toml::from_str(&text).map_err(parse)?;
-        let table: toml::Table = toml::from_str(&text).map_err(parse)?;
-        if let Some(merged) = with_variables(table, variables)? {
+        // The file alone first: a mistake in it has a place, and none of them hides another.
+        let source = Source::parse(&path, &text).map_err(ConfigError::File)?;
+        source.check().map_err(ConfigError::File)?;
+        let mut parsed = source.file().map_err(ConfigError::File)?;
+        if let Some(merged) = with_variables(source.table(), variables)? {
             parsed = merged;
         }
         let mut listen_on = Vec::new();
@@ -99,7 +99,8 @@ impl NodeConfig {
                     .listen
                     .iter()
                     .map(Listen::endpoint)
-                    .collect::<Result<Vec<_>, _>>()?,
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|wrong| ConfigError::Wrong(wrong.detail))?,
             );
         } else {
             for url in listen {
@@ -177,23 +178,44 @@ impl File {
     }
 }
 
+/// What is wrong with a listener, and at which of its keys.
+struct WrongKey {
+    key: &'static str,
+    detail: String,
+}
+
 impl Listen {
-    fn endpoint(&self) -> Result<Endpoint, ConfigError> {
-        let wrong = |detail: String| ConfigError::Wrong(format!("listen {:?}: {detail}", self.url));
-        let endpoint: Endpoint = self
-            .url
-            .parse()
-            .map_err(|error| wrong(format!("{error}")))?;
+    fn endpoint(&self) -> Result<Endpoint, WrongKey> {
+        let wrong = |key, detail| WrongKey { key, detail };
+        let endpoint: Endpoint =
+            self.url
+                .parse()
+                .map_err(|error: postroad::transport::TransportError| {
+                    wrong("url", error.to_string())
+                })?;
         let mut mapping = Mapping::clone(endpoint.mapping());
         if let Some(name) = &self.envelope {
             let envelope = Envelope::from_name(name);
             let known = "json, msgpack, protobuf, packet";
-            let none = || wrong(format!("envelope = {name:?}: there are {known}"));
+            let none = || {
+                wrong(
+                    "envelope",
+                    format!("envelope = {name:?}: there are {known}"),
+                )
+            };
             mapping.envelope = Some(envelope.ok_or_else(none)?);
         }
         let mut routes = self.codes.values().chain(&self.route);
+        let key = if self.codes.is_empty() {
+            "route"
+        } else {
+            "codes"
+        };
         if let Some(route) = routes.find(|route| route.is_empty() || route.len() > 255) {
-            return Err(wrong(format!("route {route:?}: a name has 1 to 255 bytes")));
+            return Err(wrong(
+                key,
+                format!("route {route:?}: a name has 1 to 255 bytes"),
+            ));
         }
         if let Some(route) = &self.route {
             mapping.fixed = Some(route.as_str().into());
@@ -203,16 +225,21 @@ impl Listen {
                 Some(hex) => u8::from_str_radix(hex, 16),
                 None => code.parse(),
             };
-            let number = number
-                .map_err(|_| wrong(format!("codes: {code:?} is not 0 to 255, 0x00 to 0xff")))?;
+            let number = number.map_err(|_| {
+                wrong(
+                    "codes",
+                    format!("codes: {code:?} is not 0 to 255, 0x00 to 0xff"),
+                )
+            })?;
             if mapping
                 .codes
                 .insert(number, route.as_str().into())
                 .is_some()
             {
-                return Err(wrong(format!(
-                    "codes: {code:?} names 0x{number:02x} a second time"
-                )));
+                return Err(wrong(
+                    "codes",
+                    format!("codes: {code:?} names 0x{number:02x} a second time"),
+                ));
             }
         }
         Ok(endpoint.with_mapping(mapping))

@@ -167,6 +167,38 @@ fn a_wrong_configuration_names_file_line_and_column() {
 }
 
 #[test]
+fn all_mistakes_of_a_configuration_are_shown_at_once_with_place_and_suggestion() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let config = "[server]\ndrian = \"5s\"\ndrain = 20\nworkers = \"two\"\n[limits]\n\
+        max_message = \"128MiB\"\nmax_calls = 70000\n[conection]\n[[listen]]\n\
+        url = \"tcp+sesion://0.0.0.0:1\"\n[[listen]]\nurl = \"tcp+session://h:1?crd=modbus\"\n\
+        [[listen]]\nurl = \"tcp://0.0.0.0:7404\"\n[[listen]]\nurl = \"tcp://[::]:7404\"\n";
+    std::fs::write(file.path(), config).expect("it is written");
+    let output = run(&["config", "check", &file.path().display().to_string()]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for expected in [
+        "line 2, column 1",
+        "did you mean `drain`?",
+        "line 3, column 9: expected a time with its unit: write \"20s\"",
+        "line 4, column 11",
+        "expected a whole number",
+        "line 6, column 15: you set max_message = \"128MiB\", so assembly_max",
+        "line 7, column 13: max_calls = 70000 is out of bounds: 1 to 65536",
+        "line 8, column 2",
+        "did you mean `connection`?",
+        "line 10, column 7",
+        "did you mean `session`?",
+        "line 12, column 7",
+        "did you mean `crc`?",
+        "line 16, column 7: tcp://0.0.0.0:7404 already listens on this address",
+        "9 mistakes",
+    ] {
+        assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+}
+
+#[test]
 fn a_configured_table_routes_commands_and_refuses_unknown_ones() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let config = "[[listen]]\nurl = \"tcp+session://127.0.0.1:0\"\ncodes = { \"0x17\" = \"postroad/echo\", \"0x18\" = \"missing\" }\n";

@@ -1,0 +1,113 @@
+//! The mistakes of a configuration file, collected so that one look shows all of them.
+
+use std::fmt;
+use std::ops::Range;
+
+/// How alike a known word must be to be suggested; 1 is the same word.
+const ALIKE: f64 = 0.7;
+
+/// All mistakes of one file, in the order of their places.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    path: String,
+    text: String,
+    found: Vec<(Range<usize>, String)>,
+}
+
+impl Problems {
+    pub(super) fn new(path: &str, text: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Adds a mistake at these bytes of the file. A word that is nearly a known one of the same
+    /// sentence, or of `more`, is answered with that one.
+    pub(super) fn add(&mut self, at: Range<usize>, what: &str, more: &[&str]) {
+        let mut what = in_words_of_users(what);
+        if let Some(meant) = suggestion(&what, more) {
+            what.push_str(&format!("; did you mean `{meant}`?"));
+        }
+        self.found.push((at, what));
+    }
+
+    /// Fails if there is a mistake.
+    pub(super) fn into_result(mut self) -> Result<(), Self> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        self.found.sort_by_key(|(at, _)| at.start);
+        Err(self)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (at, what)) in self.found.iter().enumerate() {
+            let before = self.text.get(..at.start).unwrap_or(&self.text);
+            let line = before.matches('\n').count() + 1;
+            let begin = before.rfind('\n').map_or(0, |end| end + 1);
+            let column = before[begin..].chars().count() + 1;
+            let written = self.text[begin..].lines().next().unwrap_or_default();
+            let room = written.chars().count().saturating_sub(column - 1).max(1);
+            let marked = self.text.get(at.clone()).unwrap_or_default();
+            let carets = "^".repeat(marked.chars().count().clamp(1, room));
+            if index > 0 {
+                writeln!(f)?;
+            }
+            writeln!(f, "{}: line {line}, column {column}: {what}", self.path)?;
+            writeln!(f, "{line:>5} | {written}")?;
+            write!(f, "      | {}{carets}", " ".repeat(column - 1))?;
+        }
+        if self.found.len() > 1 {
+            write!(f, "\n{} mistakes", self.found.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the names of Rust's types, which mean nothing to whoever writes a file.
+fn in_words_of_users(what: &str) -> String {
+    let mut what = what.trim().to_owned();
+    for (theirs, ours) in [
+        ("expected usize", "expected a whole number"),
+        ("expected a sequence", "expected [[listen]]"),
+        ("a map", "a table"),
+        ("unknown field", "unknown key"),
+        ("missing field", "missing key"),
+    ] {
+        what = what.replace(theirs, ours);
+    }
+    let number = what.strip_prefix("invalid type: integer `");
+    let number = number.and_then(|rest| rest.strip_suffix("`, expected a string"));
+    if let Some(number) = number {
+        what = format!("expected a time with its unit: write \"{number}s\"");
+    }
+    what
+}
+
+/// The first quoted word of a message is what was written; words after it are what there is.
+fn suggestion(what: &str, more: &[&str]) -> Option<String> {
+    if !["unknown", "no ", "there are"]
+        .iter()
+        .any(|sign| what.contains(sign))
+    {
+        return None;
+    }
+    let from = what
+        .rfind("unknown")
+        .or_else(|| what.rfind(": no "))
+        .unwrap_or(0);
+    let mut parts = what[from..].splitn(3, ['"', '`']);
+    let written = parts.nth(1)?;
+    let rest = parts.next()?;
+    let words = rest.split(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_'));
+    words
+        .chain(more.iter().copied())
+        .map(|word| (strsim::jaro_winkler(written, word), word))
+        .filter(|(alike, word)| *alike >= ALIKE && *word != written)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word.to_owned())
+}
