@@ -43,6 +43,7 @@ mod record;
 pub mod report;
 mod run;
 mod statistics;
+mod targets;
 mod watcher;
 
 pub use bounds::Bounds;

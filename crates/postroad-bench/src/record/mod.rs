@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use postroad::{Bytes, CallError};
+use postroad::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Hdr, add_error, add_errors};
+use crate::targets::{Failure, Outcome};
 
 /// Longest latency that a histogram holds; longer ones count as this.
 const LONGEST: u64 = 3600 * 1_000_000_000;
@@ -413,7 +414,13 @@ impl Recorder {
     }
 
     /// It has ended.
-    pub(crate) fn ended(&self, due: u64, now: u64, sent: Sent, result: &Result<Bytes, CallError>) {
+    pub(crate) fn ended<F: Failure>(
+        &self,
+        due: u64,
+        now: u64,
+        sent: Sent,
+        result: &Result<Bytes, F>,
+    ) {
         match result {
             Ok(answer) => self.answered(due, now, sent, answer.len()),
             Err(error) => self.failed(due, now, sent, error),
@@ -443,27 +450,23 @@ impl Recorder {
 
     /// A call that was due then has failed now.
     #[cold]
-    pub(crate) fn failed(&self, due: u64, now: u64, sent: Sent, error: &CallError) {
+    pub(crate) fn failed(&self, due: u64, now: u64, sent: Sent, error: &impl Failure) {
         if !self.counts(due) {
             return;
         }
         let mut current = self.ended_at(due, now);
         let chunk = &mut current.chunk;
-        match error {
+        match error.outcome() {
             // It never left, so it says nothing about the server.
-            CallError::Busy(_) => {
+            Outcome::Full => {
                 chunk.not_sent += 1;
                 chunk.refused += 1;
             }
-            error => add_error(&mut chunk.errors, error.code().as_str(), 1),
+            outcome => {
+                add_error(&mut chunk.errors, &error.code(), 1);
+                chunk.stayed += u64::from(outcome != Outcome::Left);
+            }
         }
-        let stayed = matches!(
-            error,
-            CallError::NotConnected { .. }
-                | CallError::Deadline { sent: false, .. }
-                | CallError::Unsendable(_)
-        );
-        chunk.stayed += u64::from(stayed);
         self.failed_of(chunk, sent);
         current.pause_if_idle(now);
     }
@@ -509,6 +512,8 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
+    use postroad::CallError;
+
     use super::*;
 
     const MILLI: u64 = 1_000_000;
@@ -534,7 +539,7 @@ mod tests {
     #[test]
     fn what_is_due_in_the_measured_time_counts_where_it_ends() {
         let recorder = recorder();
-        let answer = Ok(Bytes::from_static(b"abc"));
+        let answer: Result<_, CallError> = Ok(Bytes::from_static(b"abc"));
         let warming = START - MILLI;
         recorder.ended(warming, START + MILLI, SENT, &answer);
         recorder.ended(START, START + 250 * MILLI, SENT, &answer);
@@ -560,8 +565,8 @@ mod tests {
         for (due, now) in [(10, 10), (20, 20), (150, 150), (160, 250)] {
             recorder.due(at(due), at(now));
         }
-        recorder.ended(at(20), at(260), SENT, &Ok(Bytes::new()));
-        recorder.ended(at(150), at(310), SENT, &Ok(Bytes::new()));
+        recorder.answered(at(20), at(260), SENT, 0);
+        recorder.answered(at(150), at(310), SENT, 0);
         let chunks = recorder.rest(at(350));
         let waiting: Vec<Vec<_>> = chunks
             .iter()
@@ -585,7 +590,7 @@ mod tests {
             timeout: Duration::from_secs(3),
             sent: true,
         };
-        recorder.ended(START, START + 1200 * MILLI, SENT, &Ok(Bytes::new()));
+        recorder.answered(START, START + 1200 * MILLI, SENT, 0);
         recorder.ended(START, START + 3000 * MILLI, SENT, &Err(late));
         let total = total(&recorder.rest(START + 3000 * MILLI));
         assert_eq!(total.until, Duration::from_millis(1200));
