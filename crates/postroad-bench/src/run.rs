@@ -366,6 +366,7 @@ impl Measured {
                 since: total.silence.since.as_secs_f64(),
             },
             errors: total.errors.clone(),
+            examples: total.examples.clone(),
             rate: total.answered() as f64 / seconds.max(1e-9),
             sent_bytes: total.sent_bytes,
             received_bytes: total.received_bytes,

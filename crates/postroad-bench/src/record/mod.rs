@@ -46,6 +46,9 @@ pub(crate) struct Chunk {
     pub(crate) stayed: u64,
     /// Sent and failed, by code.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// One reason for each of these codes, in words.
+    #[serde(default)]
+    pub(crate) examples: BTreeMap<String, String>,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
     #[serde(with = "packed")]
@@ -100,6 +103,25 @@ mod packed {
     }
 }
 
+/// Letters of an example that are kept.
+const EXAMPLE_MAX: usize = 160;
+
+/// A reason as a part of one line: it may be the server's, and hold anything.
+fn one_line(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars().take(EXAMPLE_MAX) {
+        if letter.is_control() {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    if text.chars().nth(EXAMPLE_MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 /// Histograms grow to the other's size, so adding cannot fail.
 fn add(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
     if !other.is_empty() {
@@ -126,6 +148,7 @@ impl Chunk {
             held: 0,
             stayed: 0,
             errors: BTreeMap::new(),
+            examples: BTreeMap::new(),
             sent_bytes: 0,
             received_bytes: 0,
             latency: histogram(),
@@ -172,6 +195,13 @@ impl Chunk {
         self.held += other.held;
         self.stayed += other.stayed;
         add_errors(&mut self.errors, &other.errors);
+        for (code, text) in &other.examples {
+            let example = self.examples.entry(code.clone());
+            example.or_insert_with(|| text.clone());
+        }
+        // Codes that do not fit any more are counted together.
+        self.examples
+            .retain(|code, _| self.errors.contains_key(code));
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         add(&mut self.latency, &other.latency);
@@ -463,7 +493,12 @@ impl Recorder {
                 chunk.refused += 1;
             }
             outcome => {
-                add_error(&mut chunk.errors, &error.code(), 1);
+                let code = error.code();
+                // The text is made once an interval for each code: failures may be many.
+                if add_error(&mut chunk.errors, &code, 1) && chunk.errors.contains_key(&*code) {
+                    let text = one_line(&error.text());
+                    chunk.examples.insert(code.into_owned(), text);
+                }
                 chunk.stayed += u64::from(outcome != Outcome::Left);
             }
         }
@@ -637,6 +672,19 @@ mod tests {
         }
         assert_eq!((errors.len(), errors["other codes"]), (65, 936));
         assert_eq!(errors.values().sum::<u64>(), 1000);
+    }
+
+    #[test]
+    fn each_code_keeps_one_reason_in_words() {
+        let recorder = recorder();
+        for text in ["a line\nwith a newline in it", "another reason"] {
+            let failed: Result<Bytes, _> = Err(CallError::Unsendable(text.to_owned()));
+            recorder.ended(START, START + MILLI, SENT, &failed);
+        }
+        let total = total(&recorder.rest(START + 2 * MILLI));
+        assert_eq!(total.errors["CLI-E-400"], 2);
+        assert_eq!(total.examples["CLI-E-400"], "a line\\nwith a newline in it");
+        assert!(one_line(&"x".repeat(1000)).len() < 200);
     }
 
     #[test]
