@@ -188,11 +188,11 @@ fn check_open_files(plan: &Plan) -> Result<(), Error> {
     if plan.url.starts_with("mem:") || connections + FILES_BESIDE <= limit {
         return Ok(());
     }
-    Err(Error::asked(format!(
-        "{connections} connections are {connections} open files, and this process may have \
-         {limit}: raise the limit (ulimit -n) or ask for at most {} connections",
-        limit.saturating_sub(FILES_BESIDE)
-    )))
+    Err(Error::OpenFiles {
+        connections,
+        limit,
+        connections_max: limit.saturating_sub(FILES_BESIDE),
+    })
 }
 
 /// Where a thread sends what it has recorded.

@@ -25,6 +25,16 @@ use ::postroad::Bytes;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::plan::Plan;
+
+/// Refuses a plan whose calls can never be made on its target; makes no connection.
+///
+/// # Errors
+///
+/// What cannot be, and why.
+pub(crate) fn check(plan: &Plan) -> Result<(), Error> {
+    postroad::Postroad::new(plan)?.check(plan)
+}
 
 /// A server, and how it is called. Each thread that makes calls has a copy.
 pub(crate) trait Target: Clone + Send + 'static {

@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad::codec::numbers;
-use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint};
+use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint, Protocol};
 use tokio::sync::watch;
 
 use super::{Call, Connection, Ended, Failure, Outcome, Pipeline, Target};
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{Payload, Plan};
+
+/// The priority of calls for which none was asked.
+const PRIORITY: u8 = 3;
 
 /// A route of a server.
 #[derive(Clone, Debug)]
@@ -34,6 +37,39 @@ impl Postroad {
             config: plan.client_config(),
             route: plan.route.as_str().into(),
         })
+    }
+
+    /// Refuses calls that can never be made, with the reason that making them would give.
+    ///
+    /// # Errors
+    ///
+    /// What of the plan cannot be, and why.
+    pub(crate) fn check(&self, plan: &Plan) -> Result<(), Error> {
+        let (endpoint, route) = (&self.endpoint, &*self.route);
+        if let Protocol::Dialect(codec) = endpoint.protocol()
+            && codec.dialect.name() != "priority"
+            && plan.priority.values().any(|each| *each != PRIORITY)
+        {
+            return Err(Error::asked(format!(
+                "--priority {}: frames of the dialect `{}` carry no priority",
+                plan.priority,
+                codec.dialect.name()
+            )));
+        }
+        let has_envelope = endpoint.mapping().envelope.is_some();
+        for (number, body) in plan.payload.bodies().iter().enumerate() {
+            let checked = endpoint.check_call(&self.config.connection, route, body);
+            checked.map_err(|why| {
+                let hint = if has_envelope && matches!(plan.payload, Payload::Sizes(_)) {
+                    "; give a payload that fits into the envelope with --payload FILE"
+                } else {
+                    ""
+                };
+                let name = plan.payload.name(number);
+                Error::asked(format!("--route {route:?}, {name}: {why}{hint}"))
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -169,5 +205,64 @@ impl Failure for CallError {
                 sent: false,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::config::LoadConfig;
+    use crate::plan::mix::Mix;
+
+    fn checked(config: &LoadConfig) -> Result<(), Error> {
+        let plan = Plan::new(config)?;
+        Postroad::new(&plan)?.check(&plan)
+    }
+
+    #[test]
+    fn calls_that_the_dialect_can_never_carry_are_refused_with_the_reason() {
+        let load = |url: &str| LoadConfig::new(url);
+        let route = |url: &str, route: &str| LoadConfig {
+            route: Some(route.to_owned()),
+            ..load(url)
+        };
+        let large = LoadConfig {
+            size: Mix::one(70_000),
+            ..load("tcp+session://h:1")
+        };
+        let urgent = LoadConfig {
+            priority: Mix::one(7),
+            ..load("tcp+session://h:1")
+        };
+        for (config, says) in [
+            (route("tcp+session://h:1", "hello"), "hello"),
+            (route("tcp+session://h:1", "command/300"), "command/300"),
+            (route("tcp+opcode://h:1", "opcode/0"), "0x00"),
+            (route("tcp://h:1", ""), "1 to 255 are allowed"),
+            (load("tcp+sequence://h:1?envelope=json"), "--payload FILE"),
+            (large, "--size 70000"),
+            (urgent, "carry no priority"),
+        ] {
+            let refused = checked(&config).expect_err("it can never be made");
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+        checked(&load("tcp+session://h:1")).expect("it can be made");
+        checked(&load("tcp://h:1")).expect("it can be made");
+    }
+
+    #[test]
+    fn the_newline_at_the_end_of_a_file_is_no_part_of_a_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let with = |bytes: &[u8]| {
+            let path = folder.path().join("payload");
+            std::fs::write(&path, bytes).expect("it is written");
+            LoadConfig {
+                payload: Some(path),
+                ..LoadConfig::new("tcp+line://h:1")
+            }
+        };
+        checked(&with(b"hello\n")).expect("an editor ends files so");
+        let refused = checked(&with(b"hello\nworld\n")).expect_err("these are two lines");
+        assert!(refused.to_string().contains("one line"), "{refused}");
     }
 }
