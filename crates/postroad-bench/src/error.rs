@@ -14,6 +14,20 @@ pub enum Error {
     /// What was asked for is wrong or can never be made. No call was made.
     #[error("{0}")]
     Asked(String),
+    /// The connections that were asked for are more open files than this process may have. No
+    /// connection was made.
+    #[error(
+        "{connections} connections are {connections} open files, and this process may have \
+             {limit}"
+    )]
+    OpenFiles {
+        /// Connections of this process.
+        connections: u64,
+        /// Open files that the system allows it.
+        limit: u64,
+        /// Connections that it could make.
+        connections_max: u64,
+    },
     /// Nothing to compare was named.
     #[error("no run in {0:?}")]
     NoRun(String),

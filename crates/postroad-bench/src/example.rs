@@ -73,6 +73,7 @@ pub(crate) fn open_run(seed: u64) -> Report {
         losses: 0,
         silence: Silence::default(),
         errors: BTreeMap::from([("SRV-E-503".to_owned(), failed)]),
+        examples: BTreeMap::from([("SRV-E-503".to_owned(), "it goes away".to_owned())]),
         rate: all.len() as f64 / 60.0,
         sent_bytes: all.len() * 64,
         received_bytes: all.len() * 64,

@@ -37,12 +37,14 @@ mod engine;
 mod error;
 #[cfg(test)]
 mod example;
+mod failure;
 mod fleet;
 mod plan;
 mod record;
 pub mod report;
 mod run;
 mod statistics;
+mod targets;
 mod watcher;
 
 pub use bounds::Bounds;

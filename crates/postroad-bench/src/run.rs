@@ -19,6 +19,7 @@ use crate::record::losses::Losses;
 use crate::report::{
     Distribution, Ends, FORMAT, Interval, Machine, Priority, Report, Silence, Validity, Worker,
 };
+use crate::targets;
 use crate::watcher::{Progress, Watcher};
 
 /// A last interval shorter than this share of one belongs to the one before.
@@ -143,8 +144,10 @@ impl LoadTest {
                 "--server-pid {pid}: there is no such process; write the server's"
             )));
         }
+        let plan = Plan::new(&config)?;
+        targets::check(&plan)?;
         Ok(Self {
-            plan: Arc::new(Plan::new(&config)?),
+            plan: Arc::new(plan),
             workers: config.workers,
             server_pid: config.server_pid,
             bounds: config.bounds,
@@ -366,6 +369,7 @@ impl Measured {
                 since: total.silence.since.as_secs_f64(),
             },
             errors: total.errors.clone(),
+            examples: total.examples.clone(),
             rate: total.answered() as f64 / seconds.max(1e-9),
             sent_bytes: total.sent_bytes,
             received_bytes: total.received_bytes,

@@ -160,6 +160,11 @@ impl From<postroad_bench::Error> for Failed {
         use postroad_bench::Error as Load;
         match error {
             Load::Asked(_) => Self::usage(error),
+            Load::OpenFiles {
+                connections_max, ..
+            } => Self::new(FAILED, error).hint(format!(
+                "raise the limit (`ulimit -n`) or ask for at most {connections_max} connections"
+            )),
             Load::NoRun(_) => Self::usage(error)
                 .hint("give files of `bench --json`, .hlog files, or a folder of them"),
             Load::Connect(error) => error.into(),

@@ -4,10 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use postroad_proto::Time;
 use postroad_proto::dialect::{Crc, Dialect, DialectCodec, Envelope, PriorityHeader, Reader};
-use postroad_proto::session::{DialectConfig, Mapping};
+use postroad_proto::limits::ROUTE_NAME_MAX;
+use postroad_proto::session::{Call, DialectConfig, Failure, Mapping, Session};
 
-use crate::error::TransportError;
+use crate::Bytes;
+use crate::config::ConnectionConfig;
+use crate::error::{CallError, TransportError};
 
 /// What is spoken at an endpoint.
 #[derive(Clone, Debug)]
@@ -105,6 +109,51 @@ impl Endpoint {
                 let detail = format!("unknown option {key:?}; {} has {known}", self.transport);
                 Err(wrong(&self.url, detail))
             }
+        }
+    }
+
+    /// Says why a call can never be made here, whatever the server does: its route has no code in
+    /// the dialect, its payload does not fit into a line or an envelope, or it is too large for a
+    /// frame. `config` is that of the client which is to make it.
+    ///
+    /// Makes no connection: a session that leads nowhere is asked to make the call, so the answer
+    /// is the one that a real call would have got. What only the server knows (whether it has the
+    /// route, and how large the messages are that it accepts) is not looked at.
+    ///
+    /// # Errors
+    /// [`CallError::Unsendable`], with the reason.
+    pub fn check_call(
+        &self,
+        config: &ConnectionConfig,
+        route: &str,
+        payload: &Bytes,
+    ) -> Result<(), CallError> {
+        let config = config.session(false);
+        let Some(dialect) = self.dialect(config.limits.max_dialect_payload) else {
+            let (len, max) = (route.len(), ROUTE_NAME_MAX);
+            if (1..=max).contains(&len) {
+                return Ok(());
+            }
+            let why = format!("route name of {len} bytes, 1 to {max} are allowed");
+            return Err(CallError::Unsendable(why));
+        };
+        let call = Call {
+            route,
+            payload,
+            codec: 0,
+            priority: 3,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        let mut session = Session::dialect_client(config, dialect, Time(0));
+        match session.call(Time(0), &call) {
+            Err(failure @ Failure::Unsendable(_)) => {
+                Err(CallError::Unsendable(failure.to_string()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -248,6 +297,41 @@ mod tests {
         assert_eq!(endpoint.address(), "/run/postroad.sock");
         let endpoint: Endpoint = "TCP+Line://h:1".parse().unwrap();
         assert_eq!(endpoint.transport(), "tcp");
+    }
+
+    #[test]
+    fn a_call_that_can_never_be_made_is_known_without_a_connection() {
+        let check = |url: &str, route: &str, payload: &[u8]| {
+            let endpoint: Endpoint = url.parse().unwrap();
+            let payload = Bytes::copy_from_slice(payload);
+            endpoint.check_call(&ConnectionConfig::default(), route, &payload)
+        };
+        let long = "r".repeat(300);
+        let large = vec![b'x'; 70_000];
+        for (url, route, payload, says) in [
+            ("tcp+line://h:1", "command/1", &b"one\ntwo"[..], "one line"),
+            ("tcp+session://h:1", "command/1", &large, "70000"),
+            ("tcp+session://h:1", "hello", b"", "hello"),
+            ("tcp+session://h:1", "command/255", b"", "0xff"),
+            ("tcp+session://h:1", "command/300", b"", "command/300"),
+            ("tcp+opcode://h:1", "opcode/0", b"", "0x00"),
+            (
+                "tcp+sequence://h:1?envelope=json",
+                "command/1",
+                b"xxx",
+                "json envelope",
+            ),
+            ("tcp://h:1", "", b"", "1 to 255"),
+            ("tcp://h:1", &long, b"", "300 bytes"),
+        ] {
+            let refused = check(url, route, payload).expect_err("it cannot be made");
+            let refused = refused.to_string();
+            assert!(refused.contains(says), "{url} {route}: {refused}");
+            assert!(refused.starts_with("CLI-E-400"), "{refused}");
+        }
+        check("tcp+line://h:1", "command/1", b"one").unwrap();
+        check("tcp+sequence://h:1?envelope=json", "command/1", b"{}").unwrap();
+        check("tcp://h:1", "postroad/echo", &large).unwrap();
     }
 
     #[test]

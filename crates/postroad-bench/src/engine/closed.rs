@@ -5,18 +5,18 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use postroad::CallError;
 use tokio::task::JoinSet;
 
 use super::line::Line;
-use super::{KeptJob, Thread, pass_panic_on};
+use super::{KeptCall, Thread, pass_panic_on, sent};
+use crate::targets::{Connection, Failure as _, Outcome};
 
 /// Pause after a call that failed without waiting for anything: without it the loop would only
 /// count its own failures.
 const PAUSE: Duration = Duration::from_millis(10);
 
-pub(crate) async fn run(thread: &Rc<Thread>, callers: u64) {
-    let connections = thread.clients.len();
+pub(crate) async fn run<C: Connection>(thread: &Rc<Thread<C>>, callers: u64) {
+    let connections = thread.connections.len();
     let mut running = JoinSet::new();
     for connection in 0..connections.min(callers as usize) {
         let thread = Rc::clone(thread);
@@ -30,19 +30,19 @@ pub(crate) async fn run(thread: &Rc<Thread>, callers: u64) {
 
 /// The callers of one connection, in one task: the moment of an answer is the moment of the next
 /// call.
-struct Callers {
-    thread: Rc<Thread>,
+struct Callers<C: Connection> {
+    thread: Rc<Thread<C>>,
     connection: usize,
-    line: Line,
+    line: Line<C>,
     /// Those whose connection takes no calls now; each ends with the moment when it did.
     alone: JoinSet<Option<u64>>,
 }
 
-async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
+async fn call_together<C: Connection>(thread: &Rc<Thread<C>>, connection: usize, callers: usize) {
     let mut all = Callers {
         thread: Rc::clone(thread),
         connection,
-        line: Line::new(thread.client(connection), thread),
+        line: Line::new(&thread.connections[connection], thread),
         alone: JoinSet::new(),
     };
     all.call(thread.now(), callers as u64);
@@ -51,7 +51,7 @@ async fn call_together(thread: &Rc<Thread>, connection: usize, callers: usize) {
     }
 }
 
-impl Callers {
+impl<C: Connection> Callers<C> {
     /// Makes the next calls of so many callers that are free since then, while the load lasts.
     fn call(&mut self, due: u64, callers: u64) {
         let thread = &self.thread;
@@ -61,11 +61,12 @@ impl Callers {
         let calls = thread.takes_of(due, callers);
         thread.recorder.all_due(due, due, calls);
         for _ in self.line.call_alike(thread, due, calls)..calls {
-            let job = thread.job();
-            if self.line.call(&job, due).is_err() {
-                let (thread, connection, job) = (Rc::clone(thread), self.connection, job.kept());
+            let call = thread.next_call();
+            if self.line.call(&call, due).is_err() {
+                let (thread, connection) = (Rc::clone(thread), self.connection);
+                let call = KeptCall::of(&call);
                 self.alone
-                    .spawn_local(async move { call_alone(&thread, connection, due, job).await });
+                    .spawn_local(async move { call_alone(&thread, connection, due, call).await });
             }
         }
     }
@@ -95,22 +96,23 @@ impl Callers {
 /// A caller that waits for its connection, and pauses after calls that cannot be made, until it has
 /// made one. Its first call was due then, and is recorded as due already. When the call that was
 /// made has ended; none when the load has.
-async fn call_alone(
-    thread: &Thread,
+async fn call_alone<C: Connection>(
+    thread: &Thread<C>,
     connection: usize,
     mut due: u64,
-    first: KeptJob,
+    first: KeptCall,
 ) -> Option<u64> {
-    let client = thread.client(connection);
-    let mut job = first.job();
+    let mut call = first.call();
     loop {
-        let result = thread.call(client, &job).await;
+        let result = thread.connections[connection].call(&call).await;
         let now = thread.now();
-        thread.recorder.ended(due, now, job.sent(), &result);
-        let is_at_once = matches!(
-            result,
-            Err(CallError::NotConnected { .. } | CallError::Busy(_) | CallError::Unsendable(_))
-        );
+        thread.recorder.ended(due, now, sent(&call), &result);
+        let is_at_once = result.is_err_and(|failure| {
+            matches!(
+                failure.outcome(),
+                Outcome::NoConnection | Outcome::Full | Outcome::Unsendable
+            )
+        });
         if !is_at_once {
             return Some(now);
         }
@@ -120,7 +122,7 @@ async fn call_alone(
             return None;
         }
         thread.recorder.due(due, due);
-        job = thread.job();
+        call = thread.next_call();
     }
 }
 
@@ -129,12 +131,14 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use postroad::{Client, Router, RunningServer, Server};
+    use postroad::{Router, RunningServer, Server};
     use tokio::task::LocalSet;
 
     use super::*;
     use crate::example;
     use crate::plan::Shape;
+    use crate::targets::Target as _;
+    use crate::targets::postroad::{Connected, Postroad};
 
     const URL: &str = "mem://callers-come-back";
 
@@ -144,21 +148,21 @@ mod tests {
         server.await.expect("the name is free")
     }
 
-    async fn callers(callers: u32) -> Callers {
+    async fn callers(callers: u32) -> Callers<Connected> {
         let plan = Arc::new(example::plan(URL, Shape::Closed { callers }));
-        let endpoint = URL.parse().expect("the test's own URL");
-        let client = Client::connect_with(endpoint, plan.client_config()).await;
-        let clients = vec![client.expect("the server is there")];
-        let thread = Rc::new(Thread::new(Instant::now(), clients, &plan, plan.part(0)));
+        let target = Postroad::new(&plan).expect("the test's own URL");
+        let connected = target.connect().await.expect("the server is there");
+        let thread = Thread::new(Instant::now(), vec![connected], &plan, plan.part(0));
+        let thread = Rc::new(thread);
         Callers {
-            line: Line::new(thread.client(0), &thread),
+            line: Line::new(&thread.connections[0], &thread),
             thread,
             connection: 0,
             alone: JoinSet::new(),
         }
     }
 
-    async fn turn(all: &mut Callers) {
+    async fn turn(all: &mut Callers<Connected>) {
         let free = poll_fn(|context| all.poll_free(context)).await;
         let (at, callers) = free.expect("the load lasts for an hour");
         all.call(at, callers);

@@ -3,14 +3,13 @@
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use postroad::{CallError, Client, Pipeline};
-
-use super::{Job, Thread};
+use super::{Thread, sent};
 use crate::record::Sent;
+use crate::targets::{Call, Connection, Pipeline};
 
 /// Makes calls without waiting for their answers, which come by [`Self::poll_ended`].
-pub(crate) struct Line {
-    pipeline: Pipeline,
+pub(crate) struct Line<C: Connection> {
+    pipeline: C::Pipeline,
     calls: Calls,
     /// When the last answers came: one look at the clock for all that came together.
     at: u64,
@@ -29,18 +28,18 @@ enum Calls {
     },
 }
 
-impl Line {
-    pub(crate) fn new(client: &Client, thread: &Thread) -> Self {
-        let pipeline = client.pipeline(&thread.plan.route);
-        let (pipeline, calls) = match thread.always {
-            Some((priority, timeout)) => (
-                pipeline.priority(priority).timeout(timeout),
-                Calls::Same(thread.job().sent()),
-            ),
-            None => {
-                let (made, free) = (Vec::new(), Vec::new());
-                (pipeline, Calls::Mixed { made, free })
+impl<C: Connection> Line<C> {
+    pub(crate) fn new(connection: &C, thread: &Thread<C>) -> Self {
+        let mut pipeline = connection.pipeline();
+        let calls = match thread.always {
+            Some((priority, timeout)) => {
+                pipeline.set(priority, timeout);
+                Calls::Same(sent(&thread.next_call()))
             }
+            None => Calls::Mixed {
+                made: Vec::new(),
+                free: Vec::new(),
+            },
         };
         Self {
             pipeline,
@@ -53,21 +52,20 @@ impl Line {
     /// Makes a call, if there is a connection that takes it now. It leaves when answers are waited
     /// for, or by [`Self::flush`].
     #[inline]
-    pub(crate) fn call(&mut self, job: &Job<'_>, due: u64) -> Result<(), Box<CallError>> {
+    pub(crate) fn call(&mut self, call: &Call<'_>, due: u64) -> Result<(), Box<C::Failure>> {
         let tag = match &mut self.calls {
             Calls::Same(_) => due,
             Calls::Mixed { made, free } => {
-                self.pipeline.set_priority(job.priority);
-                self.pipeline.set_timeout(job.timeout);
+                self.pipeline.set(call.priority, call.timeout);
                 let tag = free.pop().unwrap_or(made.len() as u64);
                 match made.get_mut(tag as usize) {
-                    Some(place) => *place = (due, job.sent()),
-                    None => made.push((due, job.sent())),
+                    Some(place) => *place = (due, sent(call)),
+                    None => made.push((due, sent(call))),
                 }
                 tag
             }
         };
-        match self.pipeline.try_call(tag, job.body) {
+        match self.pipeline.try_call(tag, call.body) {
             Ok(()) => {
                 if let Some(idle) = self.idle.take() {
                     idle.wake();
@@ -85,14 +83,10 @@ impl Line {
 
     /// Makes so many calls that are due together, if all carry the same; how many were made before
     /// one was not.
-    pub(crate) fn call_alike(&mut self, thread: &Thread, due: u64, calls: u64) -> u64 {
+    pub(crate) fn call_alike(&mut self, thread: &Thread<C>, due: u64, calls: u64) -> u64 {
         let Calls::Same(_) = self.calls else { return 0 };
-        let body = thread.job().body;
-        let alike = (0..calls).map(|_| (due, body));
-        let made = match self.pipeline.try_calls(alike) {
-            Ok(()) => calls,
-            Err((made, _why)) => made as u64,
-        };
+        let body = thread.next_call().body;
+        let made = self.pipeline.try_calls(due, body, calls);
         if made > 0
             && let Some(idle) = self.idle.take()
         {
@@ -104,17 +98,17 @@ impl Line {
     /// The same for a call that was due a while ago and has so much of its time left.
     pub(crate) fn call_late(
         &mut self,
-        job: &Job<'_>,
+        call: &Call<'_>,
         due: u64,
         left: Duration,
-    ) -> Result<(), Box<CallError>> {
-        self.pipeline.set_timeout(left);
-        let late = Job {
+    ) -> Result<(), Box<C::Failure>> {
+        self.pipeline.set(call.priority, left);
+        let late = Call {
             timeout: left,
-            ..*job
+            ..*call
         };
         let made = self.call(&late, due);
-        self.pipeline.set_timeout(job.timeout);
+        self.pipeline.set(call.priority, call.timeout);
         made
     }
 
@@ -133,7 +127,11 @@ impl Line {
 
     /// Records the next call that ends, and says when that was. Pending while none is in flight.
     #[inline]
-    pub(crate) fn poll_ended(&mut self, thread: &Thread, context: &mut Context<'_>) -> Poll<u64> {
+    pub(crate) fn poll_ended(
+        &mut self,
+        thread: &Thread<C>,
+        context: &mut Context<'_>,
+    ) -> Poll<u64> {
         let is_first = self.pipeline.ready() == 0;
         let Some((tag, result)) = ready!(self.pipeline.poll_next(context)) else {
             self.idle = Some(context.waker().clone());

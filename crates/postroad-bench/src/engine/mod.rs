@@ -10,8 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroad::client::ConnectError;
-use postroad::{Bytes, CallError, Client, ConnectionState};
+use postroad::Bytes;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +23,8 @@ use crate::plan::{IN_FLIGHT_MAX, Part, Payload, Plan, Shape};
 use crate::record::gather::Gather;
 use crate::record::losses::Losses;
 use crate::record::{Chunk, Recorder, Sent, nanos};
+use crate::targets::postroad::Postroad;
+use crate::targets::{Call, Connection, Target};
 
 /// Intervals of all threads that wait for being gathered.
 const CHUNKS_WAITING: usize = 64;
@@ -71,13 +72,18 @@ impl Generator {
     /// Starts the threads and connects them all.
     pub(crate) async fn prepare(plan: &Arc<Plan>) -> Result<Self, Error> {
         check_open_files(plan)?;
+        Self::prepare_for(plan, &Postroad::new(plan)?).await
+    }
+
+    /// The same for one kind of target, for which the compiler makes the whole engine.
+    async fn prepare_for(plan: &Arc<Plan>, target: &impl Target) -> Result<Self, Error> {
         let threads = plan.threads as usize;
         let (phase, phases) = watch::channel(Phase::Waiting);
         let (sender, received) = mpsc::channel(CHUNKS_WAITING);
         let mut connected = Vec::new();
         for number in 0..threads {
             let (ready, is_ready) = oneshot::channel();
-            let (plan, phases) = (Arc::clone(plan), phases.clone());
+            let (plan, target, phases) = (Arc::clone(plan), target.clone(), phases.clone());
             let chunks = Chunks {
                 number,
                 sender: sender.clone(),
@@ -85,7 +91,7 @@ impl Generator {
             let name = format!("load {number}");
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || generate(&plan, ready, phases, &chunks))?;
+                .spawn(move || generate(&plan, &target, ready, phases, &chunks))?;
             connected.push(is_ready);
         }
         for is_ready in connected {
@@ -182,11 +188,11 @@ fn check_open_files(plan: &Plan) -> Result<(), Error> {
     if plan.url.starts_with("mem:") || connections + FILES_BESIDE <= limit {
         return Ok(());
     }
-    Err(Error::asked(format!(
-        "{connections} connections are {connections} open files, and this process may have \
-         {limit}: raise the limit (ulimit -n) or ask for at most {} connections",
-        limit.saturating_sub(FILES_BESIDE)
-    )))
+    Err(Error::OpenFiles {
+        connections,
+        limit,
+        connections_max: limit.saturating_sub(FILES_BESIDE),
+    })
 }
 
 /// Where a thread sends what it has recorded.
@@ -216,10 +222,10 @@ impl Drop for Chunks {
 }
 
 /// What the calls of a thread need.
-struct Thread {
+struct Thread<C> {
     /// When the load began.
     begin: Instant,
-    clients: Vec<Client>,
+    connections: Vec<C>,
     plan: Arc<Plan>,
     bodies: Vec<Bytes>,
     /// Next line of a file of payloads, and how many threads share them.
@@ -235,23 +241,24 @@ struct Thread {
     recorder: Recorder,
 }
 
-/// One call's choices.
-struct Job<'a> {
-    body: &'a Bytes,
-    priority: u8,
-    timeout: Duration,
-}
-
-/// The same for a call that has to wait before it can be made.
-struct KeptJob {
+/// A call that has to wait before it can be made.
+struct KeptCall {
     body: Bytes,
     priority: u8,
     timeout: Duration,
 }
 
-impl KeptJob {
-    fn job(&self) -> Job<'_> {
-        Job {
+impl KeptCall {
+    fn of(call: &Call<'_>) -> Self {
+        Self {
+            body: call.body.clone(),
+            priority: call.priority,
+            timeout: call.timeout,
+        }
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call {
             body: &self.body,
             priority: self.priority,
             timeout: self.timeout,
@@ -259,29 +266,20 @@ impl KeptJob {
     }
 }
 
-impl Job<'_> {
-    fn kept(&self) -> KeptJob {
-        KeptJob {
-            body: self.body.clone(),
-            priority: self.priority,
-            timeout: self.timeout,
-        }
-    }
-
-    fn sent(&self) -> Sent {
-        Sent {
-            bytes: self.body.len(),
-            priority: self.priority,
-        }
+/// What has to be known of a call when it has ended.
+fn sent(call: &Call<'_>) -> Sent {
+    Sent {
+        bytes: call.body.len(),
+        priority: call.priority,
     }
 }
 
-impl Thread {
-    fn new(begin: Instant, clients: Vec<Client>, plan: &Arc<Plan>, part: Part) -> Self {
+impl<C: Connection> Thread<C> {
+    fn new(begin: Instant, connections: Vec<C>, plan: &Arc<Plan>, part: Part) -> Self {
         let bodies = plan.payload.bodies();
         Self {
             begin,
-            clients,
+            connections,
             plan: Arc::clone(plan),
             always: always(plan, &bodies),
             line: Cell::new(part.number as usize % bodies.len()),
@@ -328,9 +326,9 @@ impl Thread {
     }
 
     #[inline]
-    fn job(&self) -> Job<'_> {
+    fn next_call(&self) -> Call<'_> {
         if let Some((priority, timeout)) = self.always {
-            return Job {
+            return Call {
                 body: &self.bodies[0],
                 priority,
                 timeout,
@@ -345,32 +343,16 @@ impl Thread {
                 line
             }
         };
-        Job {
+        Call {
             body: &self.bodies[number],
             priority: *self.plan.priority.draw(&mut dice),
             timeout: *self.plan.timeout.draw(&mut dice),
         }
     }
 
-    fn client(&self, connection: usize) -> &Client {
-        &self.clients[connection]
-    }
-
-    /// Not `async`: a call should not be moved once more before it is made.
-    #[inline]
-    fn call<'a>(
-        &'a self,
-        client: &'a Client,
-        job: &Job<'_>,
-    ) -> impl Future<Output = Result<Bytes, CallError>> + 'a {
-        let request = client.request(&self.plan.route);
-        let request = request.priority(job.priority).timeout(job.timeout);
-        request.call_raw(job.body.clone())
-    }
-
     fn losses(&self) -> Losses {
-        let is_lost = |client: &&Client| *client.state().borrow() != ConnectionState::Connected;
-        let at_end = self.clients.iter().filter(is_lost).count() as u64;
+        let is_lost = |connection: &&C| !C::is_connected(&connection.status().borrow());
+        let at_end = self.connections.iter().filter(is_lost).count() as u64;
         Losses {
             // One that is lost right now may not have been counted yet.
             in_all: self.lost.get().max(at_end),
@@ -378,19 +360,19 @@ impl Thread {
         }
     }
 
-    /// Counts how often a connection is lost. The state says only what it is now, so this has to
+    /// Counts how often a connection is lost. The status says only what it is now, so this has to
     /// look each time that it changes; a connection is dialled again after a pause that is far
     /// longer than this task waits for its turn. Without an end.
     async fn count_losses(&self, connection: usize) {
-        let mut state = self.client(connection).state();
+        let mut status = self.connections[connection].status();
         let mut was_connected = true;
         loop {
-            let is_connected = *state.borrow_and_update() == ConnectionState::Connected;
+            let is_connected = C::is_connected(&status.borrow_and_update());
             if was_connected && !is_connected {
                 self.lost.set(self.lost.get() + 1);
             }
             was_connected = is_connected;
-            if state.changed().await.is_err() {
+            if status.changed().await.is_err() {
                 return;
             }
         }
@@ -410,8 +392,9 @@ fn pass_panic_on<T>(ended: Result<T, JoinError>) -> Option<T> {
 }
 
 /// A thread's life.
-fn generate(
+fn generate<T: Target>(
     plan: &Arc<Plan>,
+    target: &T,
     ready: oneshot::Sender<Result<(), Error>>,
     mut phases: watch::Receiver<Phase>,
     chunks: &Chunks,
@@ -426,11 +409,12 @@ fn generate(
         Err(error) => return drop(ready.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        match connect(plan, part).await {
-            Err(error) => drop(ready.send(Err(error.into()))),
-            Ok(clients) => {
+        let share = part.share(plan.connections.into());
+        match connect(target, share).await {
+            Err(error) => drop(ready.send(Err(error))),
+            Ok(connections) => {
                 let _ = ready.send(Ok(()));
-                let ended = load(plan, part, clients, &mut phases, chunks).await;
+                let ended = load(plan, part, connections, &mut phases, chunks).await;
                 chunks.send(ended).await;
                 // What the kernel counts of a thread goes with it, and is still to be read.
                 let _gone = phases.wait_for(|_| false).await;
@@ -439,25 +423,23 @@ fn generate(
     });
 }
 
-async fn connect(plan: &Plan, part: Part) -> Result<Vec<Client>, ConnectError> {
-    let endpoint: postroad::Endpoint = plan.url.parse()?;
-    let (mut clients, mut dialling) = (Vec::new(), JoinSet::new());
-    for _ in 0..part.share(plan.connections.into()) {
+/// Makes so many connections.
+async fn connect<T: Target>(target: &T, share: u64) -> Result<Vec<T::Connection>, Error> {
+    let (mut connections, mut dialling) = (Vec::new(), JoinSet::new());
+    for _ in 0..share {
         if dialling.len() >= DIALLED {
-            clients.extend(dialled(&mut dialling).await?);
+            connections.extend(dialled(&mut dialling).await?);
         }
-        dialling.spawn_local(Client::connect_with(endpoint.clone(), plan.client_config()));
+        dialling.spawn_local(target.connect());
     }
-    while let Some(client) = dialled(&mut dialling).await? {
-        clients.push(client);
+    while let Some(connection) = dialled(&mut dialling).await? {
+        connections.push(connection);
     }
-    Ok(clients)
+    Ok(connections)
 }
 
 /// The next connection that is there.
-async fn dialled(
-    dialling: &mut JoinSet<Result<Client, ConnectError>>,
-) -> Result<Option<Client>, ConnectError> {
+async fn dialled<C: 'static>(dialling: &mut JoinSet<Result<C, Error>>) -> Result<Option<C>, Error> {
     match dialling.join_next().await.and_then(pass_panic_on) {
         Some(connected) => connected.map(Some),
         None => Ok(None),
@@ -465,10 +447,10 @@ async fn dialled(
 }
 
 /// Waits for the start and makes calls until the end.
-async fn load(
+async fn load<C: Connection>(
     plan: &Arc<Plan>,
     part: Part,
-    clients: Vec<Client>,
+    connections: Vec<C>,
     phases: &mut watch::Receiver<Phase>,
     chunks: &Chunks,
 ) -> FromThread {
@@ -484,10 +466,10 @@ async fn load(
         }
     };
     drop(started);
-    let thread = Rc::new(Thread::new(begin, clients, plan, part));
+    let thread = Rc::new(Thread::new(begin, connections, plan, part));
     // They end with this function.
     let mut counting = JoinSet::new();
-    for connection in 0..thread.clients.len() {
+    for connection in 0..thread.connections.len() {
         let thread = Rc::clone(&thread);
         counting.spawn_local(async move { thread.count_losses(connection).await });
     }
@@ -523,7 +505,7 @@ fn always(plan: &Plan, bodies: &[Bytes]) -> Option<(u8, Duration)> {
     Some((*priority, *timeout))
 }
 
-async fn work(thread: &Rc<Thread>, part: Part) -> io::Result<()> {
+async fn work<C: Connection>(thread: &Rc<Thread<C>>, part: Part) -> io::Result<()> {
     let plan = &thread.plan;
     match &plan.shape {
         Shape::Closed { callers } => {
@@ -541,7 +523,12 @@ async fn work(thread: &Rc<Thread>, part: Part) -> io::Result<()> {
 
 /// Sends every interval when it is over; without an end. Nothing is taken that could not be sent:
 /// the end of the load cancels this.
-async fn report(thread: &Rc<Thread>, start: Instant, interval: Duration, chunks: &Chunks) {
+async fn report<C: Connection>(
+    thread: &Rc<Thread<C>>,
+    start: Instant,
+    interval: Duration,
+    chunks: &Chunks,
+) {
     let mut over = start + interval;
     loop {
         tokio::time::sleep_until(over.into()).await;
@@ -552,5 +539,59 @@ async fn report(thread: &Rc<Thread>, start: Instant, interval: Duration, chunks:
             }
         }
         over += interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+    use crate::plan::schedule::Arrival;
+    use crate::targets::prompt::Prompt;
+
+    const CALLS: u64 = 5_000;
+
+    /// What a load on this target has made: so many calls, then it ends.
+    async fn total(target: &Prompt, shape: Shape) -> Chunk {
+        let mut plan = example::plan("mem://nobody", shape);
+        plan.connections = 3;
+        plan.calls = Some(CALLS);
+        plan.interval = Duration::from_secs(60);
+        let prepared = Generator::prepare_for(&Arc::new(plan), target).await;
+        let mut generator = prepared.expect("there is nothing to wait for");
+        generator.start();
+        let mut total = Chunk::new(0);
+        while let Some(chunk) = generator.next().await {
+            total.add(&chunk);
+        }
+        assert_eq!(generator.losses(), Losses::default());
+        total
+    }
+
+    #[tokio::test]
+    async fn both_loops_make_their_calls_on_any_target() {
+        let many = Prompt { in_flight_max: 64 };
+        let one_by_one = Prompt { in_flight_max: 1 };
+        for target in [&many, &one_by_one] {
+            let open = Shape::Open("100000".parse().map(Arrival::Constant).expect("a rate"));
+            for shape in [Shape::Closed { callers: 30 }, open] {
+                let total = total(target, shape).await;
+                let ended = (total.due, total.answered(), total.failed());
+                assert_eq!(ended, (CALLS, CALLS, 0), "{target:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_target_takes_messages_too() {
+        let link = Prompt { in_flight_max: 1 }.connect().await;
+        let body = Bytes::from_static(b"x");
+        let call = Call {
+            body: &body,
+            priority: 3,
+            timeout: Duration::from_secs(1),
+        };
+        let sent = link.expect("it is there").send(&call).await;
+        assert_eq!(sent, Ok(()));
     }
 }

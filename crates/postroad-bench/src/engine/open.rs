@@ -18,10 +18,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use postroad::CallError;
-
 use super::line::Line;
-use super::{Job, KeptJob, Thread, nanos, pass_panic_on};
+use super::{KeptCall, Thread, nanos, pass_panic_on, sent};
+use crate::targets::{Call, Connection, Failure, Outcome};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;
@@ -31,8 +30,8 @@ const WAIT_MIN: u64 = 20_000;
 /// How often calls that wait for a connection are looked at, whose time may be over.
 const EXPIRY: Duration = Duration::from_millis(100);
 
-pub(crate) async fn run(
-    thread: &Rc<Thread>,
+pub(crate) async fn run<C: Connection>(
+    thread: &Rc<Thread<C>>,
     schedule: impl Iterator<Item = Duration>,
     in_flight_max: usize,
 ) -> io::Result<()> {
@@ -93,7 +92,7 @@ impl Timer {
     }
 
     /// Waits until then at least; the time when it woke.
-    async fn wait(&mut self, until: u64, thread: &Thread) -> io::Result<u64> {
+    async fn wait<C: Connection>(&mut self, until: u64, thread: &Thread<C>) -> io::Result<u64> {
         loop {
             let now = thread.now();
             if now >= until {
@@ -119,53 +118,46 @@ impl Timer {
 }
 
 /// One connection.
-struct Lane {
-    line: RefCell<Line>,
-    held: RefCell<Held>,
+struct Lane<C: Connection> {
+    line: RefCell<Line<C>>,
+    held: RefCell<Held<C::Failure>>,
     /// Told when the first call is held.
     holds: Notify,
 }
 
 /// Calls that were due while their connection took none.
-#[derive(Default)]
-struct Held {
+struct Held<F> {
     /// In their order, and when they were due.
-    calls: VecDeque<(u64, KeptJob)>,
+    calls: VecDeque<(u64, KeptCall)>,
     /// What the connection has said last.
-    why: Option<Box<CallError>>,
+    why: Option<Box<F>>,
 }
 
-impl Held {
-    /// Why a call has failed whose time is over before it could be made.
-    fn over(&self, timeout: Duration) -> CallError {
-        match self.why.as_deref() {
-            Some(CallError::NotConnected {
-                endpoint,
-                state,
-                reason,
-            }) => CallError::NotConnected {
-                endpoint: endpoint.clone(),
-                state: *state,
-                reason: reason.clone(),
-            },
-            // It was never asked whether the server can do it.
-            _ => CallError::Deadline {
-                timeout,
-                sent: false,
-            },
+impl<F> Default for Held<F> {
+    fn default() -> Self {
+        Self {
+            calls: VecDeque::new(),
+            why: None,
         }
+    }
+}
+
+impl<F: Failure> Held<F> {
+    /// Why a call has failed whose time is over before it could be made.
+    fn over(&self, timeout: Duration) -> F {
+        F::expired(self.why.as_deref(), timeout)
     }
 }
 
 /// Whether a call may be made later that was not made now: there is no connection, or it carries as
 /// many calls as its server allows.
-fn may_wait(error: &CallError) -> bool {
-    matches!(error, CallError::NotConnected { .. } | CallError::Busy(_))
+fn may_wait(failure: &impl Failure) -> bool {
+    matches!(failure.outcome(), Outcome::NoConnection | Outcome::Full)
 }
 
 /// The calls in flight of all connections, in turn.
-struct Pool {
-    lanes: Vec<Lane>,
+struct Pool<C: Connection> {
+    lanes: Vec<Lane<C>>,
     /// Which connection has the next call.
     turn: Cell<usize>,
     /// Calls that were handed out since the last flush: as many connections before the next.
@@ -177,15 +169,15 @@ struct Pool {
     waiting: RefCell<Option<Waker>>,
 }
 
-impl Pool {
-    fn new(thread: &Rc<Thread>, in_flight_max: usize) -> Rc<Self> {
-        let lane = |client| Lane {
-            line: RefCell::new(Line::new(client, thread)),
+impl<C: Connection> Pool<C> {
+    fn new(thread: &Rc<Thread<C>>, in_flight_max: usize) -> Rc<Self> {
+        let lane = |connection| Lane {
+            line: RefCell::new(Line::new(connection, thread)),
             held: RefCell::default(),
             holds: Notify::new(),
         };
         Rc::new(Self {
-            lanes: thread.clients.iter().map(lane).collect(),
+            lanes: thread.connections.iter().map(lane).collect(),
             turn: Cell::new(0),
             fresh: Cell::new(0),
             in_flight: Cell::new(0),
@@ -195,7 +187,7 @@ impl Pool {
     }
 
     /// Two tasks for each connection, that take its answers and make the calls that are held.
-    fn tend(self: &Rc<Self>, thread: &Rc<Thread>) -> JoinSet<()> {
+    fn tend(self: &Rc<Self>, thread: &Rc<Thread<C>>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for number in 0..self.lanes.len() {
             let (pool, of) = (Rc::clone(self), Rc::clone(thread));
@@ -207,7 +199,7 @@ impl Pool {
     }
 
     /// Takes answers, without an end. Those that came together make room for calls that are held.
-    async fn take_answers(&self, number: usize, thread: &Thread) {
+    async fn take_answers(&self, number: usize, thread: &Thread<C>) {
         let Lane { line, held, .. } = &self.lanes[number];
         loop {
             poll_fn(|cx| line.borrow_mut().poll_ended(thread, cx)).await;
@@ -220,26 +212,26 @@ impl Pool {
 
     /// Sees to the calls that are held: they are made when there is a connection again, or fail
     /// when their time is over. Without an end.
-    async fn make_held(&self, number: usize, thread: &Thread) {
+    async fn make_held(&self, number: usize, thread: &Thread<C>) {
         let lane = &self.lanes[number];
-        let mut state = thread.client(number).state();
+        let mut status = thread.connections[number].status();
         loop {
             lane.holds.notified().await;
             while !lane.held.borrow().calls.is_empty() {
-                state.mark_unchanged();
+                status.mark_unchanged();
                 self.release(number, thread);
                 // A timeout is a change too; without a keeper there is no connection to come.
-                let _changed = tokio::time::timeout(EXPIRY, state.changed()).await;
+                let _changed = tokio::time::timeout(EXPIRY, status.changed()).await;
                 self.expire(number, thread);
             }
         }
     }
 
     /// Makes a call, if not too many are in flight.
-    fn hand_out(&self, due: u64, thread: &Thread) {
-        let (job, now) = (thread.job(), thread.now());
+    fn hand_out(&self, due: u64, thread: &Thread<C>) {
+        let (call, now) = (thread.next_call(), thread.now());
         if self.in_flight.get() >= self.in_flight_max {
-            return thread.recorder.not_sent(due, now, job.sent());
+            return thread.recorder.not_sent(due, now, sent(&call));
         }
         self.in_flight.set(self.in_flight.get() + 1);
         let number = self.turn.get();
@@ -248,49 +240,52 @@ impl Pool {
         thread.recorder.late(due, now);
         let lane = &self.lanes[number];
         if !lane.held.borrow().calls.is_empty() {
-            return self.hold(lane, due, &job, thread);
+            return self.hold(lane, due, &call, thread);
         }
-        let made = lane.line.borrow_mut().call(&job, due);
+        let made = lane.line.borrow_mut().call(&call, due);
         match made {
             Ok(()) => {}
-            Err(error) if may_wait(&error) => {
+            Err(error) if may_wait(&*error) => {
                 lane.held.borrow_mut().why = Some(error);
-                self.hold(lane, due, &job, thread);
+                self.hold(lane, due, &call, thread);
                 lane.holds.notify_one();
             }
             Err(error) => {
-                thread.recorder.failed(due, now, job.sent(), &error);
+                thread.recorder.failed(due, now, sent(&call), &*error);
                 self.has_ended();
             }
         }
     }
 
     #[cold]
-    fn hold(&self, lane: &Lane, due: u64, job: &Job<'_>, thread: &Thread) {
+    fn hold(&self, lane: &Lane<C>, due: u64, call: &Call<'_>, thread: &Thread<C>) {
         thread.recorder.held(due, thread.now());
-        lane.held.borrow_mut().calls.push_back((due, job.kept()));
+        lane.held
+            .borrow_mut()
+            .calls
+            .push_back((due, KeptCall::of(call)));
     }
 
     /// Makes the calls that are held as far as their connection takes them, each with what is left
     /// of its time. They are answered late, which is the server's doing and not the generator's.
-    fn release(&self, number: usize, thread: &Thread) {
+    fn release(&self, number: usize, thread: &Thread<C>) {
         let Lane { line, held, .. } = &self.lanes[number];
         let (mut line, mut held) = (line.borrow_mut(), held.borrow_mut());
         let now = thread.now();
-        while let Some((due, job)) = held.calls.front() {
-            let (due, job) = (*due, job.job());
-            let left = (due + nanos(job.timeout)).saturating_sub(now);
+        while let Some((due, call)) = held.calls.front() {
+            let (due, call) = (*due, call.call());
+            let left = (due + nanos(call.timeout)).saturating_sub(now);
             let failed = if left == 0 {
-                Some(Box::new(held.over(job.timeout)))
+                Some(Box::new(held.over(call.timeout)))
             } else {
-                line.call_late(&job, due, Duration::from_nanos(left)).err()
+                line.call_late(&call, due, Duration::from_nanos(left)).err()
             };
             if let Some(error) = failed {
-                if left > 0 && may_wait(&error) {
+                if left > 0 && may_wait(&*error) {
                     held.why = Some(error);
                     break;
                 }
-                thread.recorder.failed(due, now, job.sent(), &error);
+                thread.recorder.failed(due, now, sent(&call), &*error);
                 self.has_ended();
             }
             held.calls.pop_front();
@@ -299,14 +294,15 @@ impl Pool {
     }
 
     /// Fails the calls that are held and whose time is over, wherever they stand.
-    fn expire(&self, number: usize, thread: &Thread) {
+    fn expire(&self, number: usize, thread: &Thread<C>) {
         let mut held = self.lanes[number].held.borrow_mut();
         let (now, mut calls) = (thread.now(), std::mem::take(&mut held.calls));
-        calls.retain(|(due, job)| {
-            let is_over = now >= due + nanos(job.timeout);
+        calls.retain(|(due, call)| {
+            let call = call.call();
+            let is_over = now >= due + nanos(call.timeout);
             if is_over {
-                let (sent, error) = (job.job().sent(), held.over(job.timeout));
-                thread.recorder.failed(*due, now, sent, &error);
+                let failure = held.over(call.timeout);
+                thread.recorder.failed(*due, now, sent(&call), &failure);
                 self.has_ended();
             }
             !is_over

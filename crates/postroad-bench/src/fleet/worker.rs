@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::plan::Plan;
 use crate::record::Chunk;
 use crate::record::ends::Watched;
+use crate::targets;
 
 /// How long a request for intervals waits for one.
 const COLLECT: Duration = Duration::from_secs(1);
@@ -133,7 +134,8 @@ impl LoadWorker for Hired {
             return Err(is_busy());
         }
         let refused = |why: &dyn std::fmt::Display| Refusal::new("BEN-E-400", why.to_string());
-        plan.check().map_err(|failed| refused(&failed))?;
+        let checked = plan.check().and_then(|()| targets::check(&plan));
+        checked.map_err(|failed| refused(&failed))?;
         let (warmup, interval) = (plan.warmup, plan.interval);
         let generator = Generator::prepare(&Arc::new(plan)).await;
         let generator = generator.map_err(|error| match error {

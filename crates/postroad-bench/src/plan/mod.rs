@@ -142,6 +142,34 @@ impl Payload {
         Ok(Self::File { name, bodies })
     }
 
+    /// Leaves out the newline at a file's end where the end of a line is the dialect's own: every
+    /// editor writes one.
+    fn fit(mut self, endpoint: &Endpoint) -> Self {
+        let is_line = matches!(endpoint.protocol(), Protocol::Dialect(codec)
+            if codec.dialect.name() == "line");
+        if is_line && let Self::File { bodies, .. } = &mut self {
+            for body in bodies.iter_mut().filter(|body| body.ends_with(b"\n")) {
+                body.pop();
+                if body.ends_with(b"\r") {
+                    body.pop();
+                }
+            }
+        }
+        self
+    }
+
+    /// What a body of [`Self::bodies`] is on the command line.
+    pub(crate) fn name(&self, number: usize) -> String {
+        match self {
+            Self::Sizes(mix) => {
+                let size = mix.values().nth(number).copied().unwrap_or_default();
+                format!("--size {size}")
+            }
+            Self::File { name, bodies } if bodies.len() == 1 => format!("--payload {name}"),
+            Self::File { name, .. } => format!("--payload {name}, payload {}", number + 1),
+        }
+    }
+
     /// One for each value of a mix, or each of the file.
     pub(crate) fn bodies(&self) -> Vec<Bytes> {
         match self {
@@ -188,14 +216,15 @@ impl Plan {
         let fitting = run.interval.saturating_mul(INTERVALS_MAX);
         let until_calls = run.calls.map(|_| DURATION_MAX.min(fitting));
         let duration = run.duration.or(steps).or(until_calls).unwrap_or(DURATION);
-        let payload = match &run.payload {
-            None => Payload::Sizes(run.size.clone()),
-            Some(path) => Payload::read(path, run.payload_lines)?,
-        };
         let workers = run.workers.len().max(1) as u32;
         let parts = run.threads.saturating_mul(workers);
         let url = run.url.clone();
-        let is_native = matches!(url.parse::<Endpoint>()?.protocol(), Protocol::Native);
+        let endpoint: Endpoint = url.parse()?;
+        let payload = match &run.payload {
+            None => Payload::Sizes(run.size.clone()),
+            Some(path) => Payload::read(path, run.payload_lines)?.fit(&endpoint),
+        };
+        let is_native = matches!(endpoint.protocol(), Protocol::Native);
         let route = if is_native { ROUTE } else { ROUTE_OF_DIALECT };
         let plan = Self {
             url,

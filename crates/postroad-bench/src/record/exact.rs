@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use postroad::Bytes;
-
 use super::{Chunk, Recorder, Sent, nanos};
 use crate::example::Draw;
 use crate::report::Distribution;
@@ -23,7 +21,7 @@ fn recorded(calls: &[(Duration, Duration)]) -> Distribution {
     let mut by_end = calls.to_vec();
     by_end.sort_by_key(|(_, end)| *end);
     for (due, end) in by_end {
-        recorder.ended(nanos(due), nanos(end), sent, &Ok(Bytes::new()));
+        recorder.answered(nanos(due), nanos(end), sent, 0);
     }
     let mut total = Chunk::new(0);
     let chunks = recorder.rest(nanos(long));

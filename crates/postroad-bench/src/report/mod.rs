@@ -76,6 +76,9 @@ pub struct Report {
     pub silence: Silence,
     /// Calls that failed, by code.
     pub errors: BTreeMap<String, u64>,
+    /// One reason for each of these codes, in words.
+    #[serde(default)]
+    pub examples: BTreeMap<String, String>,
     /// Answered calls a second.
     pub rate: f64,
     /// Bytes of payloads of answered calls.
@@ -446,15 +449,20 @@ pub(crate) fn add_errors(sum: &mut BTreeMap<String, u64>, other: &BTreeMap<Strin
     }
 }
 
-/// Counts so many calls that failed with this code.
-pub(crate) fn add_error(sum: &mut BTreeMap<String, u64>, code: &str, count: u64) {
+/// Counts so many calls that failed with this code; whether they are the first that are counted so.
+pub(crate) fn add_error(sum: &mut BTreeMap<String, u64>, code: &str, count: u64) -> bool {
     let is_known = sum.contains_key(code);
     let code = if is_known || sum.len() < CODES_MAX {
         code
     } else {
         OTHER_CODES
     };
-    *sum.entry(code.to_owned()).or_default() += count;
+    if let Some(calls) = sum.get_mut(code) {
+        *calls += count;
+        return false;
+    }
+    sum.insert(code.to_owned(), count);
+    true
 }
 
 /// One end at work during an interval.

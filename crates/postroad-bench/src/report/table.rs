@@ -129,7 +129,11 @@ fn counts(out: &mut String, report: &Report) {
         );
     }
     for (code, count) in &report.errors {
-        line(out, "", format_args!("{} {code}", units::count(*count)));
+        let count = units::count(*count);
+        match report.examples.get(code) {
+            Some(example) => line(out, "", format_args!("{count} {code}: {example}")),
+            None => line(out, "", format_args!("{count} {code}")),
+        }
     }
     if report.not_sent > 0 {
         let not_sent = units::count(report.not_sent);

@@ -65,7 +65,13 @@ fn missed(report: &Report) -> Option<String> {
 fn unanswered(report: &Report) -> String {
     let errors = report.errors.iter();
     let mut all: Vec<_> = errors
-        .map(|(code, count)| format!("{} {code}", units::count(*count)))
+        .map(|(code, count)| {
+            let count = units::count(*count);
+            match report.examples.get(code) {
+                Some(example) => format!("{count} {code} ({example})"),
+                None => format!("{count} {code}"),
+            }
+        })
         .collect();
     if report.not_sent > 0 {
         all.push(format!("{} not sent", units::count(report.not_sent)));

@@ -462,8 +462,9 @@ fn more_connections_than_open_files_are_refused_before_any_is_made() {
     shell.arg(env!("CARGO_BIN_EXE_postroad"));
     shell.args(["bench", "tcp://127.0.0.1:1", "--connections", "200"]);
     let refused = shell.output().expect("there is a shell");
-    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(refused.status.code(), Some(1));
     let why = text(&refused.stderr);
+    assert!(why.contains("ulimit -n"), "{why}");
     assert!(why.contains("200 connections are 200 open files"), "{why}");
     assert!(why.contains("at most 36 connections"), "{why}");
 }

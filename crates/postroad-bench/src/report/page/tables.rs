@@ -71,9 +71,10 @@ fn errors(report: &Report) -> String {
             name.to_owned(),
             units::count(count),
             units::percent(count as f64 / all),
+            report.examples.get(name).cloned().unwrap_or_default(),
         ]
     };
-    let mut rows = vec![cells(["code", "calls", "of all"])];
+    let mut rows = vec![cells(["code", "calls", "of all", "such as"])];
     rows.extend(report.errors.iter().map(|(code, count)| row(code, *count)));
     if report.not_sent > 0 {
         rows.push(row("not sent: too many in flight", report.not_sent));
