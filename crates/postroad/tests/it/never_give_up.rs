@@ -86,7 +86,7 @@ async fn forty_clients_come_back_after_ten_minutes_within_the_longest_wait_and_s
                     client
                         .producer(route)
                         .send(Bytes::from_static(b"x"))
-                        .await?
+                        .await?;
                 }
                 _ => {
                     let mut pipeline = client.pipeline(route);
