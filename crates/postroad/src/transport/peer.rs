@@ -41,7 +41,7 @@ impl fmt::Display for ConnectionId {
 /// the peer says of itself.
 ///
 /// Its `Display` is the address alone, as logs show it. A handler gets it by the extractor
-/// [`Peer`](crate::Peer).
+/// [`Peer`](crate::extract::Peer).
 ///
 /// ```
 /// use postroad::Router;
