@@ -38,7 +38,8 @@ impl fmt::Debug for CallId {
 /// How a request names its route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteRef {
-    /// By a number of this connection; see [`Session::route_name`].
+    /// By a number of this connection; see
+    /// [`Session::route_name`](super::Session::route_name).
     Number(u16),
     /// By its name.
     Name(Arc<str>),

@@ -427,7 +427,8 @@ impl Session {
         }
     }
 
-    /// Bytes that the session holds now; never more than [`Limits::memory_max`].
+    /// Bytes that the session holds now; never more than
+    /// [`Limits::memory_max`](crate::limits::Limits::memory_max).
     #[must_use]
     pub fn memory(&self) -> usize {
         match &self.0 {

@@ -24,12 +24,12 @@ use crate::observe::{calls, trace};
 
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
-/// A call by [`Client::request`](crate::Client::request) is a future: to have many in flight takes many tasks, which are
-/// woken one by one. A pipeline's calls have a number in place of a task: those that were made
-/// since answers were waited for last leave together, and answers that came together are taken
-/// together. That is a third fewer instructions at this end, and less still on many threads, so
-/// gateways, batch jobs and load generators use it; deadlines, priorities and limits are as for any
-/// other call.
+/// A call by [`Client::request`](crate::Client::request) is a future: to have many in flight takes
+/// many tasks, which are woken one by one. A pipeline's calls have a number in place of a task:
+/// those that were made since answers were waited for last leave together, and answers that came
+/// together are taken together. That is a third fewer instructions at this end, and less still on
+/// many threads, so gateways, batch jobs and load generators use it; deadlines, priorities and
+/// limits are as for any other call.
 ///
 /// ```
 /// # async fn run(client: postroad::Client) -> Result<(), postroad::CallError> {
@@ -209,7 +209,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the call cannot be made: then it was not, and no answer follows. So it is if as many are
-    /// in flight as the client's [`Limits::max_calls`](crate::config::Limits) or the server's say, to the
+    /// in flight as the client's [`max_calls`](crate::config::Limits) or the server's say, to the
     /// client's those included whose answers were not taken.
     #[inline]
     pub fn call(
@@ -221,7 +221,7 @@ impl Pipeline {
     }
 
     /// The same without waiting, for those who must not: without a connection, or if more is unsent
-    /// than [`Limits::outbox_max`](crate::config::Limits) says, the call is not made. The payload stays the
+    /// than [`outbox_max`](crate::config::Limits) says, the call is not made. The payload stays the
     /// caller's, and is shared only if it is larger than a fragment.
     ///
     /// # Errors
