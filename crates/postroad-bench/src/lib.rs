@@ -37,6 +37,7 @@ mod engine;
 mod error;
 #[cfg(test)]
 mod example;
+mod failure;
 mod fleet;
 mod plan;
 mod record;

@@ -4,8 +4,8 @@
 //! ```text
 //! Target --connect--> Connection --pipeline--> Pipeline   calls that do not wait for each other
 //!                         |
-//!                         +------- call, send             one call, one message without an answer
-//!                         +------- status                 whether it is there, and when that changes
+//!                         +------- call, send     one call, one message without an answer
+//!                         +------- status         whether it is there, and when that changes
 //! ```
 //!
 //! The engine is generic over them, and the compiler makes one engine for each target: a call goes
@@ -16,7 +16,6 @@ pub(crate) mod postroad;
 #[cfg(test)]
 pub(crate) mod prompt;
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use ::postroad::Bytes;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::plan::Plan;
 
 /// Refuses a plan whose calls can never be made on its target; makes no connection.
@@ -67,8 +67,9 @@ pub(crate) trait Connection: 'static {
     type Status: Send + Sync + 'static;
 
     /// Makes a call and waits for its answer. Without a connection it waits for one as long as the
-    /// call has time, or fails with [`Outcome::NoConnection`] at once. Need not be `async`: a call
-    /// should not be moved once more before it is made.
+    /// call has time, or fails at once and says so by its
+    /// [outcome](crate::failure::Outcome::NoConnection). Need not be `async`: a call should not be
+    /// moved once more before it is made.
     fn call(&self, call: &Call<'_>) -> impl Future<Output = Result<Bytes, Self::Failure>>;
 
     /// Hands over a message that has no answer; done when it has left or is about to.
@@ -81,8 +82,8 @@ pub(crate) trait Connection: 'static {
     )]
     fn send(&self, call: &Call<'_>) -> impl Future<Output = Result<(), Self::Failure>>;
 
-    /// Calls in flight together on this connection, if its protocol can; one that cannot says
-    /// [`Outcome::Full`] to the second.
+    /// Calls in flight together on this connection, if its protocol can. One that cannot refuses
+    /// the second as [full](crate::failure::Outcome::Full).
     fn pipeline(&self) -> Self::Pipeline;
 
     /// Follows how the connection stands.
@@ -125,34 +126,3 @@ pub(crate) trait Pipeline: 'static {
 
 /// A call's tag, and its answer or why there is none.
 pub(crate) type Ended<F> = (u64, Result<Bytes, F>);
-
-/// How far a call came that has failed: whether it is made again, and what it says of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The server has refused it, or may have got it. Made again, it would be another call.
-    Left,
-    /// There is no connection that could carry it. It can be made later.
-    NoConnection,
-    /// The connection carries as many as it may: the caller is told to wait. It can be made later.
-    Full,
-    /// Its time was over before it could leave.
-    Expired,
-    /// It can never be sent as it is.
-    Unsendable,
-}
-
-/// Why a call has failed.
-pub(crate) trait Failure: Sized + 'static {
-    /// What failures of the same kind are counted under.
-    fn code(&self) -> Cow<'_, str>;
-
-    /// The reason in words, without the code: each code is shown with one as an example.
-    fn text(&self) -> String;
-
-    /// How far the call came.
-    fn outcome(&self) -> Outcome;
-
-    /// Why a call has failed whose time was over before its connection took it. `last` is what the
-    /// connection said when it was asked last.
-    fn expired(last: Option<&Self>, timeout: Duration) -> Self;
-}
