@@ -117,7 +117,7 @@ pub(crate) fn all(bounds: &Bounds, report: &Report) -> Vec<Threshold> {
         Some(threshold(name, format!("{limit:?}"), measured, missed))
     });
     let rate = bounds.min_rate.map(|limit| {
-        let measured = format!("{:.0}", report.rate);
+        let measured = crate::report::units::number(report.rate);
         threshold("min-rate", limit.to_string(), measured, report.rate < limit)
     });
     let errors = bounds.max_errors.map(|limit| {

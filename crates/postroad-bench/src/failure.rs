@@ -1,4 +1,5 @@
-//! What a load test has to know of a call that has failed, whatever it was made on.
+//! Why a call has failed, as far as the engine and the recorder have to know: each
+//! [target](crate::targets) has failures of its own.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -78,7 +78,7 @@ impl Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, of, digits) = (self.at.as_secs_f64(), self.of.as_secs_f64(), self.digits);
-        let rate = crate::report::units::count(self.rate.round() as u64);
+        let rate = crate::report::units::number(self.rate);
         write!(f, "{at:.digits$} of {of:.digits$} s  {rate} calls/s  ")?;
         match self.latency {
             Some([p50, p99, max]) => write!(f, "p50 {p50:.1?}  p99 {p99:.1?}  max {max:.1?}")?,
@@ -87,5 +87,32 @@ impl fmt::Display for Progress {
         let count = crate::report::units::count;
         let (failed, waited_for) = (count(self.failed), count(self.waited_for));
         write!(f, "  {failed} failed  {waited_for} waited for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_rates_are_shown_with_their_digits() {
+        let mut progress = Progress {
+            at: Duration::from_secs(4),
+            of: Duration::from_secs(10),
+            rate: 0.25,
+            latency: None,
+            failed: 0,
+            waited_for: 1,
+            digits: 0,
+        };
+        assert!(
+            progress.to_string().contains("  0.25 calls/s"),
+            "{progress}"
+        );
+        progress.rate = 636_945.2;
+        assert!(
+            progress.to_string().contains("  636,945 calls/s"),
+            "{progress}"
+        );
     }
 }

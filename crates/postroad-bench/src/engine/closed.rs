@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use super::line::Line;
 use super::{KeptCall, Thread, pass_panic_on, sent};
-use crate::targets::{Connection, Failure as _, Outcome};
+use crate::failure::{Failure as _, Outcome};
+use crate::targets::Connection;
 
 /// Pause after a call that failed without waiting for anything: without it the loop would only
 /// count its own failures.

@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 
 use super::line::Line;
 use super::{KeptCall, Thread, nanos, pass_panic_on, sent};
-use crate::targets::{Call, Connection, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
+use crate::targets::{Call, Connection};
 
 /// Calls that are handed out before answers are read again.
 const BATCH: usize = 64;

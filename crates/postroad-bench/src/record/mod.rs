@@ -6,6 +6,8 @@ pub(crate) mod ends;
 mod exact;
 pub(crate) mod gather;
 pub(crate) mod losses;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -544,6 +546,3 @@ impl Recorder {
         rest
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! What is counted, measured and left out.
+//! What is recorded of each call, and in which interval.
 
 use postroad::CallError;
 

@@ -104,7 +104,7 @@ pub struct Report {
 impl Report {
     /// What the percentiles do not tell: that more than one call in a hundred failed, or was still
     /// waited for when the run was ended; that connections were lost; that nothing was answered for
-    /// longer than calls take.
+    /// longer than calls take; that a latency is in part the generator's own.
     pub fn warnings(&self) -> Vec<String> {
         let all = self.answered + self.failed + self.unfinished;
         let noted = [
@@ -121,7 +121,33 @@ impl Report {
             })
         });
         let lost = (self.losses.max(self.connections_lost) > 0).then(|| self.lost());
-        noted.chain(lost).chain(self.silence()).collect()
+        let own = self.validity.valid.then(|| self.generators_share());
+        let own = own.flatten();
+        noted.chain(lost).chain(self.silence()).chain(own).collect()
+    }
+
+    /// Where lateness of the generator makes more than a fifth of a latency: every such percentile.
+    fn generators_share(&self) -> Option<String> {
+        let lateness = self.lateness_ns.as_ref()?.quantiles();
+        let both = self.latency_ns.quantiles().into_iter().zip(lateness);
+        // The maxima may be of different calls.
+        let large = both.filter(|((name, latency), (_, late))| {
+            *name != "max" && late.saturating_mul(5) > *latency
+        });
+        let large: Vec<_> = large
+            .map(|((name, latency), (_, late))| {
+                let (late, latency) = (late as f64, latency as f64);
+                let share = 100.0 * late / latency.max(1.0);
+                let (late, latency) = (units::time(late), units::time(latency));
+                format!("{name} {late} of {latency} ({share:.0} %)")
+            })
+            .collect();
+        (!large.is_empty()).then(|| {
+            format!(
+                "a fifth or more of a latency is the generator's own lateness: {}",
+                large.join(", ")
+            )
+        })
     }
 
     /// What became of the connections that were lost.
@@ -142,11 +168,13 @@ impl Report {
     /// the callers of a closed loop make no calls meanwhile that would be slow.
     fn silence(&self) -> Option<String> {
         let Silence { seconds, since } = self.silence;
-        let share = seconds / self.seconds.max(seconds).max(1e-9);
+        // Who waits longer than the load lasted tells nothing of the time behind its end.
+        let within = seconds.min((self.seconds - since).max(0.0));
+        let share = within / self.seconds.max(1e-9);
         let is_told = seconds * 1e9 <= self.latency_ns.p99 as f64;
         (self.answered > 0 && share > SHARE_NOTED && !is_told).then(|| {
             format!(
-                "nothing was answered for {seconds:.1} s, from second {since:.1} on, though calls \
+                "nothing was answered for {within:.1} s, from second {since:.1} on, though calls \
                  waited: that is {:.0} % of the measured time, and longer than p99",
                 100.0 * share
             )

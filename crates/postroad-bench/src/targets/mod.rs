@@ -1,12 +1,11 @@
 //! What a load is made on. The engine knows a server only by the traits of this module, so another
-//! protocol is a file beside [`postroad`] and a line in
-//! [`Generator`](crate::engine::Generator).
+//! protocol is a file beside [`postroad`] and a line in [`Generator`](crate::engine::Generator).
 //!
 //! ```text
-//! Target --connect--> Connection --pipeline--> Pipeline: calls that do not wait for each other
+//! Target --connect--> Connection --pipeline--> Pipeline   calls that do not wait for each other
 //!                         |
-//!                         +------- call, send    one call, one message without an answer
-//!                         +------- status        whether it is there, and when that changes
+//!                         +------- call, send     one call, one message without an answer
+//!                         +------- status         whether it is there, and when that changes
 //! ```
 //!
 //! The engine is generic over them, and the compiler makes one engine for each target: a call goes
@@ -25,7 +24,7 @@ use ::postroad::Bytes;
 use tokio::sync::watch;
 
 use crate::error::Error;
-pub(crate) use crate::failure::{Failure, Outcome};
+use crate::failure::Failure;
 use crate::plan::Plan;
 
 /// Refuses a plan whose calls can never be made on its target; makes no connection.
@@ -68,8 +67,9 @@ pub(crate) trait Connection: 'static {
     type Status: Send + Sync + 'static;
 
     /// Makes a call and waits for its answer. Without a connection it waits for one as long as the
-    /// call has time, or fails with [`Outcome::NoConnection`] at once. Need not be `async`: a call
-    /// should not be moved once more before it is made.
+    /// call has time, or fails at once and says so by its
+    /// [outcome](crate::failure::Outcome::NoConnection). Need not be `async`: a call should not be
+    /// moved once more before it is made.
     fn call(&self, call: &Call<'_>) -> impl Future<Output = Result<Bytes, Self::Failure>>;
 
     /// Hands over a message that has no answer; done when it has left or is about to.
@@ -82,8 +82,8 @@ pub(crate) trait Connection: 'static {
     )]
     fn send(&self, call: &Call<'_>) -> impl Future<Output = Result<(), Self::Failure>>;
 
-    /// Calls in flight together on this connection, if its protocol can; one that cannot says
-    /// [`Outcome::Full`] to the second.
+    /// Calls in flight together on this connection, if its protocol can. One that cannot refuses
+    /// the second as [full](crate::failure::Outcome::Full).
     fn pipeline(&self) -> Self::Pipeline;
 
     /// Follows how the connection stands.

@@ -10,8 +10,9 @@ use postroad::codec::numbers;
 use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint, Protocol};
 use tokio::sync::watch;
 
-use super::{Call, Connection, Ended, Failure, Outcome, Pipeline, Target};
+use super::{Call, Connection, Ended, Pipeline, Target};
 use crate::error::Error;
+use crate::failure::{Failure, Outcome};
 use crate::plan::{Payload, Plan};
 
 /// The priority of calls for which none was asked.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use postroad::Bytes;
 use tokio::sync::watch;
 
-use super::{Call, Connection, Ended, Failure, Outcome, Pipeline, Target};
+use super::{Call, Connection, Ended, Pipeline, Target};
 use crate::error::Error;
+use crate::failure::{Failure, Outcome};
 
 /// Answers at once.
 #[derive(Clone, Debug)]

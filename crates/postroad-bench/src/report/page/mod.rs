@@ -80,9 +80,7 @@ fn banner(report: &Report) -> String {
     let (class, verdict) = match (validity.valid, validity.complete) {
         (true, true) if has_missed => ("invalid", "Valid, and a threshold was missed."),
         (true, true) if report.stopped.is_some() => ("invalid", "Valid, and it was stopped."),
-        (true, true) if !report.warnings().is_empty() => {
-            ("valid", "Valid, for the calls that were answered.")
-        }
+        (true, true) if !report.warnings().is_empty() => ("caveat", "Valid, with a caveat."),
         (true, true) => ("valid", "Valid: nothing speaks against these numbers."),
         (true, false) => (
             "invalid",
@@ -107,9 +105,6 @@ fn banner(report: &Report) -> String {
             missed.name, missed.limit, missed.measured
         )
     }));
-    if validity.valid {
-        notes.extend(generators_share(report));
-    }
     notes.extend(report.warnings());
     if notes.is_empty() && report.load.shape == Loop::Open {
         notes.push("Each latency counts from the moment when its call was due.".to_owned());
@@ -125,26 +120,6 @@ fn banner(report: &Report) -> String {
         .map(|note| format!("<li>{}</li>", escaped(note)))
         .collect();
     format!("<div class=\"banner {class}\"><strong>{verdict}</strong><ul>{notes}</ul></div>\n")
-}
-
-/// Where lateness of the generator makes more than a fifth of a latency.
-fn generators_share(report: &Report) -> Option<String> {
-    let lateness = report.lateness_ns.as_ref()?.quantiles();
-    let latency = report.latency_ns.quantiles();
-    let both = latency.iter().zip(&lateness);
-    // The maxima may be of different calls.
-    let large = both.filter(|((name, latency), (_, late))| *name != "max" && late * 5 > *latency);
-    let share = |latency: u64, late: u64| late as f64 / latency.max(1) as f64;
-    let largest = large.max_by(|((_, one), (_, late)), ((_, other), (_, later))| {
-        share(*one, *late).total_cmp(&share(*other, *later))
-    });
-    let ((name, latency), (_, late)) = largest?;
-    Some(format!(
-        "A part of the latencies is the generator's own: at {name} it sent {} after a call was \
-         due, and the latency there is {}.",
-        units::time(*late as f64),
-        units::time(*latency as f64)
-    ))
 }
 
 /// The numbers that one looks for first.
@@ -313,8 +288,18 @@ mod tests {
         let mut late = example::histogram();
         late.saturating_record(60_000);
         report.lateness_ns = Some((&late).into());
-        let told = "at p50 it sent 60.0 µs after";
-        assert!(html(&report).contains(told));
+        let told = "p50 60.0 µs of ";
+        let page = html(&report);
+        assert!(
+            page.contains(told) && page.contains("p75 60.0 µs of "),
+            "each is named"
+        );
+        assert!(page.contains("banner caveat") && page.contains("Valid, with a caveat."));
+        let table = crate::report::text(&report, &crate::report::Plain);
+        assert!(
+            table.contains("WARNING    a fifth or more of a latency"),
+            "{table}"
+        );
         report.lateness_ns = None;
         assert!(!html(&report).contains(told));
     }
