@@ -46,7 +46,8 @@ use crate::transport::PeerInfo;
 /// ```
 ///
 /// A handler's own calls inherit deadline, trace and priority: they end no later, belong to the
-/// same trace and have the same priority, unless the call says otherwise. Work that outlives the
+/// same trace and have the same priority, unless the call says otherwise. If the request was sent
+/// again by its caller, the handler's own calls are not sent again. Work that outlives the
 /// handler in a task of its own does not inherit them. Metadata is not passed on, because what one
 /// service was told in confidence is not meant for the next.
 #[derive(Clone)]
@@ -93,12 +94,15 @@ pub(crate) type Identity = Arc<dyn Any + Send + Sync>;
 pub(crate) struct Inherited {
     pub(crate) deadline: Time,
     pub(crate) priority: u8,
+    /// The request was sent again, or nobody may send it again. Its handler's calls are not retried
+    /// then: retries at each hop would multiply.
+    pub(crate) no_retry: bool,
     pub(crate) trace: Option<Trace>,
 }
 
 /// The context of the handler that runs on this thread.
 ///
-/// This is an `Option<Inherited>` in five cells. One cell would have to be written whole, and a
+/// This is an `Option<Inherited>` in six cells. One cell would have to be written whole, and a
 /// value that is put together field by field and copied whole right after that has to wait until
 /// all its fields are stored (a store-forwarding stall, about 15 cycles). It is written for every
 /// request, so each field is stored where it stays, and a trace only if there is one.
@@ -107,6 +111,7 @@ struct Current {
     is_set: Cell<bool>,
     deadline: Cell<Time>,
     priority: Cell<u8>,
+    no_retry: Cell<bool>,
     /// Whether `trace` belongs to this handler and not to an earlier one.
     has_trace: Cell<bool>,
     trace: Cell<Option<Trace>>,
@@ -117,15 +122,17 @@ impl Current {
         self.is_set.get().then(|| Inherited {
             deadline: self.deadline.get(),
             priority: self.priority.get(),
+            no_retry: self.no_retry.get(),
             trace: self.has_trace.get().then(|| self.trace.get()).flatten(),
         })
     }
 
     #[inline]
-    fn set(&self, deadline: Time, priority: u8, trace: Option<&Trace>) {
+    fn set(&self, deadline: Time, priority: u8, no_retry: bool, trace: Option<&Trace>) {
         self.is_set.set(true);
         self.deadline.set(deadline);
         self.priority.set(priority);
+        self.no_retry.set(no_retry);
         self.has_trace.set(trace.is_some());
         if let Some(trace) = trace {
             self.trace.set(Some(*trace));
@@ -138,6 +145,7 @@ thread_local! {
         is_set: Cell::new(false),
         deadline: Cell::new(Time::NEVER),
         priority: Cell::new(0),
+        no_retry: Cell::new(false),
         has_trace: Cell::new(false),
         trace: Cell::new(None),
     } };
@@ -183,6 +191,13 @@ impl CallContext {
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.inherited.priority
+    }
+
+    /// Whether the request was sent again by its caller, or nobody may send it again. The handler's
+    /// own calls are not sent again then, because retries at each hop would multiply.
+    #[must_use]
+    pub fn is_retry(&self) -> bool {
+        self.inherited.no_retry
     }
 
     /// The trace that the call belongs to, if its caller has said one.
@@ -272,8 +287,8 @@ impl Scope {
 
     /// The context of the handler that is next.
     #[inline]
-    pub(crate) fn set(&self, deadline: Time, priority: u8, trace: Option<&Trace>) {
-        CURRENT.with(|current| current.set(deadline, priority, trace));
+    pub(crate) fn set(&self, deadline: Time, priority: u8, no_retry: bool, trace: Option<&Trace>) {
+        CURRENT.with(|current| current.set(deadline, priority, no_retry, trace));
     }
 }
 
@@ -281,7 +296,10 @@ impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
         CURRENT.with(|current| match &self.0 {
-            Some(outer) => current.set(outer.deadline, outer.priority, outer.trace.as_ref()),
+            Some(outer) => {
+                let trace = outer.trace.as_ref();
+                current.set(outer.deadline, outer.priority, outer.no_retry, trace);
+            }
             None => current.is_set.set(false),
         });
     }
@@ -293,7 +311,8 @@ impl<F: Future + Unpin> Future for Scoped<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self { context, future } = &mut *self;
         let scope = Scope::enter();
-        scope.set(context.deadline, context.priority, context.trace.as_ref());
+        let trace = context.trace.as_ref();
+        scope.set(context.deadline, context.priority, context.no_retry, trace);
         Pin::new(future).poll(cx)
     }
 }

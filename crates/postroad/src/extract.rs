@@ -41,6 +41,7 @@ pub struct Request {
     pub codec: u8,
     /// 0 is the first attempt.
     pub attempt: u8,
+    pub(crate) no_retry: bool,
     pub(crate) priority: u8,
     pub(crate) deadline: Time,
     pub(crate) extras: Option<Box<Extras>>,
@@ -56,6 +57,7 @@ impl Request {
             payload: Bytes::new(),
             codec: 0,
             attempt: 0,
+            no_retry: false,
             priority: 0,
             deadline: Time::NEVER,
             extras: None,
@@ -145,6 +147,7 @@ impl Request {
         self.payload = std::mem::take(&mut arrived.payload);
         self.codec = arrived.codec;
         self.attempt = arrived.attempt;
+        self.no_retry = arrived.no_retry;
         self.priority = arrived.priority;
         self.deadline = arrived.deadline;
         self.extras = arrived.extras.take();
@@ -211,8 +214,16 @@ impl Request {
         Inherited {
             deadline: self.deadline,
             priority: self.priority,
+            no_retry: self.is_retry(),
             trace: self.trace().copied(),
         }
+    }
+
+    /// Whether it was sent again, or nobody may send it again. Its handler's own calls are not sent
+    /// again then.
+    #[inline]
+    pub(crate) fn is_retry(&self) -> bool {
+        self.attempt > 0 || self.no_retry
     }
 
     /// Whether the answer is of no use any more.

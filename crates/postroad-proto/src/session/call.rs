@@ -64,6 +64,8 @@ pub struct Request {
     pub codec: u8,
     /// 0 is the first.
     pub attempt: u8,
+    /// Nobody may send it again.
+    pub no_retry: bool,
     /// When the answer is of no use any more.
     pub deadline: Time,
     /// What few requests carry, and so is not moved with all of them.
@@ -82,6 +84,7 @@ impl Default for Request {
             qos: 0,
             codec: 0,
             attempt: 0,
+            no_retry: false,
             deadline: Time::NEVER,
             extras: None,
             payload: Bytes::new(),
@@ -97,6 +100,7 @@ impl Request {
         self.qos = head.qos();
         self.codec = head.codec();
         self.attempt = head.attempt();
+        self.no_retry = head.is_no_retry();
     }
 
     /// The trace it belongs to.

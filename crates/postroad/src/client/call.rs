@@ -309,7 +309,7 @@ impl<'a> CallBuilder<'a> {
                 .unwrap_or(PRIORITY),
             deadline: Time::NEVER,
             attempt: self.attempt,
-            no_retry: self.no_retry,
+            no_retry: self.no_retry || context.is_some_and(|context| context.no_retry),
             trace,
             metadata: extras.map_or(&[], |extras| &extras.metadata),
         }

@@ -29,6 +29,8 @@ pub(super) struct SendOptions {
     pub(super) route: Arc<str>,
     pub(super) priority: u8,
     pub(super) codec: u8,
+    /// Nobody may send the messages again; see [`crate::context::Inherited`].
+    pub(super) no_retry: bool,
     /// The deadline of each message, counted from when it is made.
     pub(super) timeout: Duration,
     /// Bytes after which the driver has its turn.
@@ -60,6 +62,7 @@ impl SendOptions {
             route: route.into(),
             priority: PRIORITY,
             codec: numbers::RAW,
+            no_retry: false,
             timeout,
             batch: BATCH_BYTES,
             window: WINDOW_BYTES,
@@ -91,7 +94,7 @@ impl SendOptions {
             priority: self.priority,
             deadline: Time::NEVER,
             attempt: 0,
-            no_retry: false,
+            no_retry: self.no_retry,
             trace: trace.or(self.hooked.trace.as_ref()),
             metadata: &self.hooked.metadata,
         }
@@ -105,7 +108,7 @@ impl SendOptions {
             is_answered,
             priority: self.priority,
             attempt: 0,
-            no_retry: false,
+            no_retry: self.no_retry,
             timeout: self.timeout,
             key: None,
         }

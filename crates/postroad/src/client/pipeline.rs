@@ -125,6 +125,7 @@ impl Pipeline {
         let mut options = SendOptions::new(route, channel.config().timeout, hook);
         if let Some(context) = &context {
             options.priority = context.priority;
+            options.no_retry = context.no_retry;
         }
         Self {
             options,

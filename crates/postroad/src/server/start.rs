@@ -357,7 +357,13 @@ impl Begun<'_> {
     ) -> bool {
         let counters = &self.dispatch.counters;
         let watched = begin(request);
-        scope.set(request.deadline, request.priority, request.trace());
+        let no_retry = request.is_retry();
+        scope.set(
+            request.deadline,
+            request.priority,
+            no_retry,
+            request.trace(),
+        );
         let bytes = request.payload.len();
         let mut waits = false;
         let started = match &watched {

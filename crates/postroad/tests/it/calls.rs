@@ -607,3 +607,30 @@ async fn connections_are_spread_over_reactors_of_their_own() -> Tested {
     server.shutdown().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn what_was_sent_again_is_known_at_every_hop_behind() -> Tested {
+    let last = Router::new().route("is_retry", async |context: CallContext| {
+        Json(vec![context.is_retry()])
+    });
+    let _last = serve("mem://hops-last", last).await?;
+    let next = Client::connect("mem://hops-last").await?;
+    let forward = async |State(next): State<Client>, context: CallContext| {
+        let mut seen: Vec<bool> = next.call("is_retry", &()).await?;
+        seen.insert(0, context.is_retry());
+        Ok::<_, Error>(Json(seen))
+    };
+    let middle = Router::with_state(next).route("is_retry", forward);
+    let _middle = serve("mem://hops-middle", middle).await?;
+    let next = Client::connect("mem://hops-middle").await?;
+    let first = Router::with_state(next).route("is_retry", forward);
+    let _first = serve("mem://hops-first", first).await?;
+    let client = Client::connect("mem://hops-first").await?;
+    let seen: Vec<bool> = client.call("is_retry", &()).await?;
+    assert_eq!(seen, [false; 3]);
+    let seen: Vec<bool> = client.request("is_retry").attempt(1).call(&()).await?;
+    assert_eq!(seen, [true; 3]);
+    let seen: Vec<bool> = client.request("is_retry").no_retry().call(&()).await?;
+    assert_eq!(seen, [true; 3]);
+    Ok(())
+}
