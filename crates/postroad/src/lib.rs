@@ -43,6 +43,7 @@ mod clock;
 pub mod codec;
 pub mod config;
 mod context;
+pub mod discovery;
 mod driver;
 mod endpoint;
 mod error;
@@ -66,7 +67,7 @@ pub use postroad_proto::policy::{ConnectionState, ServerState};
 pub use postroad_proto::trace::Trace;
 pub use serde;
 
-pub use client::{BlockingClient, Client, ClientConfig, Pipeline, Producer};
+pub use client::{BlockingClient, Client, ClientConfig, Pipeline};
 pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};

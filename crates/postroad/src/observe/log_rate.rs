@@ -95,11 +95,13 @@ pub(crate) enum LogKind {
     Panicked,
     /// One-way messages were dropped.
     Dropped,
+    /// A source of instances has changed, cannot be asked, or says what cannot be used.
+    Discovery,
 }
 
 impl LogKind {
     /// How many kinds there are.
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     /// What is left out, in words.
     fn words(self) -> &'static str {
@@ -110,6 +112,7 @@ impl LogKind {
             Self::NotAccepted => "failures to accept",
             Self::Panicked => "handlers that panicked",
             Self::Dropped => "dropped one-way messages",
+            Self::Discovery => "what sources of instances said",
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`calls`] | calls and one-way messages, at both ends |
 //! | [`connections`] | connections that open, end, fail, and a client's state |
+//! | [`discovery`] | sources of instances |
 //! | [`node`] | listeners, and a server's state |
 //! | [`counters`] | what a server has counted since its start |
 //! | [`log_rate`] | how many lines of a kind are written a second |
@@ -16,6 +17,7 @@
 pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;
+pub(crate) mod discovery;
 pub(crate) mod log_rate;
 pub(crate) mod node;
 pub(crate) mod trace;

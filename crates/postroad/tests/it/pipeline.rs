@@ -293,7 +293,7 @@ async fn an_urgent_call_does_not_wait_behind_what_is_less_urgent() -> Tested {
     let (client, _blocked, release) = blocked_node(folder.path()).await?;
     let mut urgent = client.pipeline("echo").priority(7);
     let mut producer = client.producer("take").priority(1);
-    let is_blocked = async |producer: &mut postroad::Producer| {
+    let is_blocked = async |producer: &mut postroad::client::Producer| {
         let sent = producer.send(vec![0; 8 * 1024]);
         tokio::time::timeout(Duration::from_millis(200), sent)
             .await

@@ -1,0 +1,177 @@
+//! A list in a file: `file:///etc/orders.toml`.
+//!
+//! The file is looked at, not listened to: that sees a file that was renamed over another, and one
+//! behind links that were exchanged, as in a ConfigMap of Kubernetes.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+
+use super::Discovery;
+use super::bounds::FILE_MAX;
+use super::error::DiscoveryError;
+use super::instance::{Instance, Record};
+use super::updates::Updates;
+use super::url::Url;
+use crate::error::TransportError;
+use crate::transport::BoxFuture;
+
+/// How often the file is looked at. A change counts when it looks the same twice, so a file that is
+/// being written is not read half.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A list in a file.
+#[derive(Debug)]
+pub(super) struct File(PathBuf);
+
+impl File {
+    pub(super) fn open(url: Url) -> Result<Arc<dyn Discovery>, TransportError> {
+        url.check_rest("keep")?;
+        Ok(Arc::new(Self(url.address.into())))
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    len: u64,
+    file: u64,
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        #[cfg(unix)]
+        let file = std::os::unix::fs::MetadataExt::ino(meta);
+        #[cfg(not(unix))]
+        let file = 0;
+        Self {
+            modified: meta.modified().ok(),
+            len: meta.len(),
+            file,
+        }
+    }
+}
+
+/// The file as it is written. People write it, so a slip anywhere is told and not passed over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    #[serde(default)]
+    instance: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    url: String,
+    weight: Option<u32>,
+    tag: Option<String>,
+    zone: Option<String>,
+}
+
+/// The instances that a text lists.
+fn parse(text: &str) -> Result<Vec<Instance>, String> {
+    let list: List = toml::from_str(text).map_err(|error| error.to_string())?;
+    let read = |entry: Entry| {
+        let url = entry.url;
+        let mut record = Record::new(url.clone());
+        record.weight = entry.weight.unwrap_or(record.weight);
+        (record.tag, record.zone) = (entry.tag, entry.zone);
+        let wrong = |why| format!("instance {url:?}: {why}");
+        record.read().map_err(wrong)
+    };
+    list.instance.into_iter().map(read).collect()
+}
+
+/// What a look at the file has brought.
+enum Look {
+    /// Nothing that was not known.
+    Same,
+    /// Another state, which may still be changing.
+    Changing(Stamp),
+    /// A state that is new and has stayed for a while, and the list in it.
+    New(Stamp, Result<Vec<Instance>, String>),
+}
+
+impl File {
+    /// Looks at the file. `seen` is the last look's state, `read` the state that was read last.
+    fn look(path: &Path, seen: Option<Stamp>, read: Option<Stamp>) -> io::Result<Look> {
+        let stamp = Stamp::of(&fs::metadata(path)?);
+        if read == Some(stamp) {
+            return Ok(Look::Same);
+        }
+        // The first list is wanted at once.
+        if seen.is_some() && seen != Some(stamp) {
+            return Ok(Look::Changing(stamp));
+        }
+        let mut text = String::new();
+        let file = fs::File::open(path)?;
+        // One byte more than is allowed tells a file that is too long.
+        file.take(FILE_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > FILE_MAX {
+            return Ok(Look::New(stamp, Err(format!("more than {FILE_MAX} bytes"))));
+        }
+        Ok(Look::New(stamp, parse(&text)))
+    }
+
+    async fn follow(&self, updates: &Updates) -> DiscoveryError {
+        let (mut seen, mut read) = (None, None);
+        loop {
+            let path = self.0.clone();
+            let look = spawn_blocking(move || Self::look(&path, seen, read)).await;
+            let wrong = |why: &dyn fmt::Display| format!("{}: {why}", self.0.display());
+            match look {
+                Err(error) => return DiscoveryError::unreachable(wrong(&error)),
+                Ok(Err(error)) => {
+                    // It may be between two names. When it is there again, it is read again.
+                    (seen, read) = (None, None);
+                    updates.set_trouble(DiscoveryError::unreachable(wrong(&error)));
+                }
+                Ok(Ok(Look::Same)) => seen = read,
+                Ok(Ok(Look::Changing(stamp))) => seen = Some(stamp),
+                Ok(Ok(Look::New(stamp, list))) => {
+                    (seen, read) = (Some(stamp), Some(stamp));
+                    match list {
+                        Ok(list) => updates.set(list),
+                        Err(why) => updates.set_trouble(DiscoveryError::nonsense(wrong(&why))),
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Discovery for File {
+    fn watch<'a>(&'a self, updates: &'a Updates) -> BoxFuture<'a, DiscoveryError> {
+        Box::pin(self.follow(updates))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_file_is_told_with_its_place() {
+        let list = parse("[[instance]]\nurl = 'tcp://a:1'\nweight = 3\ntag = 'v2'").unwrap();
+        assert_eq!((list[0].weight, list[0].tag.as_deref()), (3, Some("v2")));
+        assert_eq!(parse("").unwrap(), []);
+        for (text, says) in [
+            ("[[instance]]\nurl = 'tcp://a:1'\nwieght = 3", "line 3"),
+            ("[[instance]]\nurl = 'a:1'", "instance \"a:1\""),
+            ("[[instance]]\nurl = 'tcp://a:1'\nweight = 70000", "65535"),
+            ("[[instance]]\nurl = 'tcp:/", "line 2"),
+        ] {
+            let said = parse(text).unwrap_err();
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
+}
