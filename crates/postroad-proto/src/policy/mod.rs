@@ -1,9 +1,42 @@
 //! Decisions as pure state machines: given what happened and the time, what to do next.
+//!
+//! Time is an argument, and so is what is random. What many threads share on the way of a call is
+//! made of atomics: no piece takes a lock, and none allocates for a call.
+//!
+//! | piece | belongs to | decides |
+//! | --- | --- | --- |
+//! | [`Reconnect`] | a connection | when to dial again |
+//! | [`Load`] | an endpoint | nothing; it remembers calls in flight, latency, failures, slow start |
+//! | [`Balancer`] | a list of endpoints | which endpoint gets a call |
+//! | [`Breaker`] | an endpoint | whether a call may pass |
+//! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
+//! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |
+//! | [`Hedge`] | a service or method | when a slow call is sent a second time |
+//! | [`Why`] | a call that somebody asks about | nothing; it is the record of what was decided |
+//!
+//! [`Ending`] says how a call ended and [`Verdict`] what that says about its endpoint.
 
 mod backoff;
+mod balance;
+mod breaker;
+mod budget;
+mod hedge;
+mod load;
 mod outcome;
+mod retry;
 mod state;
+mod verdict;
+mod why;
+mod window;
 
 pub use backoff::{Backoff, BackoffError, Ended, GiveUp, Next, Pause, Random, Reconnect};
+pub use balance::{Ask, Balance, Balancer, Candidate, hash_key};
+pub use breaker::{Breaker, BreakerConfig, BreakerOpen, BreakerState, Permit};
+pub use budget::{Budget, BudgetConfig};
+pub use hedge::{Hedge, HedgeConfig, NoHedge};
+pub use load::{Load, LoadConfig, RAMP_WHOLE};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
+pub use retry::{Again, Failed, NoRetry, RetryConfig};
 pub use state::{ConnectionState, IllegalTransition, ServerState};
+pub use verdict::Verdict;
+pub use why::{Considered, Step, WHY_CANDIDATES_MAX, WHY_STEPS_MAX, Why};
