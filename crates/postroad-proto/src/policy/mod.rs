@@ -9,6 +9,10 @@
 //! | [`Load`] | an endpoint | nothing; it remembers calls in flight, latency, failures, slow start |
 //! | [`Balancer`] | a list of endpoints | which endpoint gets a call |
 //! | [`Breaker`] | an endpoint | whether a call may pass |
+//! | [`Outlier`] | an endpoint | nothing; it remembers how calls ended |
+//! | [`Ejector`] | a list of endpoints | which of them does worse than the others and gets no calls for a while |
+//! | [`Throttle`] | an endpoint or service | whether a call is failed here, because too many are refused there |
+//! | [`PoolConfig`] | an endpoint | how many connections, who waits for one, when one is old |
 //! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
 //! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |
 //! | [`Hedge`] | a service or method | when a slow call is sent a second time |
@@ -23,8 +27,11 @@ mod budget;
 mod hedge;
 mod load;
 mod outcome;
+mod outlier;
+mod pool;
 mod retry;
 mod state;
+mod throttle;
 mod verdict;
 mod why;
 mod window;
@@ -36,7 +43,10 @@ pub use budget::{Budget, BudgetConfig};
 pub use hedge::{Hedge, HedgeConfig, NoHedge};
 pub use load::{Load, LoadConfig, RAMP_WHOLE};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
+pub use outlier::{Ejector, Outlier, OutlierConfig};
+pub use pool::{PoolConfig, PoolCounts, PoolFull};
 pub use retry::{Again, Failed, NoRetry, RetryConfig};
 pub use state::{ConnectionState, IllegalTransition, ServerState};
+pub use throttle::{Throttle, ThrottleConfig, Throttled};
 pub use verdict::Verdict;
 pub use why::{Considered, Step, WHY_CANDIDATES_MAX, WHY_STEPS_MAX, Why};

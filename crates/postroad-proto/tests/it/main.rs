@@ -3,6 +3,8 @@
 
 mod faults;
 mod harness;
+mod policy;
+mod policy_balance;
 mod properties;
 mod refusals;
 mod session;
