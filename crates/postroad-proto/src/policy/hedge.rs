@@ -57,6 +57,9 @@ pub enum NoHedge {
     BudgetSpent,
 }
 
+/// Over what time the extra load is counted. Stragglers come by chance: as many as are allowed on
+/// average are more than that in half of all windows, and by the less the longer the window is.
+const EXTRA_WINDOW: Duration = Duration::from_secs(60);
 /// Fewer latencies than this say nothing about a percentile.
 const SAMPLES_MIN: u64 = 100;
 /// It is an outage when more calls of the last seconds are slow than so many times the extra load.
@@ -91,7 +94,7 @@ impl Hedge {
             extra: Budget::new(BudgetConfig {
                 per_mille: config.extra_per_mille,
                 reserve_per_second: 0,
-                window: Duration::from_secs(10),
+                window: EXTRA_WINDOW,
             }),
             recent: Window::new(Duration::from_secs(2)),
         }
@@ -209,16 +212,16 @@ impl Latencies {
     /// told: two standard deviations are allowed for, or chance would move the delay behind the
     /// very stragglers. The budget sees to it that no more is hedged than may be.
     fn exceeded_by(&self, per_mille: u32) -> Option<u64> {
-        let counts = || self.0.iter().map(|count| u64::from(count.load(Relaxed)));
-        let all: u64 = counts().sum();
+        let read = |count: &AtomicU32| u64::from(count.load(Relaxed));
+        let all: u64 = self.0.iter().map(read).sum();
         if all < SAMPLES_MIN {
             return None;
         }
         let expected = all * u64::from(per_mille) / 1000;
         let most = expected + 2 * expected.isqrt();
         let mut beyond = 0;
-        for (bucket, count) in counts().enumerate().collect::<Vec<_>>().into_iter().rev() {
-            beyond += count;
+        for (bucket, count) in self.0.iter().enumerate().rev() {
+            beyond += read(count);
             if beyond > most {
                 return Some(Self::end(bucket));
             }
