@@ -173,7 +173,6 @@ impl Breaker {
     ///
     /// # Errors
     /// If the breaker is open, or half open and as many probes as may be are on their way.
-    #[inline]
     pub fn admit(&self, now: Time) -> Result<Permit, BreakerOpen> {
         let word = Word::read(self.word.load(Acquire));
         if word.state == BreakerState::Closed {
@@ -185,7 +184,6 @@ impl Breaker {
         self.admit_probe(now)
     }
 
-    #[cold]
     fn admit_probe(&self, now: Time) -> Result<Permit, BreakerOpen> {
         loop {
             let old = Word::read(self.word.load(Acquire));
@@ -237,7 +235,6 @@ impl Breaker {
 
     /// Hears how a call has ended that was let through, and says into which state that has brought
     /// the breaker, if into another. Calls that began in an earlier state change nothing.
-    #[inline]
     pub fn finish(&self, now: Time, permit: Permit, verdict: Verdict) -> Option<BreakerState> {
         let word = Word::read(self.word.load(Acquire));
         if word.generation != permit.generation {
@@ -270,7 +267,6 @@ impl Breaker {
         self.exchange(old, old.next(BreakerState::Open, 0))
     }
 
-    #[cold]
     fn finish_probe(&self, now: Time, permit: Permit, verdict: Verdict) -> Option<BreakerState> {
         loop {
             let old = Word::read(self.word.load(Acquire));

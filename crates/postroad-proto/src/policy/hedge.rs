@@ -155,7 +155,6 @@ impl Hedge {
     }
 
     /// One thread works the delay out; the others go on with the one that there is.
-    #[cold]
     fn refresh(&self, now: Time) {
         if self.is_refreshing.swap(true, Acquire) {
             return;

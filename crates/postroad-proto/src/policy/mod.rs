@@ -6,12 +6,12 @@
 //! | piece | belongs to | decides |
 //! | --- | --- | --- |
 //! | [`Reconnect`] | a connection | when to dial again |
-//! | [`Load`] | an endpoint | nothing; it remembers calls in flight, latency, failures, slow start |
+//! | [`Load`] | an endpoint | nothing; it remembers calls, latency, failures |
 //! | [`Balancer`] | a list of endpoints | which endpoint gets a call |
 //! | [`Breaker`] | an endpoint | whether a call may pass |
 //! | [`Outlier`] | an endpoint | nothing; it remembers how calls ended |
-//! | [`Ejector`] | a list of endpoints | which of them does worse than the others and gets no calls for a while |
-//! | [`Throttle`] | an endpoint or service | whether a call is failed here, because too many are refused there |
+//! | [`Ejector`] | a list of endpoints | which of them gets no calls for a while |
+//! | [`Throttle`] | an endpoint or service | whether a call is held back here |
 //! | [`PoolConfig`] | an endpoint | how many connections, who waits for one, when one is old |
 //! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
 //! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |

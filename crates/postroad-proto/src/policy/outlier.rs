@@ -1,8 +1,8 @@
 //! Outlier ejection: an endpoint that does worse than its peers gets no calls for a while.
 //!
-//! A breaker judges an endpoint by itself; an ejection judges it by the others. If all do badly, the
-//! cause lies elsewhere, and to eject them one after the other would only make it worse: so no more
-//! are ejected than a share of all, counted *after* the ejection, and never the last.
+//! A breaker judges an endpoint by itself; an ejection judges it by the others. If all do badly,
+//! the cause lies elsewhere, and to eject them one after the other would only make it worse: so no
+//! more are ejected than a share of all, counted *after* the ejection, and never the last.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};

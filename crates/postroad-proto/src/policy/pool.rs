@@ -72,7 +72,8 @@ pub struct PoolFull {
 
 impl PoolConfig {
     /// How many connections there should be, those that are being dialled included. It is never
-    /// more than one above what there is: whether one more helps is seen before the next is dialled.
+    /// more than one above what there is: before the next is dialled, it is seen whether one more
+    /// helps.
     #[must_use]
     pub fn wanted(&self, counts: &PoolCounts) -> usize {
         let most = self.connections.max(1);

@@ -113,7 +113,7 @@ impl Fleet {
 /// The share of the last endpoint, percent.
 pub(crate) fn share_of_last(got: &[u64]) -> f64 {
     let all: u64 = got.iter().sum();
-    *got.last().unwrap() as f64 * 100.0 / all as f64
+    got[got.len() - 1] as f64 * 100.0 / all as f64
 }
 
 pub(crate) fn balancer(balance: Balance, endpoints: &[Endpoint]) -> Balancer {

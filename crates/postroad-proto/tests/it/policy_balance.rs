@@ -9,7 +9,7 @@ use crate::policy::{Endpoint, Fleet, MS, SECOND, balancer, endpoints, share_of_l
 /// The share of the last of ten endpoints in the first second, and the one after it, percent.
 fn shares(balance: Balance, worsen: impl Fn(&mut Endpoint), seed: u64) -> (f64, f64) {
     let mut ten = endpoints(10);
-    worsen(ten.last_mut().unwrap());
+    worsen(&mut ten[9]);
     let balancer = balancer(balance, &ten);
     let (mut fleet, mut random) = (Fleet::default(), Random::new(seed));
     let mut run = |span| share_of_last(&fleet.run(&balancer, &ten, 2_000, span, &mut random));
@@ -122,7 +122,9 @@ fn ask(key: u64) -> Ask {
 fn homes(endpoints: &[Endpoint]) -> Vec<u64> {
     let balancer = balancer(Balance::Hash, endpoints);
     let home = |key| {
-        let index = balancer.pick(endpoints, &ask(key), || 0, None).unwrap();
+        let index = balancer
+            .pick(endpoints, &ask(key), || 0, None)
+            .expect("all are up");
         endpoints[index].identity
     };
     (0..20_000).map(home).collect()

@@ -252,8 +252,8 @@ fn what_never_left_this_end_costs_no_budget_and_what_was_sent_does() {
 fn hedged(hedge: Option<&Hedge>, seed: u64) -> (Vec<u64>, u64) {
     let budget = Budget::new(BudgetConfig::default());
     let mut random = Random::new(seed);
-    // Of each hundred first attempts one takes 20 times as long, at a random place: one more would be
-    // more than the extra load allows. Of hedges each does so with a chance of 1 %.
+    // Of each hundred first attempts one takes 20 times as long, at a random place: one more would
+    // be more than the extra load allows. Of hedges each does so with a chance of 1 %.
     let mut straggler = 0;
     let mut draw = |call: Option<u64>, random: &mut Random| {
         if call.is_some_and(|call| call % 100 == 0) {

@@ -327,7 +327,6 @@ impl<C: Candidate, R: FnMut() -> u64> Choice<'_, C, R> {
         self.record(index, Some(score), None);
     }
 
-    #[inline]
     fn record(&mut self, index: usize, score: Option<u64>, passed_over: Option<&'static str>) {
         let Some(considered) = &mut self.considered else {
             return;
