@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_round_has_as_many_turns_as_the_weights_say_and_none_in_bunches() {
         assert_eq!(round(&[1, 1, 1]), [0, 1, 2]);
-        assert_eq!(round(&[20, 10]), [0, 1, 0]);
+        assert_eq!(round(&[20, 10]), [0, 0, 1]);
         let turns = round(&[5, 1, 1]);
         assert_eq!(turns.len(), 7);
         assert_eq!(turns.iter().filter(|index| **index == 0).count(), 5);
