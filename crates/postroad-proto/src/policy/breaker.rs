@@ -1,301 +1,297 @@
-//! Stops asking an endpoint that does not answer, and tries it again after a while.
+//! A circuit breaker: it stops calls to an endpoint of which too many fail, and lets a few try
+//! whether it works again.
 //!
 //! ```text
-//!            enough calls, too many of them failed
-//!   Closed -----------------------------------------> Open
-//!     ^                                              |    ^
-//!     | the probe is answered          after `sleep` |    | the probe fails
-//!     |                                              v    |
-//!     +------------------------------------------- HalfOpen
+//!            too many of enough calls failed              sleep window over
+//!   Closed ---------------------------------> Open ----------------------------> HalfOpen
+//!     ^                                        ^                                  |    |
+//!     |                                        +--------- a probe failed ---------+    |
+//!     +------------------------------- all probes succeeded ---------------------------+
 //! ```
-//!
-//! Half open, one call at a time goes through as a probe. One whose end is never heard of does not
-//! block for ever: after another `sleep` there is a new one. What began before the state changed
-//! says nothing about the new state, so each call carries the number of the state that it began in.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use super::Verdict;
 use super::window::Window;
 use crate::Time;
 
-/// When a breaker opens, and for how long.
+/// When a [`Breaker`] opens and closes.
+///
+/// # Defaults
+/// Opens when half of at least 20 calls of the last 10 s have failed; sleeps 5 s; one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BreakerRule {
-    /// Calls in the window below which it never opens. Default 20.
-    pub volume: u32,
-    /// Percentage of failed calls at which it opens, 1 to 100. Default 50.
-    pub error_percent: u32,
-    /// The window. Default 10 s.
+pub struct BreakerConfig {
+    /// Over what time calls are counted.
     pub window: Duration,
-    /// How long it stays open. Default 5 s.
+    /// Fewer calls than this in the window prove nothing.
+    pub request_volume: u32,
+    /// The percentage of failed calls at which it opens, 1 to 100.
+    pub error_percent: u8,
+    /// How long no call is let through, and how long a probe may take.
     pub sleep: Duration,
+    /// Calls that are let through at a time while half open, and successes that close the breaker;
+    /// 1 to 255.
+    pub probes: u8,
 }
 
-impl Default for BreakerRule {
+impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
-            volume: 20,
-            error_percent: 50,
             window: Duration::from_secs(10),
+            request_volume: 20,
+            error_percent: 50,
             sleep: Duration::from_secs(5),
+            probes: 1,
         }
     }
 }
 
 /// Where a breaker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
-    /// Calls go through.
+    /// Calls pass and are counted.
     Closed,
-    /// No call goes through.
+    /// No call passes.
     Open,
-    /// A probe goes through now and then.
+    /// A few calls pass, to see whether the endpoint works again.
     HalfOpen,
 }
 
-/// The permission to make one call, to be given back with its outcome.
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// That a call may pass. It is given back to [`Breaker::finish`] when the call has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permit(u64);
+#[must_use = "the breaker has to hear how the call ended"]
+pub struct Permit {
+    generation: u32,
+    /// Whether the call is one of the few that try whether the endpoint works again.
+    pub is_probe: bool,
+}
 
-const CLOSED: u64 = 0;
-const OPEN: u64 = 1;
-const HALF_OPEN: u64 = 2;
-const KIND: u64 = 3;
+/// That a call may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the circuit breaker is {state}; ask again in {}", humantime::format_duration(*wait))]
+pub struct BreakerOpen {
+    /// [`BreakerState::Open`] or [`BreakerState::HalfOpen`].
+    pub state: BreakerState,
+    /// When it may be otherwise. The end of a probe may change it sooner.
+    pub wait: Duration,
+}
 
-/// A circuit breaker. All methods may be called by many threads at once; none waits.
+/// State, generation and probes, which change together in one word.
+///
+/// Each change of the state begins a new generation, and an outcome counts in the generation only
+/// in which its call began.
+#[derive(Clone, Copy)]
+struct Word {
+    generation: u32,
+    state: BreakerState,
+    /// Probes that have not ended.
+    probing: u8,
+    /// Probes that have succeeded.
+    succeeded: u8,
+}
+
+impl Word {
+    fn read(bits: u64) -> Self {
+        Self {
+            generation: (bits >> 32) as u32,
+            state: match bits >> 16 & 0xFF {
+                0 => BreakerState::Closed,
+                1 => BreakerState::Open,
+                _ => BreakerState::HalfOpen,
+            },
+            probing: (bits >> 8) as u8,
+            succeeded: bits as u8,
+        }
+    }
+
+    fn bits(self) -> u64 {
+        u64::from(self.generation) << 32
+            | (self.state as u64) << 16
+            | u64::from(self.probing) << 8
+            | u64::from(self.succeeded)
+    }
+
+    fn next(self, state: BreakerState, probing: u8) -> Self {
+        Self {
+            generation: self.generation.wrapping_add(1),
+            state,
+            probing,
+            succeeded: 0,
+        }
+    }
+}
+
+/// A circuit breaker of one endpoint, shared by all who call it. Nothing in it takes a lock.
 #[derive(Debug)]
 pub struct Breaker {
-    rule: BreakerRule,
-    /// The state in the two lowest bits, above them how many states there were.
-    state: AtomicU64,
-    /// Open: when it opened. Half open: when the last probe went out.
-    since: AtomicU64,
-    calls: Window,
-    failures: Window,
+    config: BreakerConfig,
+    word: AtomicU64,
+    /// Open: when the sleep is over. Half open: until when probes may take. A [`Time`].
+    until: AtomicU64,
+    window: Window<10>,
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed breaker.
     #[must_use]
-    pub fn new(rule: BreakerRule) -> Self {
+    pub fn new(config: BreakerConfig) -> Self {
         Self {
-            state: AtomicU64::new(CLOSED),
-            since: AtomicU64::new(0),
-            calls: Window::new(rule.window),
-            failures: Window::new(rule.window),
-            rule,
+            config,
+            word: AtomicU64::new(0),
+            until: AtomicU64::new(0),
+            window: Window::new(config.window),
         }
     }
 
-    /// Where it stands.
+    /// Where it stands. It becomes half open when a call asks after the sleep.
     #[must_use]
     pub fn state(&self) -> BreakerState {
-        match self.state.load(Ordering::Acquire) & KIND {
-            CLOSED => BreakerState::Closed,
-            OPEN => BreakerState::Open,
-            _ => BreakerState::HalfOpen,
-        }
+        Word::read(self.word.load(Acquire)).state
     }
 
-    /// How long until the next probe may go out; zero if calls go through.
+    /// Whether a call that asked now would pass; asking changes nothing.
     #[must_use]
-    pub fn retry_after(&self, now: Time) -> Duration {
-        if self.state() == BreakerState::Closed {
-            return Duration::ZERO;
+    pub fn would_admit(&self, now: Time) -> bool {
+        let word = Word::read(self.word.load(Acquire));
+        match word.state {
+            BreakerState::Closed => true,
+            BreakerState::HalfOpen if word.probing < self.probes() => true,
+            BreakerState::Open | BreakerState::HalfOpen => self.wait(now).is_zero(),
         }
-        let since = Time(self.since.load(Ordering::Relaxed));
-        (since + self.rule.sleep).since(now)
     }
 
-    /// Whether a call would be let through, without taking the permission.
-    #[must_use]
-    #[inline]
-    pub fn is_passable(&self, now: Time) -> bool {
-        self.state.load(Ordering::Relaxed) & KIND == CLOSED || self.retry_after(now).is_zero()
-    }
-
-    /// Asks for the permission to make a call.
-    #[inline]
-    pub fn admit(&self, now: Time) -> Option<Permit> {
-        let state = self.state.load(Ordering::Acquire);
-        if state & KIND == CLOSED {
-            return Some(Permit(state));
+    /// Lets a call pass or not.
+    ///
+    /// # Errors
+    /// If the breaker is open, or half open and as many probes as may be are on their way.
+    pub fn admit(&self, now: Time) -> Result<Permit, BreakerOpen> {
+        let word = Word::read(self.word.load(Acquire));
+        if word.state == BreakerState::Closed {
+            return Ok(Permit {
+                generation: word.generation,
+                is_probe: false,
+            });
         }
-        self.admit_probe(state, now)
+        self.admit_probe(now)
     }
 
-    #[cold]
-    fn admit_probe(&self, state: u64, now: Time) -> Option<Permit> {
-        let since = self.since.load(Ordering::Relaxed);
-        if now < Time(since) + self.rule.sleep {
+    fn admit_probe(&self, now: Time) -> Result<Permit, BreakerOpen> {
+        loop {
+            let old = Word::read(self.word.load(Acquire));
+            let wait = self.wait(now);
+            let new = match old.state {
+                BreakerState::Closed => return self.admit(now),
+                BreakerState::HalfOpen if old.probing < self.probes() => Word {
+                    probing: old.probing + 1,
+                    ..old
+                },
+                // The sleep is over, or a probe never answered: it no longer counts.
+                BreakerState::Open | BreakerState::HalfOpen if wait.is_zero() => {
+                    old.next(BreakerState::HalfOpen, 1)
+                }
+                state => return Err(BreakerOpen { state, wait }),
+            };
+            // The time comes first, as in `open`.
+            self.until.store((now + self.config.sleep).0, Release);
+            if self.exchange(old, new) {
+                return Ok(Permit {
+                    generation: new.generation,
+                    is_probe: true,
+                });
+            }
+        }
+    }
+
+    /// How long it stays as it is. No moment is further away than the sleep window: if one is, the
+    /// clock went back.
+    fn wait(&self, now: Time) -> Duration {
+        let wait = Time(self.until.load(Acquire)).since(now);
+        if wait > self.config.sleep {
+            Duration::ZERO
+        } else {
+            wait
+        }
+    }
+
+    fn probes(&self) -> u8 {
+        self.config.probes.max(1)
+    }
+
+    fn exchange(&self, old: Word, new: Word) -> bool {
+        let (old, new) = (old.bits(), new.bits());
+        self.word
+            .compare_exchange(old, new, AcqRel, Relaxed)
+            .is_ok()
+    }
+
+    /// Hears how a call has ended that was let through, and says into which state that has brought
+    /// the breaker, if into another. Calls that began in an earlier state change nothing.
+    pub fn finish(&self, now: Time, permit: Permit, verdict: Verdict) -> Option<BreakerState> {
+        let word = Word::read(self.word.load(Acquire));
+        if word.generation != permit.generation {
             return None;
         }
-        // Whoever moves the time on sends the probe.
-        let moved = self
-            .since
-            .compare_exchange(since, now.0, Ordering::AcqRel, Ordering::Relaxed);
-        moved.ok()?;
-        if state & KIND == HALF_OPEN {
-            return Some(Permit(state));
+        if permit.is_probe {
+            return self.finish_probe(now, permit, verdict);
         }
-        let half_open = next(state, HALF_OPEN);
-        let changed =
-            self.state
-                .compare_exchange(state, half_open, Ordering::AcqRel, Ordering::Relaxed);
-        changed.ok().map(|_| Permit(half_open))
-    }
-
-    /// A call with this permission has ended; whether that has changed the state.
-    #[inline]
-    pub fn ended(&self, permit: Permit, has_failed: bool, now: Time) -> bool {
-        if permit.0 & KIND != CLOSED {
-            return self.probed(permit.0, has_failed, now);
+        let failed = match verdict {
+            Verdict::Success => 0,
+            Verdict::Failure => 1,
+            Verdict::Unknown => return None,
+        };
+        let generation = permit.generation as u8;
+        self.window.add(now, generation, 1, failed);
+        if failed == 0 {
+            return None;
         }
-        if self.state.load(Ordering::Relaxed) != permit.0 {
-            return false;
+        let sums = self.window.sums(now, generation);
+        let share = u64::from(self.config.error_percent.clamp(1, 100));
+        let trips = sums.all >= u64::from(self.config.request_volume)
+            && sums.marked * 100 >= sums.all * share;
+        (trips && self.open(now, word)).then_some(BreakerState::Open)
+    }
+
+    /// Opens it, unless it has changed since the word was read.
+    fn open(&self, now: Time, old: Word) -> bool {
+        // The time comes first, so that nobody sees an open breaker whose sleep seems to be over.
+        self.until.store((now + self.config.sleep).0, Release);
+        self.exchange(old, old.next(BreakerState::Open, 0))
+    }
+
+    fn finish_probe(&self, now: Time, permit: Permit, verdict: Verdict) -> Option<BreakerState> {
+        loop {
+            let old = Word::read(self.word.load(Acquire));
+            if old.generation != permit.generation {
+                return None;
+            }
+            let less = Word {
+                probing: old.probing.saturating_sub(1),
+                ..old
+            };
+            let new = match verdict {
+                Verdict::Failure if self.open(now, old) => return Some(BreakerState::Open),
+                Verdict::Failure => continue,
+                Verdict::Unknown => less,
+                Verdict::Success if old.succeeded + 1 >= self.probes() => {
+                    old.next(BreakerState::Closed, 0)
+                }
+                Verdict::Success => Word {
+                    succeeded: old.succeeded + 1,
+                    ..less
+                },
+            };
+            if self.exchange(old, new) {
+                return (new.state != old.state).then_some(new.state);
+            }
         }
-        self.calls.add(1, now);
-        has_failed && self.count_failure(permit.0, now)
-    }
-
-    /// A call with this permission was never made, or its end says nothing about the endpoint: if
-    /// it was a probe, another may go out at once.
-    pub fn released(&self, permit: Permit) {
-        if permit.0 & KIND == HALF_OPEN && self.state.load(Ordering::Acquire) == permit.0 {
-            self.since.store(0, Ordering::Release);
-        }
-    }
-
-    #[cold]
-    fn count_failure(&self, state: u64, now: Time) -> bool {
-        self.failures.add(1, now);
-        let (calls, failures) = (self.calls.count(now), self.failures.count(now));
-        let is_enough = calls >= u64::from(self.rule.volume);
-        let is_too_many = failures * 100 >= calls * u64::from(self.rule.error_percent);
-        is_enough && is_too_many && self.change(state, OPEN, now)
-    }
-
-    #[cold]
-    fn probed(&self, state: u64, has_failed: bool, now: Time) -> bool {
-        let to = if has_failed { OPEN } else { CLOSED };
-        self.change(state, to, now)
-    }
-
-    /// Goes from this very state to another; false if it is another already.
-    fn change(&self, state: u64, to: u64, now: Time) -> bool {
-        // Before the state, so that nobody sees it open since long ago.
-        if self.state.load(Ordering::Acquire) != state {
-            return false;
-        }
-        self.since.store(now.0, Ordering::Release);
-        let changed = self.state.compare_exchange(
-            state,
-            next(state, to),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        if changed.is_ok() {
-            self.calls.clear();
-            self.failures.clear();
-        }
-        changed.is_ok()
-    }
-}
-
-/// The state after this one, of that kind.
-fn next(state: u64, kind: u64) -> u64 {
-    ((state >> 2) + 1) << 2 | kind
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Time {
-        Time(1_000_000_000_000 + millis * 1_000_000)
-    }
-
-    /// One that has just opened, at 0.
-    fn opened() -> Breaker {
-        let breaker = Breaker::new(BreakerRule::default());
-        for call in 0..20 {
-            let permit = breaker.admit(at(0)).expect("it is closed");
-            assert_eq!(breaker.ended(permit, true, at(0)), call == 19);
-        }
-        assert_eq!(breaker.state(), BreakerState::Open);
-        breaker
-    }
-
-    #[test]
-    fn it_opens_when_enough_calls_have_failed_and_not_before() {
-        let breaker = Breaker::new(BreakerRule::default());
-        for call in 0..200 {
-            let permit = breaker.admit(at(call)).expect("49 of 100 may fail");
-            breaker.ended(permit, call % 100 >= 51, at(call));
-        }
-        assert_eq!(breaker.state(), BreakerState::Closed);
-        let breaker = opened();
-        assert!(breaker.admit(at(4_999)).is_none());
-        assert!(!breaker.is_passable(at(4_999)));
-        assert_eq!(breaker.retry_after(at(4_000)), Duration::from_secs(1));
-    }
-
-    #[test]
-    fn one_probe_decides_whether_it_closes() {
-        for has_failed in [false, true] {
-            let breaker = opened();
-            let probe = breaker.admit(at(5_000)).expect("it has slept");
-            assert_eq!(breaker.state(), BreakerState::HalfOpen);
-            assert!(breaker.admit(at(5_000)).is_none(), "one probe at a time");
-            assert!(breaker.ended(probe, has_failed, at(5_001)));
-            let passes = breaker.admit(at(5_002)).is_some();
-            assert_eq!(passes, !has_failed);
-        }
-    }
-
-    #[test]
-    fn a_probe_that_is_never_heard_of_again_blocks_nothing_for_ever() {
-        let breaker = opened();
-        let lost = breaker.admit(at(5_000)).expect("it has slept");
-        assert!(breaker.admit(at(9_999)).is_none());
-        let second = breaker.admit(at(10_000)).expect("it has slept again");
-        assert!(breaker.ended(second, false, at(10_001)));
-        assert!(!breaker.ended(lost, true, at(20_000)), "it is too late");
-        assert_eq!(breaker.state(), BreakerState::Closed);
-        let breaker = opened();
-        let unsent = breaker.admit(at(5_000)).expect("it has slept");
-        breaker.released(unsent);
-        assert!(breaker.admit(at(5_001)).is_some());
-    }
-
-    #[test]
-    fn what_began_before_it_opened_says_nothing_about_what_is_now() {
-        let breaker = Breaker::new(BreakerRule::default());
-        let early: Vec<_> = (0..100).map(|_| breaker.admit(at(0)).unwrap()).collect();
-        for permit in &early[..20] {
-            breaker.ended(*permit, true, at(1));
-        }
-        let probe = breaker.admit(at(6_000)).expect("it has slept");
-        assert!(breaker.ended(probe, false, at(6_001)));
-        for permit in &early[20..] {
-            assert!(!breaker.ended(*permit, true, at(6_002)), "it stays closed");
-        }
-        assert_eq!(breaker.state(), BreakerState::Closed);
-    }
-
-    #[test]
-    fn of_many_threads_one_sends_the_probe() {
-        let breaker = opened();
-        let probes = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| usize::from(breaker.admit(at(5_000)).is_some())))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .sum::<usize>()
-        });
-        assert_eq!(probes, 1);
     }
 }

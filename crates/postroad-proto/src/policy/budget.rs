@@ -1,121 +1,139 @@
-//! How many calls may be sent again: a part of those that are made, and a few a second besides.
+//! How much may be sent again: a share of the calls of the last while, and a little besides.
 //!
-//! Retries are what turns a fault into an outage, so everything that sends a call once more (retry,
-//! hedge, requeue) asks the same budget first. It follows Finagle: so many percent of the calls of
-//! the last ten seconds, and a reserve for clients that call hardly ever. It counts in whole calls
-//! and is exact: what several threads withdraw at once is never more than there is.
+//! One budget is shared by everything that sends a call once more: retries, calls taken back from a
+//! connection that has ended, and hedges. It is spent when the decision falls, so attempts that
+//! still wait for their backoff are counted.
 
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use super::window::Window;
+use super::window::nanos;
 use crate::Time;
 
-/// For how long a call counts.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// How much may be sent again.
+/// How large a [`Budget`] is.
+///
+/// # Defaults
+/// 20 % of the calls of the last 10 s, and 10 a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BudgetRule {
-    /// Of a hundred calls. Default 20.
-    pub percent: u32,
-    /// Besides, a second. Default 10.
-    pub reserve: u32,
+pub struct BudgetConfig {
+    /// Further attempts allowed for each thousand calls.
+    pub per_mille: u32,
+    /// Further attempts a second that are allowed however few calls there are.
+    pub reserve_per_second: u32,
+    /// How long a call allows something; at least 10 ms.
+    pub window: Duration,
 }
 
-impl Default for BudgetRule {
+impl Default for BudgetConfig {
     fn default() -> Self {
         Self {
-            percent: 20,
-            reserve: 10,
+            per_mille: 200,
+            reserve_per_second: 10,
+            window: Duration::from_secs(10),
         }
     }
 }
 
-/// A budget that retries, requeues and hedges share.
+/// Spans that the window is divided into.
+const SPANS: usize = 10;
+/// What one further attempt costs; a call brings in [`BudgetConfig::per_mille`] of it.
+const COST: i64 = 1000;
+
+/// A budget in thousandths of an attempt, exact in integers.
+///
+/// `balance` always is the sum of `spans` once those who add have done both of their additions, and
+/// spending is one compare-and-exchange on it. So however many threads spend, never more is spent
+/// than there is.
 #[derive(Debug)]
 pub struct Budget {
-    rule: BudgetRule,
-    /// What the rule's percentage is a part of: 100, or 1,000 for a finer one.
-    whole: u64,
-    calls: Window,
-    spent: Window,
+    per_mille: i64,
+    reserve: i64,
+    span: u64,
+    balance: AtomicI64,
+    spans: [AtomicI64; SPANS],
+    /// Number of the latest span that was begun.
+    latest: AtomicU64,
+    /// Whether a thread is emptying spans that have left the window.
+    is_moving: AtomicBool,
 }
 
 impl Budget {
-    /// With nothing counted.
+    /// A budget with nothing but its reserve.
     #[must_use]
-    pub fn new(rule: BudgetRule) -> Self {
-        Self::scaled(rule, 100)
-    }
-
-    /// With a rule whose percentage counts parts of another whole.
-    pub(super) fn scaled(rule: BudgetRule, whole: u64) -> Self {
+    pub fn new(config: BudgetConfig) -> Self {
+        let window = nanos(config.window).max(SPANS as u64 * 1_000_000);
+        let reserve = u128::from(config.reserve_per_second) * COST as u128;
+        let reserve = reserve * u128::from(window) / 1_000_000_000;
         Self {
-            rule,
-            whole,
-            calls: Window::new(WINDOW),
-            spent: Window::new(WINDOW),
+            per_mille: i64::from(config.per_mille),
+            reserve: i64::try_from(reserve).unwrap_or(i64::MAX / 2),
+            span: window / SPANS as u64,
+            balance: AtomicI64::new(0),
+            spans: [const { AtomicI64::new(0) }; SPANS],
+            latest: AtomicU64::new(0),
+            is_moving: AtomicBool::new(false),
         }
     }
 
-    /// A call is made for the first time.
-    #[inline]
-    pub fn deposit(&self, now: Time) {
-        self.calls.add(1, now);
+    /// A call was made for the first time. Its further attempts are not noted.
+    pub fn note_call(&self, now: Time) {
+        let span = self.span(now);
+        span.fetch_add(self.per_mille, Relaxed);
+        self.balance.fetch_add(self.per_mille, Relaxed);
     }
 
-    /// Takes one, if there is one left.
+    /// Pays for one further attempt; false, and nothing is paid, if there is not enough.
     #[must_use]
-    pub fn withdraw(&self, now: Time) -> bool {
-        self.spent.try_add(self.most(now), now)
+    pub fn try_spend(&self, now: Time) -> bool {
+        let span = self.span(now);
+        let pay = |balance: i64| (balance + self.reserve >= COST).then_some(balance - COST);
+        let is_paid = self.balance.fetch_update(Relaxed, Relaxed, pay).is_ok();
+        if is_paid {
+            span.fetch_sub(COST, Relaxed);
+        }
+        is_paid
     }
 
-    /// How many are left.
+    /// Gives back what was paid for an attempt that was not made after all.
+    pub fn give_back(&self, now: Time) {
+        self.span(now).fetch_add(COST, Relaxed);
+        self.balance.fetch_add(COST, Relaxed);
+    }
+
+    /// Further attempts that could be paid for now.
     #[must_use]
-    pub fn left(&self, now: Time) -> u64 {
-        self.most(now).saturating_sub(self.spent.count(now))
+    pub fn available(&self, now: Time) -> u64 {
+        self.span(now);
+        let left = (self.balance.load(Relaxed) + self.reserve) / COST;
+        u64::try_from(left).unwrap_or(0)
     }
 
-    fn most(&self, now: Time) -> u64 {
-        let share = self.calls.count(now) * u64::from(self.rule.percent) / self.whole;
-        share + u64::from(self.rule.reserve) * WINDOW.as_secs()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Time {
-        Time(1_000_000_000_000 + millis * 1_000_000)
-    }
-
-    #[test]
-    fn it_is_a_fifth_of_the_calls_and_the_reserve_and_no_more() {
-        let budget = Budget::new(BudgetRule::default());
-        (0..1_000).for_each(|_| budget.deposit(at(0)));
-        let taken = (0..1_000).filter(|_| budget.withdraw(at(1))).count();
-        assert_eq!((taken, budget.left(at(1))), (300, 0));
-        // All that is of long ago.
-        let taken = (0..1_000).filter(|_| budget.withdraw(at(20_000))).count();
-        assert_eq!(taken, 100);
-    }
-
-    #[test]
-    fn when_everything_fails_the_load_grows_by_the_fifth_and_the_reserve() {
-        let budget = Budget::new(BudgetRule::default());
-        let (mut calls, mut again) = (0_u64, 0_u64);
-        for millis in 0..60_000 {
-            for _ in 0..10 {
-                budget.deposit(at(millis));
-                calls += 1;
-                // Each fails, and each attempt after it too.
-                again += (0..2)
-                    .map(|_| u64::from(budget.withdraw(at(millis))))
-                    .sum::<u64>();
+    /// The span of this moment, after those that have left the window were emptied. A clock that
+    /// went back stays in the latest span.
+    fn span(&self, now: Time) -> &AtomicI64 {
+        let number = now.0 / self.span;
+        let latest = self.latest.load(Acquire);
+        if number <= latest {
+            return &self.spans[(latest % SPANS as u64) as usize];
+        }
+        // One thread moves on; the others do not wait for it and use the span that was the latest.
+        if self.is_moving.swap(true, Acquire) {
+            return &self.spans[(latest % SPANS as u64) as usize];
+        }
+        let latest = self.latest.load(Relaxed);
+        if number > latest {
+            for begun in (latest + 1..=number).take(SPANS) {
+                // What others add meanwhile is not taken out with what is old.
+                let span = &self.spans[(begun % SPANS as u64) as usize];
+                let old = span.load(Relaxed);
+                span.fetch_sub(old, Relaxed);
+                self.balance.fetch_sub(old, Relaxed);
             }
+            self.latest.store(number, Release);
         }
-        assert!(again <= calls / 5 + 10 * 70, "{again} of {calls}");
-        assert!(again >= calls / 6, "{again} of {calls}");
+        self.is_moving.store(false, Release);
+        let latest = self.latest.load(Relaxed);
+        &self.spans[(latest % SPANS as u64) as usize]
     }
 }

@@ -1,153 +1,239 @@
-//! Asks a second endpoint when the first takes unusually long, and takes whichever answers first.
+//! Hedging: sending a slow call a second time, to another endpoint, and taking the answer that
+//! comes first.
 //!
-//! The delay is a percentile of the latencies of the last seconds: with `extra` permille of extra
-//! load allowed, the delay is what all but `extra` permille of the calls stay below (Finagle's
-//! `BackupRequestFilter`), so the load stays within bounds by itself. In a surge of latency, when
-//! every call is late before the percentile has followed, two budgets stop it: the hedges' own
-//! share, and the one shared with retries (brpc #2668).
+//! The extra load that is allowed says when a call is slow: with 1 %, a call is slow that takes
+//! longer than 99 of 100 do. It also is the budget, so a surge of latency, in which all calls are
+//! slow, does not double the load.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
-use super::budget::{Budget, BudgetRule};
+use super::window::{Window, nanos};
+use super::{Budget, BudgetConfig};
 use crate::Time;
 
-/// How often the delay follows the latencies.
-const REFRESH: u64 = 3_000_000_000;
-/// Latencies that must be known before anything is hedged.
-const SAMPLES_MIN: u64 = 100;
-/// Buckets of a power of two, so that a percentile is exact to an eighth.
-const FINE: u32 = 8;
-/// Up to `2^41` ns, more than half an hour.
-const BUCKETS: usize = 42 * FINE as usize;
-
-/// How much may be hedged.
+/// How calls are hedged.
+///
+/// # Defaults
+/// 1 % extra load; at least 1 ms of waiting; the percentile is looked up anew every 3 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HedgeRule {
-    /// Extra calls, of a thousand. Default 10, at most 500.
-    pub extra_permille: u32,
-    /// The shortest delay. Default 1 ms.
-    pub delay_min: Duration,
+pub struct HedgeConfig {
+    /// Hedges allowed for each thousand calls; 1 to 500.
+    pub extra_per_mille: u32,
+    /// No call is hedged sooner than this.
+    pub floor: Duration,
+    /// How often the delay is worked out anew.
+    pub refresh: Duration,
 }
 
-impl Default for HedgeRule {
+impl Default for HedgeConfig {
     fn default() -> Self {
         Self {
-            extra_permille: 10,
-            delay_min: Duration::from_millis(1),
+            extra_per_mille: 10,
+            floor: Duration::from_millis(1),
+            refresh: Duration::from_secs(3),
         }
     }
 }
 
-/// What is known of the latencies of one service. All methods may be called by many threads at
-/// once; none waits.
+/// Why a call is not hedged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoHedge {
+    /// It may not run twice.
+    #[error("not hedged: it is not declared idempotent")]
+    NotIdempotent,
+    /// The caller forbids it, or a hop before this one sends it again already.
+    #[error("not hedged: the caller sends it again itself, or does not want that")]
+    Forbidden,
+    /// Too many calls are slow: this is no straggler but an outage.
+    #[error("not hedged: too many calls are slow at present")]
+    Outage,
+    /// As much is hedged as may be.
+    #[error("not hedged: the extra load is spent")]
+    ExtraLoadSpent,
+    /// Too much is sent again already.
+    #[error("not hedged: the retry budget is spent")]
+    BudgetSpent,
+}
+
+/// Over what time the extra load is counted. Stragglers come by chance: as many as are allowed on
+/// average are more than that in half of all windows, and by the less the longer the window is.
+const EXTRA_WINDOW: Duration = Duration::from_secs(60);
+/// Fewer latencies than this say nothing about a percentile.
+const SAMPLES_MIN: u64 = 100;
+/// It is an outage when more calls of the last seconds are slow than so many times the extra load.
+const OUTAGE: u64 = 10;
+/// So few slow calls are no outage, whatever their share.
+const OUTAGE_MIN: u64 = 10;
+
+/// Hedging of the calls of one service or method. Nothing in it takes a lock.
 #[derive(Debug)]
 pub struct Hedge {
-    rule: HedgeRule,
-    /// How many latencies were in each bucket; older ones count less.
-    buckets: Box<[AtomicU32]>,
-    /// Nanoseconds; 0 while nothing is hedged.
+    config: HedgeConfig,
+    latencies: Latencies,
+    /// Nanoseconds; `u64::MAX` as long as too little is known.
     delay: AtomicU64,
     refreshed: AtomicU64,
-    /// Calls, of which the share may be hedged. Its percent are permille.
-    own: Budget,
+    is_refreshing: AtomicBool,
+    extra: Budget,
+    /// Calls, and those of them that were slow.
+    recent: Window<2>,
 }
 
 impl Hedge {
-    /// Nothing is known yet, so nothing is hedged.
+    /// Before anything is known: nothing is hedged until 100 calls were seen.
     #[must_use]
-    pub fn new(rule: HedgeRule) -> Self {
+    pub fn new(config: HedgeConfig) -> Self {
         Self {
-            buckets: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
-            delay: AtomicU64::new(0),
+            config,
+            latencies: Latencies::new(),
+            delay: AtomicU64::new(u64::MAX),
             refreshed: AtomicU64::new(0),
-            own: Budget::permille(rule.extra_permille),
-            rule,
+            is_refreshing: AtomicBool::new(false),
+            extra: Budget::new(BudgetConfig {
+                per_mille: config.extra_per_mille,
+                reserve_per_second: 0,
+                window: EXTRA_WINDOW,
+            }),
+            recent: Window::new(Duration::from_secs(2)),
         }
     }
 
-    /// A call that may be hedged begins: after how long, if at all.
-    #[must_use]
+    /// A call begins: after what time [`Hedge::decide`] is to be asked, if it has not ended by
+    /// then. `None` if it need not be asked.
     pub fn begin(&self, now: Time) -> Option<Duration> {
-        self.own.deposit(now);
-        let refreshed = self.refreshed.load(Ordering::Relaxed);
-        if now.0 >= refreshed.saturating_add(REFRESH) {
-            self.refresh(refreshed, now);
+        self.extra.note_call(now);
+        self.recent.add(now, 0, 1, 0);
+        let delay = self.delay.load(Relaxed);
+        (delay != u64::MAX).then(|| Duration::from_nanos(delay).max(self.config.floor))
+    }
+
+    /// The delay has passed and the call has not ended: whether it is sent once more, to another
+    /// endpoint. `Ok` has paid for it from the extra load and from the budget.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn decide(
+        &self,
+        now: Time,
+        is_idempotent: bool,
+        no_retry: bool,
+        budget: &Budget,
+    ) -> Result<(), NoHedge> {
+        self.recent.add(now, 0, 0, 1);
+        if !is_idempotent {
+            return Err(NoHedge::NotIdempotent);
         }
-        match self.delay.load(Ordering::Relaxed) {
-            0 => None,
-            delay => Some(Duration::from_nanos(delay).max(self.rule.delay_min)),
+        if no_retry {
+            return Err(NoHedge::Forbidden);
+        }
+        let recent = self.recent.sums(now, 0);
+        let most = u64::from(self.config.extra_per_mille) * OUTAGE;
+        if recent.marked > OUTAGE_MIN && recent.marked * 1000 > recent.all * most {
+            return Err(NoHedge::Outage);
+        }
+        if !self.extra.try_spend(now) {
+            return Err(NoHedge::ExtraLoadSpent);
+        }
+        if !budget.try_spend(now) {
+            self.extra.give_back(now);
+            return Err(NoHedge::BudgetSpent);
+        }
+        Ok(())
+    }
+
+    /// A call took so long: to its success, to its timeout, or until the answer to its hedge came
+    /// first. Failures that came fast are not told.
+    pub fn observe(&self, now: Time, took: Duration) {
+        self.latencies.add(nanos(took));
+        let since = now.since(Time(self.refreshed.load(Relaxed)));
+        let is_first = self.delay.load(Relaxed) == u64::MAX;
+        if since >= self.config.refresh || is_first {
+            self.refresh(now);
         }
     }
 
-    /// The delay has passed without an answer: whether a second call may be made.
-    #[must_use]
-    pub fn withdraw(&self, shared: &Budget, now: Time) -> bool {
-        self.own.withdraw(now) && shared.withdraw(now)
-    }
-
-    /// How long a call took, or has taken when it was given up because another was faster.
-    #[inline]
-    pub fn took(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    #[cold]
-    fn refresh(&self, refreshed: u64, now: Time) {
-        let taken =
-            self.refreshed
-                .compare_exchange(refreshed, now.0, Ordering::Relaxed, Ordering::Relaxed);
-        if taken.is_err() {
+    /// One thread works the delay out; the others go on with the one that there is.
+    fn refresh(&self, now: Time) {
+        if self.is_refreshing.swap(true, Acquire) {
             return;
         }
-        let counts: Vec<u64> = self
-            .buckets
-            .iter()
-            .map(|bucket| u64::from(bucket.load(Ordering::Relaxed)))
-            .collect();
-        let all: u64 = counts.iter().sum();
-        // What comes in meanwhile may be lost; it is a sample among many.
-        for bucket in &self.buckets {
-            let old = bucket.load(Ordering::Relaxed);
-            bucket.store(old / 2, Ordering::Relaxed);
+        if let Some(delay) = self.latencies.exceeded_by(self.config.extra_per_mille) {
+            self.delay.store(delay, Relaxed);
+            self.refreshed.store(now.0, Relaxed);
+            self.latencies.fade();
         }
-        let above = all * u64::from(self.rule.extra_permille.min(500)) / 1000;
-        let mut left = all;
-        let delay = counts.iter().enumerate().find_map(|(at, count)| {
-            left -= count;
-            (left <= above).then(|| upper(at))
-        });
-        let delay = delay.filter(|_| all >= SAMPLES_MIN).unwrap_or(0);
-        self.delay.store(delay, Ordering::Relaxed);
+        self.is_refreshing.store(false, Release);
     }
 }
 
-/// The bucket of a latency.
-fn bucket(nanos: u64) -> usize {
-    let nanos = nanos.max(u64::from(FINE));
-    let power = nanos.ilog2();
-    let fine = (nanos >> (power - FINE.ilog2())) as u32 - FINE;
-    let at = (power - FINE.ilog2()) * FINE + fine;
-    (at as usize).min(BUCKETS - 1)
-}
+/// 16 buckets for each power of two, from 1.024 µs to 70 s: an error of 6 %.
+const BUCKETS: usize = 26 * STEPS as usize;
+const STEPS: u64 = 1 << STEP_BITS;
+const STEP_BITS: u32 = 4;
+const UNIT_BITS: u32 = 10;
 
-/// The least latency that is above a bucket.
-fn upper(at: usize) -> u64 {
-    let (power, fine) = (at as u32 / FINE, at as u32 % FINE);
-    u64::from(FINE + fine + 1) << power
-}
+/// How often which latency was seen. What is older counts half as much with each refresh.
+#[derive(Debug)]
+struct Latencies(Box<[AtomicU32]>);
 
-impl Budget {
-    /// So many of a thousand calls, and no reserve.
-    fn permille(permille: u32) -> Self {
-        Self::scaled(
-            BudgetRule {
-                percent: permille,
-                reserve: 0,
-            },
-            1000,
-        )
+impl Latencies {
+    fn new() -> Self {
+        Self((0..BUCKETS).map(|_| AtomicU32::new(0)).collect())
+    }
+
+    fn bucket(nanos: u64) -> usize {
+        let units = nanos >> UNIT_BITS;
+        if units < STEPS {
+            return units as usize;
+        }
+        let power = units.ilog2() - STEP_BITS;
+        let bucket = u64::from(power) * STEPS + (units >> power);
+        (bucket as usize).min(BUCKETS - 1)
+    }
+
+    /// The first latency beyond a bucket.
+    fn end(bucket: usize) -> u64 {
+        let next = bucket as u64 + 1;
+        let units = match (next / STEPS).checked_sub(1) {
+            None | Some(0) => next,
+            Some(power) => (STEPS + next % STEPS) << power,
+        };
+        units << UNIT_BITS
+    }
+
+    fn add(&self, nanos: u64) {
+        self.0[Self::bucket(nanos)].fetch_add(1, Relaxed);
+    }
+
+    /// The least latency that no more than so many of a thousand calls exceed, as far as can be
+    /// told: two standard deviations are allowed for, or chance would move the delay behind the
+    /// very stragglers. The budget sees to it that no more is hedged than may be.
+    fn exceeded_by(&self, per_mille: u32) -> Option<u64> {
+        let read = |count: &AtomicU32| u64::from(count.load(Relaxed));
+        let all: u64 = self.0.iter().map(read).sum();
+        if all < SAMPLES_MIN {
+            return None;
+        }
+        let expected = all * u64::from(per_mille) / 1000;
+        let most = expected + 2 * expected.isqrt();
+        let mut beyond = 0;
+        for (bucket, count) in self.0.iter().enumerate().rev() {
+            beyond += read(count);
+            if beyond > most {
+                return Some(Self::end(bucket));
+            }
+        }
+        None
+    }
+
+    fn fade(&self) {
+        for count in &self.0 {
+            // What others add meanwhile stays.
+            let old = count.load(Relaxed);
+            count.fetch_sub(old - old / 2, Relaxed);
+        }
     }
 }
 
@@ -155,92 +241,15 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const NO_LIMIT: BudgetRule = BudgetRule {
-        percent: 100,
-        reserve: 1_000_000,
-    };
-
     #[test]
-    fn each_latency_lies_just_below_the_bound_of_its_bucket() {
-        for nanos in (3..41).flat_map(|power| [1_u64 << power, (1 << power) + 1, (2 << power) - 1])
-        {
-            let bound = upper(bucket(nanos));
-            assert!(
-                nanos < bound && bound <= nanos + nanos / 8 + 1,
-                "{nanos} {bound}"
-            );
+    fn every_latency_is_in_a_bucket_that_ends_at_most_a_sixteenth_behind_it() {
+        let mut nanos = 1;
+        while nanos < 60_000_000_000 {
+            let end = Latencies::end(Latencies::bucket(nanos));
+            let most = nanos + (nanos / 16).max(1 << UNIT_BITS);
+            assert!(nanos < end && end <= most, "{nanos} {end}");
+            nanos += nanos / 7 + 1;
         }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
-
-    /// 20,000 calls, each a millisecond after the one before; a straggler of twenty times the usual
-    /// latency as often as is said. The 99.9th percentile in microseconds, and the extra calls.
-    fn run(is_on: bool, straggles: impl Fn(u64) -> bool) -> (u64, u64) {
-        let hedge = Hedge::new(HedgeRule::default());
-        let shared = Budget::new(NO_LIMIT);
-        let (mut latencies, mut extra) = (Vec::new(), 0);
-        let mut random = 1_u64;
-        let mut draw = || {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            random >> 40
-        };
-        for call in 0..20_000_u64 {
-            let now = Time(1_000_000_000_000 + call * 1_000_000);
-            let mut latency = |at| {
-                let usual = 1_000 + draw() % 200;
-                if straggles(at) { usual * 20 } else { usual }
-            };
-            let first = latency(draw_place(call, 0));
-            let delay = hedge.begin(now).filter(|_| is_on);
-            let delay = delay.map(|delay| delay.as_micros() as u64);
-            let second = match delay {
-                Some(delay) if delay < first && hedge.withdraw(&shared, now) => {
-                    extra += 1;
-                    delay + latency(draw_place(call, 1))
-                }
-                _ => u64::MAX,
-            };
-            let took = first.min(second);
-            hedge.took(Duration::from_micros(took));
-            latencies.push(took);
-        }
-        // The first seconds are for learning.
-        let mut known = latencies.split_off(6_000);
-        known.sort_unstable();
-        (known[known.len() * 999 / 1000], extra)
-    }
-
-    fn draw_place(call: u64, attempt: u64) -> u64 {
-        (call * 2 + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
-    }
-
-    #[test]
-    fn one_percent_of_stragglers_and_one_percent_of_extra_load_cut_the_tail_fivefold() {
-        let straggles = |at: u64| at % 110 == 0;
-        let (plain, none) = run(false, straggles);
-        let (hedged, extra) = run(true, straggles);
-        assert_eq!(none, 0);
-        assert!(hedged * 5 <= plain, "{hedged} us instead of {plain}");
-        assert!(extra <= 20_000 / 100, "{extra} of 20,000");
-    }
-
-    #[test]
-    fn when_all_calls_are_late_no_more_than_the_share_is_hedged() {
-        let (_, extra) = run(true, |_| true);
-        assert!(extra <= 20_000 / 100, "{extra}");
-        let hedge = Hedge::new(HedgeRule::default());
-        let nothing_left = Budget::new(BudgetRule {
-            percent: 0,
-            reserve: 0,
-        });
-        (0..1_000).for_each(|_| {
-            let _ = hedge.begin(Time(1));
-        });
-        assert!(
-            !hedge.withdraw(&nothing_left, Time(1)),
-            "an outage has spent it"
-        );
+        assert_eq!(Latencies::bucket(u64::MAX), BUCKETS - 1);
     }
 }

@@ -1,226 +1,271 @@
-//! How loaded an endpoint is, as its client sees it: calls in flight, and how long they take.
+//! How loaded one endpoint is, as its client sees it: calls in flight, latency, failures.
 //!
-//! The latency is a *peak-sensitive* moving average (Finagle's peak EWMA): what is slower than the
-//! average replaces it at once, what is faster lowers it slowly. A failure counts as a long wait,
-//! because an endpoint that refuses in ten microseconds would otherwise look like the fastest one
-//! (linkerd2-proxy #4537, brpc `p2c_ewma`). The average fades while nobody measures, so that an
-//! endpoint which was slow is asked again.
+//! The latency is a *peak* EWMA: a call that took longer than the average raises it at once, and it
+//! sinks with time only. A failure is charged a penalty, because an endpoint that fails in ten
+//! microseconds would otherwise look like the fastest of all. The penalty sinks faster than the
+//! latency does, so that a healed endpoint is back within three times [`LoadConfig::decay`].
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::window::nanos;
+use super::{Ending, Outcome, Verdict};
 use crate::Time;
 
-/// In this time an average that nobody renews falls to a half, and one that is renewed forgets half
-/// of what it was.
-const FADE: u64 = 10_000_000_000;
-/// What a failure counts as at least, nanoseconds: linkerd's default penalty.
-const PENALTY: u64 = 5_000_000_000;
-/// What a failure counts as at most.
-const PENALTY_MAX: u64 = 30_000_000_000;
-/// How long an endpoint that is new, or has come back, gets less than its share.
-const SLOW_START: u64 = 10_000_000_000;
-/// Latency below which no difference is made, nanoseconds: it is the noise of a clock and a
-/// scheduler.
-const FLOOR: u64 = 1_000;
+/// How a [`Load`] weighs what it learns.
+///
+/// # Defaults
+/// Decay 10 s; a failure is charged at least 5 s and at most 30 s; slow start over 10 s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadConfig {
+    /// Time in which an old latency loses 63 % of its weight; more than 0.
+    pub decay: Duration,
+    /// What a failure is charged if its call had no timeout.
+    pub penalty: Duration,
+    /// The most that a failure is charged, unless the endpoint itself asked for more.
+    pub penalty_max: Duration,
+    /// The most that an endpoint's own hint *not sooner than* is believed.
+    pub hint_max: Duration,
+    /// Over what time an endpoint that has just become healthy is given its full share. Zero gives
+    /// it all at once.
+    pub slow_start: Duration,
+}
 
-/// Calls in flight and latency of one endpoint. All methods may be called by many threads at once;
-/// none waits.
-#[derive(Debug, Default)]
+impl Default for LoadConfig {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            penalty: Duration::from_secs(5),
+            penalty_max: Duration::from_secs(30),
+            hint_max: Duration::from_secs(300),
+            slow_start: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The whole of [`Load::ramp`].
+pub const RAMP_WHOLE: u32 = 1024;
+/// What [`Load::ramp`] begins with: a tenth, so that a cold endpoint warms up by real calls.
+const RAMP_FIRST: u32 = RAMP_WHOLE / 10;
+/// No endpoint is scored as faster than this, nanoseconds, because differences below it are noise.
+const LATENCY_MIN: u64 = 1_000;
+/// The penalty decays this many times faster than the latency.
+const PENALTY_HASTE: u32 = 4;
+
+/// Load of one endpoint, shared by all who call it. Nothing in it takes a lock.
+#[derive(Debug)]
 pub struct Load {
+    config: LoadConfig,
     in_flight: AtomicU32,
-    /// Nanoseconds; 0 if there was no answer yet.
-    average: AtomicU64,
-    /// When the average was renewed last.
-    renewed: AtomicU64,
-    /// When it began to get load; 0 if that is long ago.
-    joined: AtomicU64,
+    latency: Decaying,
+    penalty: Decaying,
+    /// [`Time`] of the last failure; 0 if there was none.
+    failed_at: AtomicU64,
+    /// [`Time`] at which the endpoint became healthy; 0 if it always was.
+    healthy_since: AtomicU64,
 }
 
 impl Load {
-    /// Nothing is known yet.
+    /// Of an endpoint about which nothing is known.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(config: LoadConfig) -> Self {
+        Self {
+            config,
+            in_flight: AtomicU32::new(0),
+            latency: Decaying::default(),
+            penalty: Decaying::default(),
+            failed_at: AtomicU64::new(0),
+            healthy_since: AtomicU64::new(0),
+        }
     }
 
-    /// From here on it gets its share slowly: it is new, or has come back.
-    pub fn begin_slowly(&self, now: Time) {
-        self.joined.store(now.0.max(1), Ordering::Relaxed);
-    }
-
-    /// A call goes there.
-    #[inline]
+    /// A call was given to the endpoint. Each start is followed by one [`Load::finish`].
     pub fn start(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
     }
 
-    /// A call that was started is over, whatever came of it.
-    #[inline]
-    pub fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Calls in flight.
-    #[must_use]
-    #[inline]
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// An answer came after this time.
-    #[inline]
-    pub fn answered(&self, now: Time, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.renew(now, took.max(FLOOR));
-    }
-
-    /// A call has failed after this time. `retry_after` is what the endpoint asks for, if it does.
-    pub fn failed(&self, now: Time, took: Duration, retry_after: Duration) {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let average = self.average.load(Ordering::Relaxed);
-        let worst = nanos(took.max(retry_after)).max(PENALTY);
-        let worst = worst.max(average.saturating_mul(2));
-        self.renew(now, worst.min(PENALTY_MAX));
-    }
-
-    #[inline]
-    fn renew(&self, now: Time, sample: u64) {
-        let renewed = self.renewed.load(Ordering::Relaxed);
-        let average = faded(self.average.load(Ordering::Relaxed), now.0, renewed);
-        let next = if sample >= average {
-            sample
-        } else {
-            // Half of the old one is gone after FADE: exp(-t) by its first-order fraction, which
-            // needs no floating point.
-            let since = u128::from(now.0.saturating_sub(renewed));
-            let fade = u128::from(FADE);
-            let mixed = (u128::from(average) * fade + u128::from(sample) * since) / (fade + since);
-            u64::try_from(mixed).unwrap_or(u64::MAX)
-        };
-        self.average.store(next.max(FLOOR), Ordering::Relaxed);
-        self.renewed.store(now.0.max(renewed), Ordering::Relaxed);
-    }
-
-    /// The latency that is expected now; `None` if nothing was answered yet.
-    #[must_use]
-    pub fn latency(&self, now: Time) -> Option<Duration> {
-        let average = self.average.load(Ordering::Relaxed);
-        let renewed = self.renewed.load(Ordering::Relaxed);
-        (average > 0).then(|| Duration::from_nanos(faded(average, now.0, renewed)))
-    }
-
-    /// What one more call there costs, in nanoseconds of expected waiting. Lower is better.
-    ///
-    /// An endpoint that was never heard of costs nothing for its first call, and very much until
-    /// that one is answered.
-    #[must_use]
-    #[inline]
-    pub fn cost(&self, now: Time) -> u64 {
-        let average = self.average.load(Ordering::Relaxed);
-        let in_flight = u64::from(self.in_flight());
-        let latency = match average {
-            0 if in_flight == 0 => return 0,
-            0 => PENALTY,
-            average => faded(average, now.0, self.renewed.load(Ordering::Relaxed)),
-        };
-        let cost = latency.saturating_mul(in_flight + 1);
-        match self.joined.load(Ordering::Relaxed) {
-            0 => cost,
-            joined => self.slowly(now, joined, cost),
-        }
-    }
-
-    /// A tenth of its share at first, all of it after [`SLOW_START`].
-    #[cold]
-    fn slowly(&self, now: Time, joined: u64, cost: u64) -> u64 {
-        let since = now.0.saturating_sub(joined);
-        if since >= SLOW_START {
-            self.joined.store(0, Ordering::Relaxed);
-            return cost;
-        }
-        let share = (since * 10 / SLOW_START).max(1);
-        cost.saturating_mul(10) / share
-    }
-
-    /// Which part of its share it gets at this moment, in percent: less than 100 while it begins.
-    #[must_use]
-    pub fn share(&self, now: Time) -> u32 {
-        match self.joined.load(Ordering::Relaxed) {
-            0 => 100,
-            joined => {
-                let since = now.0.saturating_sub(joined).min(SLOW_START);
-                (since * 100 / SLOW_START).max(10) as u32
+    /// A call has ended. `timeout` is the time that it had, if it had an end; `hint` is what the
+    /// endpoint said about not being asked sooner.
+    pub fn finish(
+        &self,
+        now: Time,
+        outcome: &Outcome,
+        timeout: Option<Duration>,
+        hint: Option<Duration>,
+    ) {
+        // A finish too many must not make an endpoint look busy for ever.
+        let less = |calls: u32| calls.checked_sub(1);
+        let _ = self.in_flight.fetch_update(Relaxed, Relaxed, less);
+        let took = outcome.timing.map(|timing| nanos(timing.took));
+        match Verdict::of(&outcome.ending) {
+            Verdict::Success => {
+                if let Some(took) = took {
+                    self.latency.raise_or_sink(now, took, self.config.decay);
+                }
+                self.penalty.halve();
+            }
+            Verdict::Failure => self.charge(now, took, timeout, hint),
+            // A call that was given up has taken at least so long.
+            Verdict::Unknown => {
+                if let (Ending::GivenUp, Some(took)) = (outcome.ending, took)
+                    && took > self.latency.now(now, self.config.decay).unwrap_or(0)
+                {
+                    self.latency.raise_or_sink(now, took, self.config.decay);
+                }
             }
         }
     }
+
+    fn charge(
+        &self,
+        now: Time,
+        took: Option<u64>,
+        timeout: Option<Duration>,
+        hint: Option<Duration>,
+    ) {
+        self.failed_at.store(now.0.max(1), Relaxed);
+        let before = self.penalty.now(now, self.penalty_decay()).unwrap_or(0);
+        let penalty = match hint {
+            Some(hint) => nanos(hint.min(self.config.hint_max)),
+            None => nanos(timeout.unwrap_or(self.config.penalty))
+                .max(took.unwrap_or(0))
+                .max(before.saturating_mul(2))
+                .min(nanos(self.config.penalty_max)),
+        };
+        self.penalty.set(now, penalty.max(before));
+    }
+
+    fn penalty_decay(&self) -> Duration {
+        self.config.decay / PENALTY_HASTE
+    }
+
+    /// The endpoint has become healthy: its share begins small and grows over the slow start.
+    pub fn became_healthy(&self, now: Time) {
+        self.healthy_since.store(now.0.max(1), Relaxed);
+    }
+
+    /// The share of its weight that the endpoint has now, of [`RAMP_WHOLE`]; at least a tenth.
+    #[must_use]
+    pub fn ramp(&self, now: Time) -> u32 {
+        let since = self.healthy_since.load(Relaxed);
+        let window = nanos(self.config.slow_start);
+        // A clock that went back ends the slow start rather than making it endless.
+        if since == 0 || now.0 < since || now.0 - since >= window {
+            return RAMP_WHOLE;
+        }
+        let grown = u128::from(now.0 - since) * u128::from(RAMP_WHOLE) / u128::from(window);
+        (grown as u32).max(RAMP_FIRST)
+    }
+
+    /// Calls that have started and not finished.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// The peak EWMA of the latency, as it has decayed until now; `None` before the first answer.
+    #[must_use]
+    pub fn latency(&self, now: Time) -> Option<Duration> {
+        let nanos = self.latency.now(now, self.config.decay)?;
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// When a call failed last.
+    #[must_use]
+    pub fn failed_at(&self) -> Option<Time> {
+        let at = self.failed_at.load(Relaxed);
+        (at != 0).then_some(Time(at))
+    }
+
+    /// What one more call would cost, nanoseconds for a weight of 1: (latency and penalty) times
+    /// (calls in flight and this one), by the weight as the slow start lets it count. `rival` is
+    /// the latency of an endpoint about which nothing is known.
+    #[must_use]
+    pub fn score(&self, now: Time, weight: u32, rival: Duration) -> u64 {
+        let latency = self.latency.now(now, self.config.decay);
+        let penalty = self.penalty.now(now, self.penalty_decay());
+        let each = latency
+            .unwrap_or(nanos(rival))
+            .saturating_add(penalty.unwrap_or(0))
+            .max(LATENCY_MIN);
+        let calls = u128::from(self.in_flight()) + 1;
+        let weight = u128::from(weight.max(1)) * u128::from(self.ramp(now));
+        let score = u128::from(each) * calls * u128::from(RAMP_WHOLE) / weight;
+        u64::try_from(score).unwrap_or(u64::MAX)
+    }
 }
 
-/// What is left of an average after a while.
-#[inline]
-fn faded(average: u64, now: u64, renewed: u64) -> u64 {
-    let since = now.saturating_sub(renewed);
-    // Until a tick has passed that could be seen in the result.
-    if since < FADE / 1024 {
-        return average;
-    }
-    let left = u128::from(average) * u128::from(FADE) / (u128::from(FADE) + u128::from(since));
-    u64::try_from(left).unwrap_or(u64::MAX)
+/// A time that decays, and when it was set, in one word: a reader never sees half of an update.
+///
+/// The upper half is the moment in ticks of 2^20 ns (about a millisecond), which wraps after 52
+/// days; the lower half is the value in units of 128 ns, and 0 if there is none yet.
+#[derive(Debug, Default)]
+struct Decaying(AtomicU64);
+
+const TICK_BITS: u32 = 20;
+const UNIT_BITS: u32 = 7;
+
+fn tick(now: Time) -> u32 {
+    (now.0 >> TICK_BITS) as u32
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn pack(tick: u32, nanos: u64) -> u64 {
+    let units = (nanos >> UNIT_BITS).clamp(1, u64::from(u32::MAX));
+    u64::from(tick) << 32 | units
+}
 
-    const MS: Duration = Duration::from_millis(1);
+/// What is left after `ticks` of something that decays by `decay`, as a share.
+fn left(ticks: u32, decay: Duration) -> f64 {
+    let decay = (nanos(decay) >> TICK_BITS).max(1) as f64;
+    (-f64::from(ticks) / decay).exp()
+}
 
-    fn at(millis: u64) -> Time {
-        Time(1_000_000_000 + millis * 1_000_000)
+fn ticks_since(word: u64, now: Time) -> u32 {
+    let ticks = tick(now).wrapping_sub((word >> 32) as u32);
+    // More than half of all ticks means that the clock went back.
+    if ticks > u32::MAX / 2 { 0 } else { ticks }
+}
+
+impl Decaying {
+    fn now(&self, now: Time, decay: Duration) -> Option<u64> {
+        let word = self.0.load(Relaxed);
+        let value = u64::from(word as u32) << UNIT_BITS;
+        match ticks_since(word, now) {
+            _ if value == 0 => None,
+            0 => Some(value),
+            ticks => Some((value as f64 * left(ticks, decay)) as u64),
+        }
     }
 
-    #[test]
-    fn a_slow_answer_counts_at_once_and_a_fast_one_slowly() {
-        let load = Load::new();
-        load.answered(at(0), MS);
-        load.answered(at(1), 20 * MS);
-        assert_eq!(load.latency(at(1)), Some(20 * MS));
-        load.answered(at(2), MS);
-        assert!(load.latency(at(2)) > Some(19 * MS));
-        (3..60_000).for_each(|millis| load.answered(at(millis), MS));
-        assert!(load.latency(at(60_000)) < Some(2 * MS));
+    fn set(&self, now: Time, nanos: u64) {
+        self.0.store(pack(tick(now), nanos), Relaxed);
     }
 
-    #[test]
-    fn a_failure_is_worse_than_any_usual_answer_and_fades() {
-        let load = Load::new();
-        load.answered(at(0), MS);
-        load.failed(at(1), MS / 100, Duration::ZERO);
-        assert!(load.latency(at(1)) >= Some(5_000 * MS));
-        (2..20).for_each(|millis| load.failed(at(millis), MS / 100, Duration::ZERO));
-        assert!(load.latency(at(20)) <= Some(30_000 * MS));
-        assert!(load.latency(at(100_020)) < Some(3_000 * MS));
+    fn halve(&self) {
+        let half = |word: u64| {
+            let units = word as u32;
+            (units > 1).then_some(word >> 32 << 32 | u64::from(units / 2))
+        };
+        let _ = self.0.fetch_update(Relaxed, Relaxed, half);
     }
 
-    #[test]
-    fn of_an_unknown_endpoint_one_answer_is_waited_for() {
-        let load = Load::new();
-        assert_eq!(load.cost(at(0)), 0);
-        load.start();
-        assert!(load.cost(at(0)) >= PENALTY);
-        load.answered(at(1), MS);
-        load.end();
-        assert_eq!(load.cost(at(1)), 1_000_000);
-    }
-
-    #[test]
-    fn what_has_come_back_costs_ten_times_as_much_at_first() {
-        let load = Load::new();
-        load.answered(at(0), MS);
-        load.begin_slowly(at(0));
-        assert_eq!((load.cost(at(0)), load.share(at(0))), (10_000_000, 10));
-        assert!(load.cost(at(5_000)) < 2_000_000);
-        assert_eq!(load.share(at(5_000)), 50);
-        assert!(load.cost(at(10_000)) <= 1_000_000);
-        assert_eq!(load.share(at(10_000)), 100);
+    /// Takes a larger value at once, and goes to a smaller one as fast as time passes.
+    fn raise_or_sink(&self, now: Time, nanos: u64, decay: Duration) {
+        let update = |word: u64| {
+            let value = u64::from(word as u32) << UNIT_BITS;
+            if value == 0 || nanos >= value {
+                return Some(pack(tick(now), nanos));
+            }
+            let ticks = ticks_since(word, now);
+            if ticks == 0 {
+                return None;
+            }
+            let kept = left(ticks, decay);
+            let sunk = value as f64 * kept + nanos as f64 * (1.0 - kept);
+            let next = pack(tick(now), sunk as u64);
+            // A step too small to be seen is not taken, and its time counts with the next one.
+            (next as u32 != word as u32).then_some(next)
+        };
+        let _ = self.0.fetch_update(Relaxed, Relaxed, update);
     }
 }

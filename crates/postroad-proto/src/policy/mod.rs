@@ -1,19 +1,24 @@
 //! Decisions as pure state machines: given what happened and the time, what to do next.
 //!
-//! Of one connection: [`Reconnect`] says when to dial again, [`ConnectionState`] what may follow
-//! what. Of a call among several endpoints:
+//! Time is an argument, and so is what is random. What many threads share on the way of a call is
+//! made of atomics: no piece takes a lock, and none allocates for a call.
 //!
-//! ```text
-//! Throttle -> may it be sent at all, or does the service shed?
-//! Balancer -> which endpoint gets it?      by Load, skipping what Outlier has put aside
-//! Breaker  -> does that endpoint answer?
-//! Hedge    -> after how long is a second one asked?        both take from Budget
-//! RetryRule-> it has failed: again, when, and where?
-//! Why      -> what was decided, for whoever asks
-//! ```
+//! | piece | belongs to | decides |
+//! | --- | --- | --- |
+//! | [`Reconnect`] | a connection | when to dial again |
+//! | [`Load`] | an endpoint | nothing; it remembers calls, latency, failures |
+//! | [`Balancer`] | a list of endpoints | which endpoint gets a call |
+//! | [`Breaker`] | an endpoint | whether a call may pass |
+//! | [`Outlier`] | an endpoint | nothing; it remembers how calls ended |
+//! | [`Ejector`] | a list of endpoints | which of them gets no calls for a while |
+//! | [`Throttle`] | an endpoint or service | whether a call is held back here |
+//! | [`PoolConfig`] | an endpoint | how many connections, who waits for one, when one is old |
+//! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
+//! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |
+//! | [`Hedge`] | a service or method | when a slow call is sent a second time |
+//! | [`Why`] | a call that somebody asks about | nothing; it is the record of what was decided |
 //!
-//! Time and randomness are arguments. What is asked for every call is made of atomic numbers: no
-//! policy takes a lock or memory on that path.
+//! [`Ending`] says how a call ended and [`Verdict`] what that says about its endpoint.
 
 mod backoff;
 mod balance;
@@ -23,21 +28,25 @@ mod hedge;
 mod load;
 mod outcome;
 mod outlier;
+mod pool;
 mod retry;
 mod state;
 mod throttle;
+mod verdict;
 mod why;
 mod window;
 
 pub use backoff::{Backoff, BackoffError, Ended, GiveUp, Next, Pause, Random, Reconnect};
-pub use balance::{Balance, Balancer, Candidate, UnknownBalance};
-pub use breaker::{Breaker, BreakerRule, BreakerState, Permit};
-pub use budget::{Budget, BudgetRule};
-pub use hedge::{Hedge, HedgeRule};
-pub use load::Load;
+pub use balance::{Ask, Balance, Balancer, Candidate, hash_key};
+pub use breaker::{Breaker, BreakerConfig, BreakerOpen, BreakerState, Permit};
+pub use budget::{Budget, BudgetConfig};
+pub use hedge::{Hedge, HedgeConfig, NoHedge};
+pub use load::{Load, LoadConfig, RAMP_WHOLE};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
-pub use outlier::{Outlier, OutlierRule, outliers};
-pub use retry::{Failed, NoRetry, RetryRule, Verdict};
+pub use outlier::{Ejector, Outlier, OutlierConfig};
+pub use pool::{PoolConfig, PoolCounts, PoolFull};
+pub use retry::{Again, Failed, NoRetry, RetryConfig};
 pub use state::{ConnectionState, IllegalTransition, ServerState};
-pub use throttle::Throttle;
-pub use why::{Considered, Step, Why};
+pub use throttle::{Throttle, ThrottleConfig, Throttled};
+pub use verdict::Verdict;
+pub use why::{Considered, Step, WHY_CANDIDATES_MAX, WHY_STEPS_MAX, Why};

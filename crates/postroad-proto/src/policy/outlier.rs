@@ -1,242 +1,249 @@
-//! Puts aside an endpoint that does worse than its peers, for a while that grows each time.
+//! Outlier ejection: an endpoint that does worse than its peers gets no calls for a while.
 //!
-//! Two signs, as in Envoy and gRPC's A50: so many failures one after the other, which shows at
-//! once, and a rate of success far below that of the others, which is looked at every few seconds.
-//! Never too many are aside at once, and never the last one: an endpoint that fails is better than
-//! none.
+//! A breaker judges an endpoint by itself; an ejection judges it by the others. If all do badly,
+//! the cause lies elsewhere, and to eject them one after the other would only make it worse: so no
+//! more are ejected than a share of all, counted *after* the ejection, and never the last.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use super::Verdict;
+use super::window::{below, nanos};
 use crate::Time;
 
-/// When an endpoint is put aside, and for how long.
+/// When endpoints are ejected.
+///
+/// # Defaults
+/// 5 failures in a row, or a success rate 1.9 standard deviations below the mean, or 85 % failures;
+/// for 30 s times the number of ejections, at most 300 s; at most 10 % of all, but one at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutlierRule {
-    /// Failures one after the other; 0 never. Default 5.
+pub struct OutlierConfig {
+    /// Failures in a row that eject; at least 1.
     pub consecutive: u32,
-    /// How long the first time; the second time twice as long, and so on. Default 30 s.
+    /// How often [`Ejector::sweep`] is to be called.
+    pub interval: Duration,
+    /// For how long the first ejection lasts.
     pub time: Duration,
-    /// How long at most. Default 5 min.
+    /// For how long an ejection lasts at most.
     pub time_max: Duration,
-    /// Percentage of the endpoints that may be aside at once; it is rounded up, and one always
-    /// stays. Default 50.
-    pub percent_max: u32,
-    /// How often rates of success are compared. Default 10 s.
-    pub every: Duration,
-    /// Calls of an endpoint between two comparisons below which it takes no part. Default 100.
-    pub volume: u32,
+    /// How much of all may be ejected at a time, percent. One may be, however few there are.
+    pub percent_max: u8,
+    /// Thousandths of a standard deviation below the mean success rate that eject.
+    pub deviations_per_mille: u32,
+    /// Calls of an interval that a success rate has to have to be compared.
+    pub requests_min: u32,
+    /// The percentage of failures that ejects whatever the others do.
+    pub failure_percent: u8,
+    /// Calls of an interval that a percentage of failures has to have.
+    pub failure_requests_min: u32,
+    /// Endpoints with enough calls without which nothing is compared.
+    pub endpoints_min: usize,
 }
 
-impl Default for OutlierRule {
+impl Default for OutlierConfig {
     fn default() -> Self {
         Self {
             consecutive: 5,
+            interval: Duration::from_secs(10),
             time: Duration::from_secs(30),
             time_max: Duration::from_secs(300),
-            percent_max: 50,
-            every: Duration::from_secs(10),
-            volume: 100,
+            percent_max: 10,
+            deviations_per_mille: 1900,
+            requests_min: 100,
+            failure_percent: 85,
+            failure_requests_min: 50,
+            endpoints_min: 5,
         }
     }
 }
 
-impl OutlierRule {
-    /// How many of so many may be aside at once.
-    #[must_use]
-    pub fn most(&self, endpoints: usize) -> usize {
-        let share = endpoints * self.percent_max.min(100) as usize;
-        share.div_ceil(100).min(endpoints.saturating_sub(1))
-    }
-}
-
-/// What is known of one endpoint. All methods may be called by many threads at once; none waits.
+/// What is known of one endpoint, shared by all who call it. Nothing in it takes a lock.
 #[derive(Debug, Default)]
 pub struct Outlier {
-    consecutive: AtomicU32,
-    calls: AtomicU32,
+    /// Failures in a row.
     failures: AtomicU32,
-    /// How often it was put aside lately.
+    /// Calls of this interval in the upper half, successes in the lower.
+    interval: AtomicU64,
+    /// Ejections, less the clean intervals since.
     ejections: AtomicU32,
-    /// Until when it is aside; 0 if it never was.
-    until: AtomicU64,
+    ejected_at: AtomicU64,
+    ejected_until: AtomicU64,
 }
 
 impl Outlier {
-    /// Nothing is known yet.
+    /// Of an endpoint that was never ejected.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether it is aside now.
-    #[must_use]
-    #[inline]
-    pub fn is_ejected(&self, now: Time) -> bool {
-        self.until.load(Ordering::Relaxed) > now.0
-    }
-
-    /// When it is asked again; a moment that has passed, or 0, if it is not aside.
-    #[must_use]
-    pub fn until(&self) -> Time {
-        Time(self.until.load(Ordering::Relaxed))
-    }
-
-    /// A call was answered.
-    #[inline]
-    pub fn answered(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if self.consecutive.load(Ordering::Relaxed) != 0 {
-            self.consecutive.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// A call has failed; true if it should be put aside for that.
-    #[must_use]
-    pub fn failed(&self, rule: &OutlierRule) -> bool {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        let consecutive = self.consecutive.fetch_add(1, Ordering::Relaxed) + 1;
-        rule.consecutive > 0 && consecutive >= rule.consecutive
-    }
-
-    /// Puts it aside, and says until when.
-    pub fn eject(&self, rule: &OutlierRule, now: Time) -> Time {
-        let times = self.ejections.fetch_add(1, Ordering::Relaxed) + 1;
-        let time = rule.time.saturating_mul(times).min(rule.time_max);
-        self.consecutive.store(0, Ordering::Relaxed);
-        let until = now + time;
-        self.until.store(until.0, Ordering::Relaxed);
-        until
-    }
-
-    /// Ends an interval: the calls and failures in it. An interval that ends well, and not aside,
-    /// makes the next ejection shorter again.
-    fn take(&self, now: Time) -> (u32, u32) {
-        let calls = self.calls.swap(0, Ordering::Relaxed);
-        let failures = self.failures.swap(0, Ordering::Relaxed);
-        let ejections = self.ejections.load(Ordering::Relaxed);
-        if failures == 0 && calls > 0 && ejections > 0 && !self.is_ejected(now) {
-            self.ejections.store(ejections - 1, Ordering::Relaxed);
-        }
-        (calls, failures)
-    }
-}
-
-/// Compares the rates of success of all endpoints since the last comparison: those (by their place)
-/// that should be put aside, the worst first. At least five must have had enough calls; an endpoint
-/// is an outlier if its rate is below the mean by 1.9 standard deviations (A50's default), and by
-/// five percent.
-#[must_use]
-pub fn outliers<'a>(
-    endpoints: impl Iterator<Item = &'a Outlier>,
-    rule: &OutlierRule,
-    now: Time,
-) -> Vec<usize> {
-    let rates: Vec<(usize, f64)> = endpoints
-        .enumerate()
-        .map(|(place, outlier)| (place, outlier.take(now)))
-        .filter(|(_, (calls, _))| *calls >= rule.volume)
-        .map(|(place, (calls, failures))| {
-            let succeeded = calls.saturating_sub(failures);
-            (place, f64::from(succeeded) / f64::from(calls))
-        })
-        .collect();
-    if rates.len() < 5 {
-        return Vec::new();
-    }
-    let many = rates.len() as f64;
-    let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / many;
-    let variance = rates
-        .iter()
-        .map(|(_, rate)| (rate - mean).powi(2))
-        .sum::<f64>()
-        / many;
-    let bound = mean - (1.9 * variance.sqrt()).max(0.05);
-    let mut found: Vec<_> = rates
-        .into_iter()
-        .filter(|(_, rate)| *rate < bound)
-        .collect();
-    found.sort_by(|(_, one), (_, other)| one.total_cmp(other));
-    found.into_iter().map(|(place, _)| place).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULE: OutlierRule = OutlierRule {
-        consecutive: 5,
-        time: Duration::from_secs(30),
-        time_max: Duration::from_secs(300),
-        percent_max: 50,
-        every: Duration::from_secs(10),
-        volume: 100,
-    };
-
-    fn at(seconds: u64) -> Time {
-        Time((1_000 + seconds) * 1_000_000_000)
-    }
-
-    #[test]
-    fn five_failures_in_a_row_put_aside_and_an_answer_between_them_does_not() {
-        let outlier = Outlier::new();
-        for _ in 0..10 {
-            assert!((0..4).all(|_| !outlier.failed(&RULE)));
-            outlier.answered();
-        }
-        assert!((0..4).all(|_| !outlier.failed(&RULE)) && outlier.failed(&RULE));
-        assert_eq!(outlier.eject(&RULE, at(0)), at(30));
-        assert!(outlier.is_ejected(at(29)) && !outlier.is_ejected(at(30)));
-        assert_eq!(outlier.eject(&RULE, at(40)), at(100), "longer each time");
-        (0..20).for_each(|_| {
-            outlier.eject(&RULE, at(100));
-        });
-        assert_eq!(outlier.eject(&RULE, at(100)), at(400), "but never longer");
-    }
-
-    #[test]
-    fn one_always_stays_and_one_may_always_go_if_there_are_two() {
-        let most = [0, 1, 2, 3, 4, 10].map(|endpoints| RULE.most(endpoints));
-        assert_eq!(most, [0, 0, 1, 2, 2, 5]);
-        let all = OutlierRule {
-            percent_max: 100,
-            ..RULE
-        };
-        assert_eq!(all.most(3), 2);
-        let few = OutlierRule {
-            percent_max: 10,
-            ..RULE
-        };
-        assert_eq!(few.most(3), 1);
-    }
-
-    #[test]
-    fn what_fails_far_more_often_than_its_peers_is_found_and_what_all_do_is_not() {
-        let endpoints: Vec<Outlier> = (0..10).map(|_| Outlier::new()).collect();
-        let fill = |failing: &[usize], every: u32| {
-            for (place, outlier) in endpoints.iter().enumerate() {
-                for call in 0..200 {
-                    if failing.contains(&place) && call % every == 0 {
-                        let _ = outlier.failed(&RULE);
-                    } else {
-                        outlier.answered();
-                    }
+    /// Hears how a call has ended, and says how many have failed in a row.
+    pub fn observe(&self, verdict: Verdict) -> u32 {
+        match verdict {
+            Verdict::Unknown => self.failures.load(Relaxed),
+            Verdict::Success => {
+                self.interval.fetch_add(1 << 32 | 1, Relaxed);
+                // Most calls succeed after one that did, and then there is nothing to write.
+                if self.failures.load(Relaxed) != 0 {
+                    self.failures.store(0, Relaxed);
                 }
+                0
             }
-        };
-        fill(&[3], 3);
-        assert_eq!(outliers(endpoints.iter(), &RULE, at(0)), [3]);
-        assert!(
-            outliers(endpoints.iter(), &RULE, at(10)).is_empty(),
-            "no calls"
-        );
-        fill(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 2);
-        assert!(outliers(endpoints.iter(), &RULE, at(20)).is_empty());
-        fill(&[3], 100);
-        assert!(
-            outliers(endpoints.iter(), &RULE, at(30)).is_empty(),
-            "one percent"
-        );
+            Verdict::Failure => {
+                self.interval.fetch_add(1 << 32, Relaxed);
+                self.failures.fetch_add(1, Relaxed) + 1
+            }
+        }
+    }
+
+    /// Whether it gets no calls now. A clock that went back ends an ejection.
+    #[must_use]
+    pub fn is_ejected(&self, now: Time) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        until > now.0 && self.ejected_at.load(Relaxed) <= now.0
+    }
+
+    fn eject(&self, config: &OutlierConfig, now: Time, random: u64) {
+        let times = self.ejections.fetch_add(1, Relaxed).saturating_add(1);
+        let time = config.time.saturating_mul(times).min(config.time_max);
+        // All clients eject at about the same time; they need not come back at the same.
+        let jitter = below(random, nanos(config.time) / 10);
+        self.ejected_at.store(now.0, Relaxed);
+        let until = now + time + Duration::from_nanos(jitter);
+        self.ejected_until.store(until.0, Relaxed);
+        self.failures.store(0, Relaxed);
+    }
+}
+
+/// Ejects endpoints of one list.
+#[derive(Debug)]
+pub struct Ejector {
+    config: OutlierConfig,
+    /// Whether a thread counts who is ejected, so that two do not eject one too many together.
+    is_busy: AtomicBool,
+}
+
+/// One endpoint in an interval that had enough calls.
+struct Rate {
+    index: usize,
+    calls: u64,
+    /// Successes of a million calls.
+    rate: u64,
+}
+
+impl Ejector {
+    /// An ejector.
+    #[must_use]
+    pub fn new(config: OutlierConfig) -> Self {
+        Self {
+            config,
+            is_busy: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether so many failures in a row, as [`Outlier::observe`] has told, are to be followed by
+    /// [`Ejector::eject`].
+    #[must_use]
+    pub fn is_enough(&self, failures: u32) -> bool {
+        failures >= self.config.consecutive.max(1)
+    }
+
+    /// Ejects an endpoint, if enough others are left: says whether it did. `outlier` finds what is
+    /// known of an endpoint, and `may_take` says whether it could be called but for an ejection. If
+    /// another thread is ejecting, nothing happens; the next failure asks again.
+    pub fn eject<C>(
+        &self,
+        all: &[C],
+        index: usize,
+        outlier: impl Fn(&C) -> &Outlier,
+        may_take: impl Fn(&C) -> bool,
+        now: Time,
+        random: u64,
+    ) -> bool {
+        if self.is_busy.swap(true, Acquire) {
+            return false;
+        }
+        let (mut ejected, mut others) = (0, 0);
+        for (at, one) in all.iter().enumerate() {
+            if outlier(one).is_ejected(now) {
+                ejected += 1;
+            } else if at != index && may_take(one) {
+                others += 1;
+            }
+        }
+        let most = (all.len() * usize::from(self.config.percent_max) / 100).max(1);
+        let is_new = all
+            .get(index)
+            .is_some_and(|one| !outlier(one).is_ejected(now));
+        let ejects = is_new && others > 0 && ejected < most;
+        if ejects {
+            outlier(&all[index]).eject(&self.config, now, random);
+        }
+        self.is_busy.store(false, Release);
+        ejects
+    }
+
+    /// Ends an interval: compares the endpoints and ejects those that stand out. Says how many.
+    pub fn sweep<C>(
+        &self,
+        all: &[C],
+        outlier: impl Fn(&C) -> &Outlier,
+        may_take: impl Fn(&C) -> bool,
+        now: Time,
+        mut random: impl FnMut() -> u64,
+    ) -> usize {
+        let mut rates = Vec::new();
+        for (index, one) in all.iter().enumerate() {
+            let one = outlier(one);
+            let interval = one.interval.swap(0, Relaxed);
+            let (calls, successes) = (interval >> 32, interval & 0xFFFF_FFFF);
+            if let Some(rate) = (successes * 1_000_000).checked_div(calls)
+                && !one.is_ejected(now)
+            {
+                rates.push(Rate { index, calls, rate });
+            }
+        }
+        let mut bad = self.below_the_others(&rates);
+        bad.extend(self.failing(&rates));
+        let mut ejected = 0;
+        for rate in &rates {
+            let one = outlier(&all[rate.index]);
+            if !bad.contains(&rate.index) {
+                let less = |ejections: u32| ejections.checked_sub(1);
+                let _ = one.ejections.fetch_update(Relaxed, Relaxed, less);
+            } else if self.eject(all, rate.index, &outlier, &may_take, now, random()) {
+                ejected += 1;
+            }
+        }
+        ejected
+    }
+
+    /// Those whose success rate is too many deviations below the mean.
+    fn below_the_others(&self, rates: &[Rate]) -> Vec<usize> {
+        let enough = |rate: &&Rate| rate.calls >= u64::from(self.config.requests_min);
+        let rates: Vec<&Rate> = rates.iter().filter(enough).collect();
+        let count = rates.len() as u64;
+        if rates.len() < self.config.endpoints_min.max(2) {
+            return Vec::new();
+        }
+        let mean = rates.iter().map(|rate| rate.rate).sum::<u64>() / count;
+        let squares = rates.iter().map(|rate| rate.rate.abs_diff(mean).pow(2));
+        let deviation = (squares.sum::<u64>() / count).isqrt();
+        let allowed = deviation * u64::from(self.config.deviations_per_mille) / 1000;
+        let is_bad = |rate: &&&Rate| rate.rate + allowed < mean;
+        rates.iter().filter(is_bad).map(|rate| rate.index).collect()
+    }
+
+    /// Those that fail nearly always.
+    fn failing(&self, rates: &[Rate]) -> Vec<usize> {
+        let enough = |rate: &&Rate| rate.calls >= u64::from(self.config.failure_requests_min);
+        let rates: Vec<&Rate> = rates.iter().filter(enough).collect();
+        if rates.len() < self.config.endpoints_min {
+            return Vec::new();
+        }
+        let most = u64::from(self.config.failure_percent) * 10_000;
+        let is_bad = |rate: &&&Rate| 1_000_000 - rate.rate > most;
+        rates.iter().filter(is_bad).map(|rate| rate.index).collect()
     }
 }

@@ -1,249 +1,189 @@
-//! Whether a call that has failed is sent again, when, and where.
+//! Whether a call that failed is sent again, when, and where.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::budget::Budget;
-use super::outcome::Ending;
+use super::Budget;
+use super::window::{below, nanos};
 use crate::Time;
 use crate::code::Retry;
 
-/// When calls are sent again.
+/// How failed calls are sent again.
+///
+/// # Defaults
+/// 2 further attempts, after about 1 s and about 3 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryRule {
-    /// Attempts after the first; 0 is never. Default 2, at most 6.
+pub struct RetryConfig {
+    /// Attempts after the first.
     pub attempts: u8,
-    /// The wait before the first of them if it goes to the same endpoint or the server sheds: it is
-    /// drawn from half of it to all of it, and the next one is three times as long. Default 1 s.
-    pub wait: Duration,
-    /// The longest wait that a server may ask for. Default 5 min; it never exceeds the deadline.
-    pub wait_max: Duration,
+    /// The mean wait before the second attempt. The wait is drawn uniformly between nothing and
+    /// twice this (full jitter).
+    pub first: Duration,
+    /// How many times longer each further wait is.
+    pub factor: u32,
+    /// The longest mean wait.
+    pub max: Duration,
 }
 
-impl Default for RetryRule {
+impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             attempts: 2,
-            wait: Duration::from_secs(1),
-            wait_max: Duration::from_secs(300),
+            first: Duration::from_secs(1),
+            factor: 3,
+            max: Duration::from_secs(30),
         }
     }
 }
 
-/// What is known of a call that has failed.
+/// An attempt that failed, and what there is to know for sending the call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// How.
-    pub ending: Ending,
-    /// Not sooner than that, if the server has said so; zero otherwise.
-    pub retry_after: Duration,
-    /// Attempts so far, 1 after the first.
-    pub attempts: u8,
-    /// Whether it may be run twice.
+    /// What the failure says about sending again; [`super::Ending::retry`].
+    pub retry: Retry,
+    /// Whether nothing of the attempt has left this end. Such an attempt has cost the other end
+    /// nothing.
+    pub is_unsent: bool,
+    /// Not sooner than this, as the other end said.
+    pub hint: Option<Duration>,
+    /// Whether the call may run twice.
     pub is_idempotent: bool,
-    /// Whether nobody may send it again: its author says so, or it was made for a request that was
-    /// sent again itself.
+    /// Whether the caller, or a hop before this one that sends it again already, forbids to.
     pub no_retry: bool,
-    /// Whether there is another endpoint to send it to.
-    pub has_other: bool,
-    /// When the answer is of no use any more.
+    /// Attempts so far that were sent, this one included.
+    pub sent: u8,
+    /// Attempts so far that were not sent.
+    pub unsent: u8,
+    /// When the call's time is up.
     pub deadline: Time,
 }
 
-/// What to do with a call that has failed.
+/// Send it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Send it again.
-    Again {
-        /// After this time.
-        after: Duration,
-        /// To another endpoint, if there is one.
-        elsewhere: bool,
-    },
-    /// Tell the caller.
-    No(NoRetry),
+pub struct Again {
+    /// After this wait.
+    pub after: Duration,
+    /// To another endpoint, if there is one.
+    pub elsewhere: bool,
 }
 
 /// Why a call is not sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoRetry {
-    /// The failure says that it would fail again.
-    Lasting,
-    /// It may have run, and is not idempotent.
-    MayHaveRun,
-    /// Nobody may send it again.
+    /// It ran, or it can never succeed.
+    #[error("not sent again: it ran, or can never succeed")]
+    Final,
+    /// Nobody knows whether it ran, and it may not run twice.
+    #[error("not sent again: it may have run, and it is not declared idempotent")]
+    NotIdempotent,
+    /// The caller forbids it, or a hop before this one sends it again already.
+    #[error("not sent again: the caller does that itself, or does not want it")]
     Forbidden,
-    /// As many attempts were made as are allowed.
-    Attempts,
-    /// The deadline comes sooner than the next attempt.
-    Deadline,
-    /// Too many calls were sent again lately.
-    Budget,
+    /// There were as many attempts as there may be.
+    #[error("not sent again: all attempts are used up")]
+    AttemptsUsed,
+    /// Its time is up, or would be before it may be sent again.
+    #[error("not sent again: its deadline comes first")]
+    NoTime,
+    /// Too much is sent again already.
+    #[error("not sent again: the retry budget is spent")]
+    BudgetSpent,
 }
 
-impl fmt::Display for NoRetry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lasting => "it would fail again",
-            Self::MayHaveRun => "it may have run, and is not idempotent",
-            Self::Forbidden => "it must not be sent again",
-            Self::Attempts => "as many attempts were made as are allowed",
-            Self::Deadline => "the deadline comes sooner",
-            Self::Budget => "too many calls were sent again lately",
-        })
-    }
-}
+/// Attempts of one call that may find themselves unable to leave this end; the bound is there so
+/// that a call does not spin until its deadline.
+const UNSENT_MAX: u8 = 16;
+/// The mean wait after the second attempt that did not leave this end; it doubles.
+const UNSENT_WAIT: Duration = Duration::from_millis(2);
 
-impl RetryRule {
-    /// Decides, and takes from the budget only if it is sent again. `random` draws the jitter.
+impl RetryConfig {
+    /// Decides about an attempt that failed, with 64 random bits. A decision to send what was sent
+    /// before has paid for it from the budget, now and not when the wait is over.
+    ///
+    /// # Errors
+    /// Why the call is not sent again; it then fails as the attempt did.
     pub fn decide(
         &self,
+        now: Time,
         failed: &Failed,
         budget: &Budget,
-        random: impl FnOnce() -> u64,
-        now: Time,
-    ) -> Verdict {
-        match self.refuse(failed) {
-            Some(no) => Verdict::No(no),
-            None => self.allow(failed, budget, random, now),
+        random: u64,
+    ) -> Result<Again, NoRetry> {
+        match failed.retry {
+            Retry::Never => return Err(NoRetry::Final),
+            Retry::IfIdempotent if !failed.is_idempotent => return Err(NoRetry::NotIdempotent),
+            Retry::IfIdempotent | Retry::Here | Retry::Elsewhere => {}
         }
-    }
-
-    fn refuse(&self, failed: &Failed) -> Option<NoRetry> {
-        let retry = failed.ending.retry();
-        if failed.no_retry {
-            Some(NoRetry::Forbidden)
-        } else if retry == Retry::Never {
-            Some(NoRetry::Lasting)
-        } else if !retry.was_not_started() && !failed.is_idempotent {
-            Some(NoRetry::MayHaveRun)
-        } else if failed.attempts > self.attempts {
-            Some(NoRetry::Attempts)
+        if failed.is_unsent {
+            self.unsent(now, failed, random)
         } else {
-            None
+            self.sent(now, failed, budget, random)
         }
     }
 
-    fn allow(
+    /// Nothing has left this end, so nobody is burdened by another try and no budget is spent. It
+    /// is no second attempt either, so the caller's mark does not forbid it.
+    fn unsent(&self, now: Time, failed: &Failed, random: u64) -> Result<Again, NoRetry> {
+        if failed.unsent > UNSENT_MAX {
+            return Err(NoRetry::AttemptsUsed);
+        }
+        let mean = match failed.unsent {
+            0 | 1 => Duration::ZERO,
+            more => UNSENT_WAIT.saturating_mul(1 << (more - 2).min(16)),
+        };
+        Ok(Again {
+            after: wait(now, failed, mean, random)?,
+            elsewhere: true,
+        })
+    }
+
+    fn sent(
         &self,
+        now: Time,
         failed: &Failed,
         budget: &Budget,
-        random: impl FnOnce() -> u64,
-        now: Time,
-    ) -> Verdict {
-        let wait = self.pause(failed, random);
-        if now + wait >= failed.deadline {
-            return Verdict::No(NoRetry::Deadline);
+        random: u64,
+    ) -> Result<Again, NoRetry> {
+        if failed.no_retry {
+            return Err(NoRetry::Forbidden);
         }
-        if !budget.withdraw(now) {
-            return Verdict::No(NoRetry::Budget);
+        if failed.sent > self.attempts {
+            return Err(NoRetry::AttemptsUsed);
         }
-        Verdict::Again {
-            after: wait,
-            elsewhere: failed.has_other,
+        // An endpoint that says *elsewhere* is drained or full; the others need no rest.
+        let mean = match failed.retry {
+            Retry::Elsewhere if failed.sent <= 1 => Duration::ZERO,
+            _ => self.mean(failed.sent),
+        };
+        let after = wait(now, failed, mean, random)?;
+        if budget.try_spend(now) {
+            Ok(Again {
+                after,
+                elsewhere: true,
+            })
+        } else {
+            Err(NoRetry::BudgetSpent)
         }
     }
 
-    /// No wait at all before the first retry at another endpoint: that one has done nothing wrong.
-    fn pause(&self, failed: &Failed, random: impl FnOnce() -> u64) -> Duration {
-        let asked = failed.retry_after.min(self.wait_max);
-        if failed.has_other && failed.attempts <= 1 {
-            return Duration::ZERO;
-        }
-        let times = 3_u32.saturating_pow(u32::from(failed.attempts).saturating_sub(1));
-        let wait = self.wait.saturating_mul(times).min(self.wait_max);
-        // From half of it to all of it: two clients that failed together do not come back together.
-        let permille = 500 + (random() % 501) as u32;
-        let drawn = wait / 1000 * permille;
-        if failed.has_other {
-            drawn
-        } else {
-            drawn.max(asked)
-        }
+    /// The mean wait after so many attempts.
+    fn mean(&self, sent: u8) -> Duration {
+        let times = self
+            .factor
+            .saturating_pow(u32::from(sent.saturating_sub(1)));
+        self.first.saturating_mul(times).min(self.max)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::BudgetRule;
-
-    const NOW: Time = Time(1_000_000_000_000);
-
-    fn lost() -> Failed {
-        Failed {
-            ending: Ending::Lost { sent: true },
-            retry_after: Duration::ZERO,
-            attempts: 1,
-            is_idempotent: true,
-            no_retry: false,
-            has_other: true,
-            deadline: NOW + Duration::from_secs(10),
-        }
-    }
-
-    fn decide(failed: Failed) -> Verdict {
-        let budget = Budget::new(BudgetRule::default());
-        RetryRule::default().decide(&failed, &budget, || 500, NOW)
-    }
-
-    #[test]
-    fn each_reason_not_to_send_again_is_named() {
-        let refused = |change: fn(&mut Failed)| {
-            let mut failed = lost();
-            change(&mut failed);
-            decide(failed)
-        };
-        assert_eq!(
-            refused(|f| f.no_retry = true),
-            Verdict::No(NoRetry::Forbidden)
-        );
-        let lasting = refused(|f| {
-            f.ending = Ending::NotSent {
-                retry: Retry::Never,
-            }
-        });
-        assert_eq!(lasting, Verdict::No(NoRetry::Lasting));
-        let may_have_run = refused(|f| f.is_idempotent = false);
-        assert_eq!(may_have_run, Verdict::No(NoRetry::MayHaveRun));
-        assert_eq!(refused(|f| f.attempts = 3), Verdict::No(NoRetry::Attempts));
-        assert_eq!(
-            refused(|f| f.deadline = NOW),
-            Verdict::No(NoRetry::Deadline)
-        );
-        let rule = BudgetRule {
-            percent: 0,
-            reserve: 0,
-        };
-        let verdict = RetryRule::default().decide(&lost(), &Budget::new(rule), || 0, NOW);
-        assert_eq!(verdict, Verdict::No(NoRetry::Budget));
-    }
-
-    #[test]
-    fn what_was_certainly_not_started_is_sent_again_also_if_it_is_not_idempotent() {
-        let mut failed = lost();
-        (failed.is_idempotent, failed.ending) = (false, Ending::Lost { sent: false });
-        let at_once = Verdict::Again {
-            after: Duration::ZERO,
-            elsewhere: true,
-        };
-        assert_eq!(decide(failed), at_once);
-    }
-
-    #[test]
-    fn the_wait_is_as_long_as_the_server_asks_and_never_beyond_the_deadline() {
-        let mut failed = lost();
-        failed.has_other = false;
-        let after = |failed| match decide(failed) {
-            Verdict::Again { after, .. } => Some(after),
-            Verdict::No(_) => None,
-        };
-        assert_eq!(after(failed), Some(Duration::from_secs(1)));
-        failed.attempts = 2;
-        assert_eq!(after(failed), Some(Duration::from_secs(3)));
-        failed.retry_after = Duration::from_secs(7);
-        assert_eq!(after(failed), Some(Duration::from_secs(7)));
-        failed.retry_after = Duration::from_secs(11);
-        assert_eq!(decide(failed), Verdict::No(NoRetry::Deadline));
-    }
+/// A wait with full jitter that leaves the attempt at least half of the time that is left; behind
+/// the other end's hint, if there is one.
+fn wait(now: Time, failed: &Failed, mean: Duration, random: u64) -> Result<Duration, NoRetry> {
+    let left = failed.deadline.since(now);
+    let hint = failed.hint.unwrap_or(Duration::ZERO);
+    let Some(spare) = left.checked_sub(hint).filter(|spare| !spare.is_zero()) else {
+        return Err(NoRetry::NoTime);
+    };
+    let bound = nanos(mean.saturating_mul(2).min(spare / 2));
+    // A hint is jittered as well, or all who got it would come back in step.
+    let bound = bound.max(nanos((hint / 4).min(spare / 2)));
+    Ok(hint + Duration::from_nanos(below(random, bound)))
 }

@@ -1,139 +1,114 @@
-//! Stops sending what a shedding server would refuse anyway, before it costs the server anything.
+//! Client-side throttling: who is refused by an overloaded service stops asking so often.
 //!
-//! Client-side throttling of *Site Reliability Engineering*, chapter 21: of the calls of the last
-//! two minutes, let `requests` be those that were wanted and `accepts` those that were not shed. A
-//! call is refused here with probability `(requests - K * accepts) / (requests + 1)`. Refused calls
-//! count as requests, so that the probability grows as long as callers go on, and calls that were
-//! let through tell when the server has recovered. What is urgent has a larger `K`.
+//! Of a service that refuses half of what it is asked, the refusing alone may be more than it can
+//! do. So a client fails a share of its calls by itself: (requests - K * accepted) / (requests + 1)
+//! over the last two minutes (Site Reliability Engineering, 2016, chapter 21). With K = 2 a service
+//! still sees twice what it accepts, and so the client learns when it accepts more.
 
 use std::time::Duration;
 
-use super::window::Window;
+use super::window::{Window, below};
 use crate::Time;
 
-const WINDOW: Duration = Duration::from_secs(120);
-/// At least a quarter goes through, so that a recovery is noticed (Finagle's `NackAdmission`).
-const REFUSED_MAX: u64 = 750;
-/// Below five calls a second nobody is overloaded by this client.
-const REQUESTS_MIN: u64 = 5 * 120;
-
-/// A throttle of one service. All methods may be called by many threads at once; none waits.
-#[derive(Debug)]
-pub struct Throttle {
-    requests: Window,
-    sheds: Window,
+/// When a [`Throttle`] fails calls by itself.
+///
+/// # Defaults
+/// K = 2 over 2 min; at most 75 % of the calls; never below 5 calls a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThrottleConfig {
+    /// How many times as many calls are made as are accepted, in thousandths; at least 1000.
+    pub k_per_mille: u32,
+    /// Over what time calls are counted.
+    pub window: Duration,
+    /// The largest share of calls that is failed here, of a thousand.
+    pub most_per_mille: u32,
+    /// With fewer calls a second than this none is failed here.
+    pub calls_per_second: u32,
 }
 
-impl Default for Throttle {
+impl Default for ThrottleConfig {
     fn default() -> Self {
-        Self::new()
+        Self {
+            k_per_mille: 2000,
+            window: Duration::from_secs(120),
+            most_per_mille: 750,
+            calls_per_second: 5,
+        }
     }
+}
+
+/// That a call is not made, because the other end refuses too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not sent: the service refuses so much that {}.{} % of calls are held back here",
+    per_mille / 10, per_mille % 10)]
+pub struct Throttled {
+    /// The share of such calls that is held back, of a thousand.
+    pub per_mille: u32,
+}
+
+/// The most urgent calls. They are held back only when twice as large a K would hold them back.
+const CRITICAL: u8 = 7;
+const BUCKETS: usize = 24;
+
+/// Counts the calls to one endpoint or service, and holds some back. It takes no lock.
+#[derive(Debug)]
+pub struct Throttle {
+    config: ThrottleConfig,
+    /// Calls that were asked for, and those of them that were accepted.
+    window: Window<BUCKETS>,
 }
 
 impl Throttle {
-    /// With nothing counted.
+    /// Before the first call.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(config: ThrottleConfig) -> Self {
         Self {
-            requests: Window::new(WINDOW),
-            sheds: Window::new(WINDOW),
+            config,
+            window: Window::new(config.window),
         }
     }
 
-    /// Whether a call of this priority, 0 to 7, may be sent. `random` is drawn for each call.
-    #[inline]
-    pub fn admit(&self, priority: u8, random: impl FnOnce() -> u64, now: Time) -> bool {
-        self.requests.add(1, now);
-        let sheds = self.sheds.count(now);
-        sheds == 0 || self.admit_from_shedding(priority, sheds, random, now)
-    }
-
-    #[cold]
-    fn admit_from_shedding(
-        &self,
-        priority: u8,
-        sheds: u64,
-        random: impl FnOnce() -> u64,
-        now: Time,
-    ) -> bool {
-        let refused = self.refused_permille(priority, sheds, now);
-        let admitted = random() % 1000 >= refused;
-        if !admitted {
-            // The server has not accepted it, and would not have.
-            self.sheds.add(1, now);
+    /// Counts a call that is about to be made, with 64 random bits; `priority` is 0 to 7, 7 the
+    /// most urgent.
+    ///
+    /// # Errors
+    /// If the call is to be failed here. It was counted all the same: that is what keeps the share
+    /// up as long as the other end refuses.
+    pub fn admit(&self, now: Time, priority: u8, random: u64) -> Result<(), Throttled> {
+        let per_mille = self.share(now, priority);
+        self.window.add(now, 0, 1, 0);
+        if below(random, 1000) < u64::from(per_mille) {
+            return Err(Throttled { per_mille });
         }
-        admitted
+        Ok(())
     }
 
-    /// Of a thousand calls of this priority, how many are refused.
-    fn refused_permille(&self, priority: u8, sheds: u64, now: Time) -> u64 {
-        let requests = self.requests.count(now);
-        if requests < REQUESTS_MIN {
+    /// The other end took the call on, whether it then succeeded or not. An overloaded or drained
+    /// one that refused it did not, nor did one that never answered.
+    pub fn accepted(&self, now: Time) {
+        self.window.add(now, 0, 0, 1);
+    }
+
+    /// The share of calls that is held back now, of a thousand.
+    #[must_use]
+    pub fn share(&self, now: Time, priority: u8) -> u32 {
+        let sums = self.window.sums(now, 0);
+        let mut k = u64::from(self.config.k_per_mille.max(1000));
+        if priority >= CRITICAL {
+            k *= 2;
+        }
+        let held_back = (sums.all * 1000).saturating_sub(sums.marked * k);
+        if held_back == 0 || self.is_quiet(now) {
             return 0;
         }
-        let accepts = requests.saturating_sub(sheds);
-        // K is 2 at the usual priority 3, from 1.25 to 3.
-        let let_through = accepts * (5 + u64::from(priority.min(7))) / 4;
-        let over = requests.saturating_sub(let_through);
-        (over * 1000 / (requests + 1)).min(REFUSED_MAX)
+        let share = held_back / (sums.all + 1);
+        share.min(u64::from(self.config.most_per_mille)) as u32
     }
 
-    /// The server has refused a call because it has too many.
-    pub fn shed(&self, now: Time) {
-        self.sheds.add(1, now);
-    }
-
-    /// Of a hundred calls of priority 3, how many are refused here.
-    #[must_use]
-    pub fn refused_percent(&self, now: Time) -> u32 {
-        (self.refused_permille(3, self.sheds.count(now), now) / 10) as u32
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ten seconds of 1,000 calls a second of one priority to a server that takes `capacity` a
-    /// second; how many a second reached it in the last of them.
-    fn reach(priority: u8, capacity: u64, is_on: bool) -> u64 {
-        let throttle = Throttle::new();
-        let mut random = 7_u64;
-        let mut draw = || {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            random >> 33
-        };
-        let mut last = 0;
-        for second in 0..120_u64 {
-            let mut reached = 0;
-            for call in 0..1_000 {
-                let now = Time(1_000_000_000_000 + (second * 1000 + call) * 1_000_000);
-                if throttle.admit(priority, &mut draw, now) || !is_on {
-                    reached += 1;
-                    if reached > capacity {
-                        throttle.shed(now);
-                    }
-                }
-            }
-            last = reached;
-        }
-        last
-    }
-
-    #[test]
-    fn a_server_that_sheds_is_asked_about_twice_what_it_takes() {
-        let reached = reach(3, 300, true);
-        assert!((500..700).contains(&reached), "{reached}");
-        assert_eq!(reach(3, 300, false), 1_000);
-        assert_eq!(reach(3, 1_000, true), 1_000, "one that takes all gets all");
-        assert!(reach(3, 0, true) >= 200, "a recovery must be noticed");
-    }
-
-    #[test]
-    fn what_is_urgent_is_refused_last() {
-        let (bulk, urgent) = (reach(0, 300, true), reach(7, 300, true));
-        assert!(bulk < reach(3, 300, true) && reach(3, 300, true) < urgent);
+    /// Whether there were too few calls lately to judge by.
+    fn is_quiet(&self, now: Time) -> bool {
+        let recent = self.window.recent(now, 0, 2).all;
+        let span = self.config.window.as_millis() as u64 / BUCKETS as u64;
+        recent * 1000 < u64::from(self.config.calls_per_second) * span
     }
 }

@@ -1,123 +1,166 @@
-//! Why a call went where it went: plain data that is filled in only for calls that ask for it.
+//! Why a call went where it went: a record that is made for the calls that somebody asks about.
+//!
+//! Policies take an `Option<&mut Why>`. With `None`, as for nearly all calls, nothing is written
+//! and nothing allocated.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::retry::NoRetry;
+use crate::Time;
+use crate::text::Printable;
 
-/// What was decided for one call, in order.
-#[derive(Clone, Debug, Default)]
-pub struct Why {
-    /// The decisions, each with the time since the call was made.
-    pub steps: Vec<(Duration, Step)>,
-}
+/// The most candidates that a record holds of one pick; more are counted.
+pub const WHY_CANDIDATES_MAX: usize = 64;
+/// The most steps that a record holds; later ones are counted.
+pub const WHY_STEPS_MAX: usize = 256;
 
 /// An endpoint that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Considered {
-    /// Its URL.
-    pub endpoint: String,
-    /// Its cost in nanoseconds of expected waiting, as [`super::Load::cost`] tells it.
-    pub cost: u64,
-    /// Its calls in flight.
-    pub in_flight: u32,
-    /// Why it cannot take the call; `None` if it can.
-    pub refused: Option<&'static str>,
+    /// Its place in the list of endpoints.
+    pub index: usize,
+    /// How it scored, less is better; `None` if it was passed over.
+    pub score: Option<u64>,
+    /// Why it was passed over, if it was.
+    pub passed_over: Option<&'static str>,
 }
 
-/// One decision.
+/// One thing that was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Step {
-    /// An endpoint was chosen, or none, by a way to balance.
-    Picked {
-        /// Which attempt, 1 the first.
-        attempt: u8,
-        /// The way to balance.
-        way: &'static str,
-        /// All that were considered.
+    /// A balancer looked for an endpoint.
+    Pick {
+        /// The balancer's name.
+        by: &'static str,
+        /// Whom it looked at, in this order.
         considered: Vec<Considered>,
-        /// The one that was chosen.
-        chosen: Option<String>,
+        /// How many more it looked at.
+        more: usize,
+        /// Whom it picked.
+        picked: Option<usize>,
     },
-    /// The call waits for an endpoint that can take it.
-    Waits(String),
-    /// An attempt has ended so.
-    Ended {
-        /// Which attempt.
+    /// An attempt was made, or ended.
+    Attempt {
+        /// 0 is the first.
         attempt: u8,
-        /// How, in words.
-        outcome: String,
+        /// The place of the endpoint in the list.
+        index: usize,
+        /// What happened, for a person.
+        what: String,
     },
-    /// It is sent again after this time.
-    Again(Duration),
-    /// It is not sent again.
-    NotAgain(NoRetry),
-    /// A second endpoint is asked, because the first takes longer than this.
-    Hedged(Duration),
-    /// The second endpoint is not asked, for this reason.
-    NotHedged(&'static str),
-    /// A policy has refused the call.
-    Refused(String),
+    /// A breaker, a budget, a limit or the like said something.
+    Verdict {
+        /// Who.
+        by: &'static str,
+        /// What, for a person.
+        what: String,
+    },
+}
+
+/// The record of one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    began: Option<Time>,
+    steps: Vec<(Duration, Step)>,
+    more: usize,
+    names: Vec<String>,
 }
 
 impl Why {
-    /// Adds a decision.
-    pub fn add(&mut self, at: Duration, step: Step) {
-        self.steps.push((at, step));
+    /// An empty record; moments are told from `began` on.
+    #[must_use]
+    pub fn new(began: Time) -> Self {
+        Self {
+            began: Some(began),
+            ..Self::default()
+        }
+    }
+
+    /// Names of the endpoints by their places in the list, for people. Without them the places are
+    /// shown.
+    pub fn set_names(&mut self, names: Vec<String>) {
+        self.names = names;
+    }
+
+    /// Notes what was decided.
+    pub fn note(&mut self, now: Time, step: Step) {
+        if self.steps.len() < WHY_STEPS_MAX {
+            let since = now.since(self.began.unwrap_or(now));
+            self.steps.push((since, step));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Notes what a breaker, a budget or a limit said.
+    pub fn verdict(&mut self, now: Time, by: &'static str, what: impl fmt::Display) {
+        let what = what.to_string();
+        self.note(now, Step::Verdict { by, what });
+    }
+
+    /// All steps, each with the time since the call began.
+    #[must_use]
+    pub fn steps(&self) -> &[(Duration, Step)] {
+        &self.steps
+    }
+
+    fn name(&self, index: usize) -> Name<'_> {
+        Name(self.names.get(index).map(String::as_str), index)
+    }
+}
+
+struct Name<'a>(Option<&'a str>, usize);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => Printable(name).fmt(f),
+            None => write!(f, "endpoint {}", self.1),
+        }
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, step) in &self.steps {
-            writeln!(f, "{:>8.1} ms  {step}", at.as_secs_f64() * 1000.0)?;
+        for (since, step) in &self.steps {
+            write!(f, "{:>10.3} ms  ", since.as_secs_f64() * 1e3)?;
+            match step {
+                Step::Pick {
+                    by,
+                    considered,
+                    more,
+                    picked,
+                } => {
+                    match picked {
+                        Some(index) => writeln!(f, "{by} picked {}", self.name(*index))?,
+                        None => writeln!(f, "{by} found no endpoint")?,
+                    }
+                    for one in considered {
+                        write!(f, "{:15}{}: ", "", self.name(one.index))?;
+                        match (one.score, one.passed_over) {
+                            (_, Some(reason)) => writeln!(f, "{reason}")?,
+                            (Some(score), None) => writeln!(f, "score {score}")?,
+                            (None, None) => writeln!(f, "usable")?,
+                        }
+                    }
+                    if *more > 0 {
+                        writeln!(f, "{:15}and {more} more", "")?;
+                    }
+                }
+                Step::Attempt {
+                    attempt,
+                    index,
+                    what,
+                } => {
+                    let (name, what) = (self.name(*index), Printable(what));
+                    writeln!(f, "attempt {attempt} on {name}: {what}")?;
+                }
+                Step::Verdict { by, what } => writeln!(f, "{by}: {}", Printable(what))?,
+            }
+        }
+        if self.more > 0 {
+            writeln!(f, "{:15}and {} more steps", "", self.more)?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Picked {
-                attempt,
-                way,
-                considered,
-                chosen,
-            } => {
-                let chosen = chosen.as_deref().unwrap_or("none");
-                write!(
-                    f,
-                    "attempt {attempt}: {chosen}, by {way} of {}",
-                    considered.len()
-                )?;
-                considered
-                    .iter()
-                    .try_for_each(|one| write!(f, "\n             {one}"))
-            }
-            Self::Waits(why) => write!(f, "waits: {why}"),
-            Self::Ended { attempt, outcome } => write!(f, "attempt {attempt}: {outcome}"),
-            Self::Again(after) => write!(f, "sent again after {after:.0?}"),
-            Self::NotAgain(why) => write!(f, "not sent again: {why}"),
-            Self::Hedged(after) => write!(f, "no answer after {after:.1?}: a second endpoint too"),
-            Self::NotHedged(why) => write!(f, "no second endpoint: {why}"),
-            Self::Refused(why) => write!(f, "refused here: {why}"),
-        }
-    }
-}
-
-impl fmt::Display for Considered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cost = Duration::from_nanos(self.cost);
-        write!(
-            f,
-            "{}  cost {cost:.1?}, {} in flight",
-            self.endpoint, self.in_flight
-        )?;
-        match self.refused {
-            Some(why) => write!(f, ", not now: {why}"),
-            None => Ok(()),
-        }
     }
 }

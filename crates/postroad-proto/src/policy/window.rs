@@ -1,165 +1,136 @@
-//! A count of what happened lately, without a lock.
+//! Counts of the last while, in a ring of buckets that many threads add to without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::Time;
 
-/// Slices that a window is divided into. The present one has only begun, so that what is counted
-/// is that of the last nine to ten tenths of its length.
-const SLICES: u64 = 10;
-
-/// A total that only grows, and what it was at the beginning of each of the last slices of time.
-///
-/// Adding is one atomic addition and, in a new slice, one store. What several threads add at the
-/// very beginning of a slice may be counted for the slice before.
-#[derive(Debug)]
-pub(super) struct Window {
-    slice: u64,
-    total: AtomicU64,
-    /// The slice that was begun last.
-    last: AtomicU64,
-    /// The total at the beginning of each slice, by its number modulo [`SLICES`].
-    marks: [AtomicU64; SLICES as usize],
+/// Two counts that are kept together, so that their ratio is never read half updated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) all: u64,
+    pub(super) marked: u64,
 }
 
-impl Window {
-    /// A window of about this length, at least 10 ns.
+/// `N` buckets that together hold the last `N` spans of time.
+///
+/// A bucket is one word: a generation, the number of its span, and both counts. A count that came
+/// from another generation or another span is never read, so nothing has to be cleared when time
+/// moves on, stands still for hours or jumps. A full bucket halves both counts, which keeps their
+/// ratio.
+#[derive(Debug)]
+pub(super) struct Window<const N: usize> {
+    span: u64,
+    buckets: [AtomicU64; N],
+}
+
+const COUNT_MAX: u64 = 0xFFFF;
+
+fn tag(generation: u8, span: u64) -> u64 {
+    u64::from(generation) << 24 | span & 0xFF_FFFF
+}
+
+fn pack(tag: u64, sums: Sums) -> u64 {
+    tag << 32 | sums.all << 16 | sums.marked
+}
+
+fn unpack(bucket: u64) -> (u64, Sums) {
+    let sums = Sums {
+        all: bucket >> 16 & COUNT_MAX,
+        marked: bucket & COUNT_MAX,
+    };
+    (bucket >> 32, sums)
+}
+
+impl<const N: usize> Window<N> {
+    /// A window of this length in all.
     pub(super) fn new(length: Duration) -> Self {
-        let slice = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) / SLICES;
         Self {
-            slice: slice.max(1),
-            total: AtomicU64::new(0),
-            last: AtomicU64::new(0),
-            marks: [const { AtomicU64::new(0) }; SLICES as usize],
+            span: (nanos(length) / N as u64).max(1),
+            buckets: [const { AtomicU64::new(0) }; N],
         }
     }
 
-    /// Adds to the total.
-    #[inline]
-    pub(super) fn add(&self, many: u64, now: Time) {
-        self.roll(now);
-        self.total.fetch_add(many, Ordering::Relaxed);
-    }
-
-    /// Adds one if no more than `most` have been added lately, exactly: of several threads that ask
-    /// at once, no more are told yes than there is room for.
-    pub(super) fn try_add(&self, most: u64, now: Time) -> bool {
-        self.roll(now);
-        let mut total = self.total.load(Ordering::Relaxed);
-        loop {
-            if total.saturating_sub(self.begin(now)) >= most {
-                return false;
+    /// Adds to both counts; each number at most a few at a time.
+    pub(super) fn add(&self, now: Time, generation: u8, all: u64, marked: u64) {
+        let span = now.0 / self.span;
+        let mine = tag(generation, span);
+        let add = |bucket: u64| {
+            let (theirs, mut sums) = unpack(bucket);
+            if theirs != mine {
+                sums = Sums::default();
             }
-            let (before, after) = (total, total + 1);
-            match self.total.compare_exchange_weak(
-                before,
-                after,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(other) => total = other,
+            if sums.all + all > COUNT_MAX || sums.marked + marked > COUNT_MAX {
+                sums.all /= 2;
+                sums.marked /= 2;
+            }
+            sums.all += all;
+            sums.marked += marked;
+            Some(pack(mine, sums))
+        };
+        let _ = self.buckets[(span % N as u64) as usize].fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// What was added in this generation during the last `spans` spans, the present one included.
+    pub(super) fn recent(&self, now: Time, generation: u8, spans: usize) -> Sums {
+        let span = now.0 / self.span;
+        let mut sums = Sums::default();
+        for back in 0..(spans.min(N) as u64).min(span + 1) {
+            let at = span - back;
+            let (theirs, bucket) = unpack(self.buckets[(at % N as u64) as usize].load(Relaxed));
+            if theirs == tag(generation, at) {
+                sums.all += bucket.all;
+                sums.marked += bucket.marked;
             }
         }
+        sums
     }
 
-    /// What was added lately.
-    #[inline]
-    pub(super) fn count(&self, now: Time) -> u64 {
-        self.roll(now);
-        let total = self.total.load(Ordering::Relaxed);
-        total.saturating_sub(self.begin(now))
+    /// What was added in this generation during the whole window.
+    pub(super) fn sums(&self, now: Time, generation: u8) -> Sums {
+        self.recent(now, generation, N)
     }
+}
 
-    /// Forgets everything.
-    pub(super) fn clear(&self) {
-        let total = self.total.load(Ordering::Relaxed);
-        self.marks
-            .iter()
-            .for_each(|mark| mark.store(total, Ordering::Relaxed));
-    }
+/// A duration in nanoseconds; one that does not fit is as long as can be said.
+pub(super) fn nanos(time: Duration) -> u64 {
+    (Time(0) + time).0
+}
 
-    /// The total at the beginning of the oldest slice that counts.
-    fn begin(&self, now: Time) -> u64 {
-        let oldest = (now.0 / self.slice + 1) % SLICES;
-        self.marks[oldest as usize].load(Ordering::Relaxed)
-    }
-
-    /// Begins the slice of now. A clock that has gone back begins none: what was counted stays.
-    #[inline]
-    fn roll(&self, now: Time) {
-        let slice = now.0 / self.slice;
-        let last = self.last.load(Ordering::Relaxed);
-        if slice > last {
-            self.roll_from(last, slice);
-        }
-    }
-
-    #[cold]
-    fn roll_from(&self, last: u64, slice: u64) {
-        let exchanged =
-            self.last
-                .compare_exchange(last, slice, Ordering::Relaxed, Ordering::Relaxed);
-        if exchanged.is_err() {
-            // Another thread has begun it.
-            return;
-        }
-        let total = self.total.load(Ordering::Relaxed);
-        let first = (last + 1).max(slice.saturating_sub(SLICES - 1));
-        for begun in first..=slice {
-            self.marks[(begun % SLICES) as usize].store(total, Ordering::Relaxed);
-        }
-    }
+/// The number below `end` that 64 random bits stand for; 0 if `end` is 0.
+pub(super) fn below(bits: u64, end: u64) -> u64 {
+    ((u128::from(bits) * u128::from(end)) >> 64) as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(millis: u64) -> Time {
-        Time(1_000_000_000 + millis * 1_000_000)
-    }
+    const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn what_is_older_than_the_window_no_longer_counts() {
-        let window = Window::new(Duration::from_secs(1));
-        for millis in 0..2_000 {
-            window.add(1, at(millis));
-            let count = window.count(at(millis));
-            assert!(count <= 1_000, "{count} at {millis}");
-            assert!(millis < 1_000 || count >= 900, "{count} at {millis}");
+    fn what_is_older_than_the_window_or_of_another_generation_does_not_count() {
+        let window = Window::<10>::new(Duration::from_secs(10));
+        for second in 0..10 {
+            window.add(Time(second * SECOND), 1, 1, second % 2);
         }
-        assert!(window.count(at(2_500)) <= 500);
-        assert_eq!(window.count(at(3_100)), 0);
-        window.add(3, at(90_000));
-        assert_eq!(window.count(at(90_000)), 3);
-        window.clear();
-        assert_eq!(window.count(at(90_000)), 0);
+        let sums = |second, generation| window.sums(Time(second * SECOND), generation);
+        assert_eq!(sums(9, 1), Sums { all: 10, marked: 5 });
+        assert_eq!(sums(9, 2), Sums::default());
+        assert_eq!(sums(14, 1), Sums { all: 5, marked: 3 });
+        assert_eq!(sums(19, 1), Sums::default());
+        assert_eq!(window.recent(Time(9 * SECOND), 1, 2).all, 2);
+        assert_eq!(sums(2, 1).all, 3, "a clock that went back sees no future");
     }
 
     #[test]
-    fn a_clock_that_goes_back_loses_nothing_and_panics_nowhere() {
-        let window = Window::new(Duration::from_secs(1));
-        window.add(5, at(5_000));
-        window.add(5, at(10));
-        assert_eq!(window.count(at(5_000)), 10);
-        assert_eq!(window.count(Time(0)), 10);
-        window.add(1, Time::NEVER);
-    }
-
-    #[test]
-    fn many_threads_are_told_yes_no_more_often_than_there_is_room() {
-        let window = Window::new(Duration::from_secs(1));
-        let told = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..1_000).filter(|_| window.try_add(100, at(0))).count()))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .sum::<usize>()
-        });
-        assert_eq!(told, 100);
+    fn a_full_bucket_keeps_the_ratio() {
+        let window = Window::<10>::new(Duration::from_secs(10));
+        for n in 0..1_000_000_u64 {
+            window.add(Time(0), 0, 1, u64::from(n % 4 == 0));
+        }
+        let sums = window.sums(Time(0), 0);
+        let ratio = sums.marked as f64 / sums.all as f64;
+        assert!(sums.all <= COUNT_MAX && (ratio - 0.25).abs() < 0.001);
     }
 }

@@ -3,6 +3,10 @@
 
 mod faults;
 mod harness;
+mod policy;
+mod policy_balance;
+mod policy_breaker;
+mod policy_retry;
 mod properties;
 mod refusals;
 mod session;

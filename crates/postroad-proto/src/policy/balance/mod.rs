@@ -1,221 +1,446 @@
-//! Which endpoint gets the next call.
+//! Which endpoint gets a call.
 //!
-//! All ways look at the same small view of an endpoint ([`Candidate`]), skip those that cannot take
-//! a call, and need no lock: what depends on the list alone ([`Balancer`]) is made anew when the
-//! list changes, and what depends on the moment is read from each endpoint's [`Load`].
+//! A [`Balancer`] belongs to one list of endpoints: what can be worked out beforehand (a schedule,
+//! a ring) is, and a changed list gets a balancer of its own. To pick takes no lock and no memory.
 
 mod ring;
 mod schedule;
 
-use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use ring::Ring;
-use schedule::Schedule;
-
-use super::load::Load;
+use self::ring::Ring;
+use self::schedule::Schedule;
+use super::why::{Considered, Step, WHY_CANDIDATES_MAX, Why};
+use super::window::below;
+use super::{Load, RAMP_WHOLE};
 use crate::Time;
 
-/// Up to so many endpoints are all looked at by those ways that look for the least.
-const LOOK_AT_ALL: usize = 32;
-/// Of more, so many are looked at.
-const LOOK_AT: usize = 8;
-
-/// A way to share calls among endpoints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How endpoints are picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Balance {
-    /// One after the other.
+    /// Each in its turn.
     RoundRobin,
-    /// One after the other, by weight, spread evenly (nginx's smooth weighted round robin).
+    /// Each in its turn, as often as its weight says, and never in bunches.
     Weighted,
-    /// Whichever has the fewest calls in flight for its weight.
+    /// The one with the fewest calls in flight for its weight. Of many endpoints a sample is asked.
     LeastInFlight,
-    /// The better of two that are drawn at random, by latency, calls in flight and weight (power of
-    /// two choices with peak EWMA).
+    /// The better of two random ones, by latency, failures, calls in flight and weight.
     #[default]
     P2c,
-    /// Calls with equal keys to the same endpoint, as long as it has no more than a quarter above
-    /// its share of what is in flight (consistent hashing with bounded loads). Calls without a key
-    /// go as by [`Self::P2c`].
+    /// The same endpoint for the same key, unless it has much more in flight than the others.
     Hash,
 }
 
 impl Balance {
-    /// All ways, and their names.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("round-robin", Self::RoundRobin),
-        ("weighted", Self::Weighted),
-        ("least-in-flight", Self::LeastInFlight),
-        ("p2c", Self::P2c),
-        ("hash", Self::Hash),
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::RoundRobin,
+        Self::Weighted,
+        Self::LeastInFlight,
+        Self::P2c,
+        Self::Hash,
     ];
 
-    /// Its name in a configuration.
+    /// The name in a configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
-        let named = Self::NAMES.iter().find(|(_, way)| *way == self);
-        named.map_or("", |(name, _)| name)
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Weighted => "weighted",
+            Self::LeastInFlight => "least-in-flight",
+            Self::P2c => "p2c",
+            Self::Hash => "hash",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|balance| balance.name() == name)
     }
 }
 
-/// No way to balance has this name; these there are.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no way to balance is called {0:?}; there are round-robin, weighted, least-in-flight, p2c, hash"
-)]
-pub struct UnknownBalance(String);
-
-impl FromStr for Balance {
-    type Err = UnknownBalance;
-
-    fn from_str(name: &str) -> Result<Self, UnknownBalance> {
-        let named = Self::NAMES.iter().find(|(known, _)| *known == name);
-        named
-            .map(|(_, way)| *way)
-            .ok_or_else(|| UnknownBalance(name.to_owned()))
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-/// What balancing looks at.
+/// What a balancer has to know of an endpoint.
 pub trait Candidate {
-    /// Whether it can take a call now.
-    fn is_usable(&self, now: Time) -> bool;
-    /// Its calls in flight and latency.
+    /// Its load.
     fn load(&self) -> &Load;
-    /// Its share, relative to the others; 0 is nothing, unless all are 0.
-    fn weight(&self) -> u32;
-    /// What it is known by: a key stays with its endpoint over changes of the list.
-    fn name(&self) -> &str;
+
+    /// Its weight among the others; 0 means that it gets nothing, unless all have 0. It stays as
+    /// long as the list of endpoints does.
+    fn weight(&self) -> u32 {
+        1
+    }
+
+    /// What tells it from the others on every client and after every restart, such as
+    /// [`hash_key`] of its address.
+    fn identity(&self) -> u64;
+
+    /// Whether it may be given a call now: connected or about to be, not ejected, not draining, its
+    /// breaker not open.
+    fn may_take(&self, now: Time) -> bool;
 }
 
-/// One way to balance, prepared for one list of endpoints.
+impl<C: Candidate + ?Sized> Candidate for Arc<C> {
+    fn load(&self) -> &Load {
+        (**self).load()
+    }
+
+    fn weight(&self) -> u32 {
+        (**self).weight()
+    }
+
+    fn identity(&self) -> u64 {
+        (**self).identity()
+    }
+
+    fn may_take(&self, now: Time) -> bool {
+        (**self).may_take(now)
+    }
+}
+
+/// A number for a key or an address. Every client computes the same one.
+#[must_use]
+pub fn hash_key(key: &[u8]) -> u64 {
+    // FNV-1a, whose last bits are mixed well by the finish of SplitMix64.
+    let hash = key.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    mix(hash)
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+/// What one pick is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Calls with the same key should go to the same endpoint, if the balance is [`Balance::Hash`].
+    pub key: Option<u64>,
+    /// Where the call has just failed: another endpoint is picked if there is one.
+    pub avoid: Option<usize>,
+    /// The present time.
+    pub now: Time,
+}
+
+/// Up to so many endpoints are all asked for their calls in flight; of more, [`SAMPLE`] are.
+const ASK_ALL_MAX: usize = 32;
+const SAMPLE: usize = 8;
+/// What an endpoint without history is taken to need if its rival has none either.
+const UNKNOWN_LATENCY: Duration = Duration::from_millis(1);
+
+/// Picks endpoints of one list.
 #[derive(Debug)]
 pub struct Balancer {
-    way: Balance,
-    /// Whether every weight is 0, so that none is heeded.
-    is_weightless: bool,
+    balance: Balance,
     turn: AtomicU64,
+    /// Whether weights mean nothing, because all are 0.
+    all_zero: bool,
     schedule: Schedule,
     ring: Ring,
 }
 
 impl Balancer {
-    /// For a list, whose order stays the same from here on.
-    pub fn new<'a, C: Candidate + 'a>(
-        way: Balance,
-        list: impl ExactSizeIterator<Item = &'a C> + Clone,
-        seed: u64,
-    ) -> Self {
-        let is_weightless = list.clone().all(|candidate| candidate.weight() == 0);
-        let weight = |candidate: &C| if is_weightless { 1 } else { candidate.weight() };
-        let schedule = match way {
-            Balance::Weighted => Schedule::new(list.clone().map(weight)),
-            _ => Schedule::default(),
-        };
-        let ring = match way {
-            Balance::Hash => Ring::new(list.map(|one| (one.name(), weight(one)))),
-            _ => Ring::default(),
-        };
+    /// For this list, which every [`Balancer::pick`] is given again.
+    #[must_use]
+    pub fn new<C: Candidate>(balance: Balance, candidates: &[C]) -> Self {
+        let all_zero = candidates.iter().all(|one| one.weight() == 0);
+        let weight = |one: &C| if all_zero { 1 } else { one.weight() };
+        let weights = || candidates.iter().map(weight);
+        let (mut schedule, mut ring) = (Schedule::default(), Ring::default());
+        match balance {
+            Balance::Weighted => schedule = Schedule::new(&weights().collect::<Vec<_>>()),
+            Balance::Hash => {
+                let identities = candidates.iter().map(C::identity);
+                ring = Ring::new(&identities.zip(weights()).collect::<Vec<_>>());
+            }
+            Balance::RoundRobin | Balance::LeastInFlight | Balance::P2c => {}
+        }
         Self {
-            way,
-            is_weightless,
-            // Clients that start together do not all begin with the first.
-            turn: AtomicU64::new(seed >> 8),
+            balance,
+            turn: AtomicU64::new(0),
+            all_zero,
             schedule,
             ring,
         }
     }
 
-    /// The place in the list of the endpoint that gets the next call; `None` if none can take one.
-    /// The one in `avoid` is taken only if there is no other. The list must be the one that this
-    /// was made for; `random` is drawn as often as is needed.
+    /// How it picks.
+    #[must_use]
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// The place in the list of the endpoint that gets a call; `None` if none may take one.
+    ///
+    /// The endpoint to be avoided is picked only if there is no other. What is random comes from
+    /// `random`, 64 bits at a time.
     pub fn pick<C: Candidate>(
         &self,
-        list: &[impl AsRef<C>],
-        key: Option<&[u8]>,
-        avoid: Option<usize>,
-        mut random: impl FnMut() -> u64,
-        now: Time,
+        candidates: &[C],
+        ask: &Ask,
+        random: impl FnMut() -> u64,
+        why: Option<&mut Why>,
     ) -> Option<usize> {
-        let is_usable = |at: usize| {
-            let candidate = list[at].as_ref();
-            Some(at) != avoid
-                && (self.is_weightless || candidate.weight() > 0)
-                && candidate.is_usable(now)
+        let mut choice = Choice {
+            candidates,
+            ask,
+            all_zero: self.all_zero,
+            random,
+            considered: why.as_ref().map(|_| Vec::new()),
+            more: 0,
         };
-        let picked = match (self.way, key) {
-            _ if list.is_empty() => return None,
-            (Balance::RoundRobin, _) => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
-                around(turn, list.len()).find(|at| is_usable(*at))
-            }
-            (Balance::Weighted, _) => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                self.schedule.from(turn).find(|at| is_usable(*at))
-            }
-            (Balance::LeastInFlight, _) => {
-                let cost = |at: usize| self.cost_in_flight(list[at].as_ref());
-                least(list.len(), random() as usize, is_usable, cost)
-            }
-            (Balance::Hash, Some(key)) => self.ring.pick(key, list, is_usable),
-            (Balance::P2c | Balance::Hash, _) => {
-                let cost = |at: usize| self.cost(list[at].as_ref(), now);
-                of_two(list.len(), &mut random, is_usable, cost)
-            }
+        let picked = match (self.balance, candidates.len()) {
+            (_, 0) => None,
+            (Balance::RoundRobin, _) => self.in_turn(&mut choice),
+            (Balance::Weighted, _) => self.scheduled(&mut choice),
+            (Balance::LeastInFlight, _) => choice.least_in_flight(),
+            (Balance::P2c, _) => choice.better_of_two(),
+            (Balance::Hash, _) => self.hashed(&mut choice),
         };
-        picked.or_else(|| avoid.filter(|at| list[*at].as_ref().is_usable(now)))
+        let picked = picked.or_else(|| choice.avoided());
+        if let Some(why) = why {
+            let step = Step::Pick {
+                by: self.balance.name(),
+                considered: choice.considered.unwrap_or_default(),
+                more: choice.more,
+                picked,
+            };
+            why.note(ask.now, step);
+        }
+        picked
     }
 
-    fn cost<C: Candidate>(&self, candidate: &C, now: Time) -> u64 {
-        // Weights are shares of a whole, and costs are large, so that dividing loses little.
-        candidate.load().cost(now) / u64::from(self.weight(candidate))
+    /// Whoever is passed over uses up a turn, so that its neighbour does not get twice as much.
+    fn in_turn<C: Candidate, R: FnMut() -> u64>(
+        &self,
+        choice: &mut Choice<'_, C, R>,
+    ) -> Option<usize> {
+        let count = choice.candidates.len() as u64;
+        for _ in 0..count {
+            let index = (self.turn.fetch_add(1, Relaxed) % count) as usize;
+            if choice.is_usable(index) && choice.is_warm(index) {
+                return Some(index);
+            }
+        }
+        choice.scan()
     }
 
-    fn cost_in_flight<C: Candidate>(&self, candidate: &C) -> u64 {
-        let in_flight = u64::from(candidate.load().in_flight()) + 1;
-        (in_flight << 20) / u64::from(self.weight(candidate))
+    fn scheduled<C: Candidate, R: FnMut() -> u64>(
+        &self,
+        choice: &mut Choice<'_, C, R>,
+    ) -> Option<usize> {
+        for _ in 0..choice.candidates.len() {
+            let index = self.schedule.at(self.turn.fetch_add(1, Relaxed))?;
+            if choice.is_usable(index) && choice.is_warm(index) {
+                return Some(index);
+            }
+        }
+        choice.scan()
     }
 
-    fn weight<C: Candidate>(&self, candidate: &C) -> u32 {
-        if self.is_weightless {
+    fn hashed<C: Candidate, R: FnMut() -> u64>(
+        &self,
+        choice: &mut Choice<'_, C, R>,
+    ) -> Option<usize> {
+        let key = choice.ask.key.unwrap_or_else(&mut choice.random);
+        let mut first = None;
+        let mut bound = None;
+        for index in self.ring.from(key) {
+            if first == Some(index) || !choice.is_usable(index) {
+                continue;
+            }
+            let load = choice.candidates[index].load().in_flight();
+            if load == 0 {
+                return Some(index);
+            }
+            let bound = *bound.get_or_insert_with(|| choice.bound());
+            choice.score(index, u64::from(load));
+            if bound.has_room(u64::from(load), choice.weight(index)) {
+                return Some(index);
+            }
+            first.get_or_insert(index);
+        }
+        first.or_else(|| choice.scan())
+    }
+}
+
+/// One pick while it is made.
+struct Choice<'a, C, R> {
+    candidates: &'a [C],
+    ask: &'a Ask,
+    all_zero: bool,
+    random: R,
+    considered: Option<Vec<Considered>>,
+    more: usize,
+}
+
+impl<C: Candidate, R: FnMut() -> u64> Choice<'_, C, R> {
+    fn weight(&self, index: usize) -> u32 {
+        if self.all_zero {
             1
         } else {
-            candidate.weight().max(1)
+            self.candidates[index].weight()
         }
+    }
+
+    fn is_usable(&mut self, index: usize) -> bool {
+        let Some(one) = self.candidates.get(index) else {
+            return false;
+        };
+        let reason = if self.ask.avoid == Some(index) {
+            "has just failed this call"
+        } else if !self.all_zero && one.weight() == 0 {
+            "has weight 0"
+        } else if !one.may_take(self.ask.now) {
+            "may not take calls"
+        } else {
+            return true;
+        };
+        self.record(index, None, Some(reason));
+        false
+    }
+
+    /// Whether an endpoint in its slow start takes this turn; a warm one always does.
+    fn is_warm(&mut self, index: usize) -> bool {
+        let ramp = self.candidates[index].load().ramp(self.ask.now);
+        let is_warm =
+            ramp >= RAMP_WHOLE || below((self.random)(), u64::from(RAMP_WHOLE)) < u64::from(ramp);
+        if !is_warm {
+            self.record(index, None, Some("is in its slow start"));
+        }
+        is_warm
+    }
+
+    fn score(&mut self, index: usize, score: u64) {
+        self.record(index, Some(score), None);
+    }
+
+    fn record(&mut self, index: usize, score: Option<u64>, passed_over: Option<&'static str>) {
+        let Some(considered) = &mut self.considered else {
+            return;
+        };
+        if considered.len() < WHY_CANDIDATES_MAX {
+            considered.push(Considered {
+                index,
+                score,
+                passed_over,
+            });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn random_index(&mut self) -> usize {
+        below((self.random)(), self.candidates.len() as u64) as usize
+    }
+
+    /// Any usable endpoint: the first behind a random place.
+    fn scan(&mut self) -> Option<usize> {
+        let (start, count) = (self.random_index(), self.candidates.len());
+        (start..start + count)
+            .map(|at| at % count)
+            .find(|&index| self.is_usable(index))
+    }
+
+    /// The endpoint to be avoided, if it may take the call.
+    fn avoided(&self) -> Option<usize> {
+        let index = self.ask.avoid?;
+        let one = self.candidates.get(index)?;
+        (self.weight(index) > 0 && one.may_take(self.ask.now)).then_some(index)
+    }
+
+    fn least_in_flight(&mut self) -> Option<usize> {
+        let count = self.candidates.len();
+        let (start, asks_all) = (self.random_index(), count <= ASK_ALL_MAX);
+        let mut best: Option<(u64, usize)> = None;
+        for turn in 0..if asks_all { count } else { SAMPLE } {
+            let index = match asks_all {
+                true => (start + turn) % count,
+                false => self.random_index(),
+            };
+            if !self.is_usable(index) {
+                continue;
+            }
+            let load = self.candidates[index].load();
+            let calls = (u64::from(load.in_flight()) + 1) << 20;
+            let weight = u64::from(self.weight(index)) * u64::from(load.ramp(self.ask.now));
+            let score = calls * u64::from(RAMP_WHOLE) / weight.max(1);
+            self.score(index, score);
+            if best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, index));
+            }
+        }
+        best.map(|(_, index)| index).or_else(|| self.scan())
+    }
+
+    fn better_of_two(&mut self) -> Option<usize> {
+        let count = self.candidates.len() as u64;
+        let one = self.random_index();
+        if count == 1 {
+            return self.is_usable(one).then_some(one);
+        }
+        let other = (one as u64 + 1 + below((self.random)(), count - 1)) % count;
+        let other = other as usize;
+        match (self.is_usable(one), self.is_usable(other)) {
+            (true, true) => Some(self.better(one, other)),
+            (true, false) => Some(one),
+            (false, true) => Some(other),
+            (false, false) => self.scan(),
+        }
+    }
+
+    fn better(&mut self, one: usize, other: usize) -> usize {
+        let now = self.ask.now;
+        let load = |index: usize| self.candidates[index].load();
+        // Whoever is unknown counts as fast as its rival, and so calls in flight decide.
+        let rival_of = |index| load(index).latency(now).unwrap_or(UNKNOWN_LATENCY);
+        let first = load(one).score(now, self.weight(one), rival_of(other));
+        let second = load(other).score(now, self.weight(other), rival_of(one));
+        self.score(one, first);
+        self.score(other, second);
+        if second < first { other } else { one }
+    }
+
+    /// How much an endpoint may have in flight while the others have what they have.
+    fn bound(&mut self) -> Bound {
+        let count = self.candidates.len();
+        let asks_all = count <= 2 * ASK_ALL_MAX;
+        let mut bound = Bound::default();
+        for turn in 0..count.min(2 * ASK_ALL_MAX) {
+            let index = if asks_all { turn } else { self.random_index() };
+            bound.calls += u64::from(self.candidates[index].load().in_flight());
+            if self.candidates[index].may_take(self.ask.now) {
+                bound.weights += u64::from(self.weight(index));
+            }
+        }
+        bound
     }
 }
 
-/// All places, from one of them on.
-fn around(from: usize, many: usize) -> impl Iterator<Item = usize> {
-    let from = from % many;
-    (from..many).chain(0..from)
+/// Calls in flight and weights of all endpoints, or of a sample of them.
+#[derive(Clone, Copy, Default)]
+struct Bound {
+    calls: u64,
+    weights: u64,
 }
 
-/// The usable place of least cost, of all or of some that are next to each other.
-fn least(
-    many: usize,
-    from: usize,
-    is_usable: impl Fn(usize) -> bool,
-    cost: impl Fn(usize) -> u64,
-) -> Option<usize> {
-    let usable = around(from, many).filter(|at| is_usable(*at));
-    let looked_at = if many <= LOOK_AT_ALL { many } else { LOOK_AT };
-    usable.take(looked_at).min_by_key(|at| cost(*at))
-}
-
-/// The better of two usable places.
-fn of_two(
-    many: usize,
-    random: &mut impl FnMut() -> u64,
-    is_usable: impl Fn(usize) -> bool,
-    cost: impl Fn(usize) -> u64,
-) -> Option<usize> {
-    let drawn = random();
-    let (one, other) = (drawn as u32 as usize, (drawn >> 32) as usize);
-    let first = around(one, many).find(|at| is_usable(*at))?;
-    let second = around(other, many).find(|at| *at != first && is_usable(*at));
-    Some(match second {
-        Some(second) if cost(second) < cost(first) => second,
-        _ => first,
-    })
+impl Bound {
+    /// Whether one more call leaves an endpoint within 1.25 times its share of all calls in
+    /// flight. A share is rounded up, so that there always is room somewhere.
+    fn has_room(self, load: u64, weight: u32) -> bool {
+        let share = (self.calls + 1) * u64::from(weight) * 5;
+        load < share.div_ceil((self.weights * 4).max(1))
+    }
 }

@@ -1,82 +1,78 @@
-//! Weighted turns, prepared: who has the first turn, who the second, and so on.
+//! Smooth weighted round robin, worked out beforehand.
 
-/// At most so many turns a round; weights are rounded so that they fit.
-const TURNS_MAX: u64 = 8_192;
+/// The most turns of a schedule. Greater sums of weights are scaled down to it.
+const TURNS_MAX: u64 = 1 << 16;
 
-/// Whose turn it is, for a whole round of turns.
+/// Whose turn it is, for a whole round: each endpoint has as many turns as its weight, spread
+/// evenly over the round.
 #[derive(Debug, Default)]
-pub(super) struct Schedule(Vec<u32>);
+pub(super) struct Schedule(Box<[u32]>);
 
 impl Schedule {
-    /// Spreads each one's turns evenly, by nginx's smooth weighted round robin: every turn, each
-    /// gains its weight, and the one that has most has its turn and pays for all.
-    pub(super) fn new(weights: impl Iterator<Item = u32>) -> Self {
-        let weights: Vec<u64> = weights.map(u64::from).collect();
-        let divisor = weights.iter().copied().fold(0, gcd).max(1);
-        let sum: u64 = weights.iter().map(|weight| weight / divisor).sum();
-        let most = TURNS_MAX.max(weights.len() as u64);
-        let scaled = |weight: &u64| {
-            let weight = weight / divisor;
-            match weight {
-                0 => 0,
-                weight if sum <= most => weight,
-                weight => (weight * most / sum).max(1),
+    pub(super) fn new(weights: &[u32]) -> Self {
+        let divisor = weights.iter().fold(0, |a, b| common_divisor(a, *b)).max(1);
+        let sum: u64 = weights.iter().map(|w| u64::from(w / divisor)).sum();
+        let scaled = |weight: u32| {
+            let weight = u64::from(weight / divisor);
+            match sum > TURNS_MAX {
+                // Who has any weight keeps a turn.
+                true if weight > 0 => (weight * TURNS_MAX / sum).max(1),
+                _ => weight,
             }
         };
-        let weights: Vec<u64> = weights.iter().map(scaled).collect();
-        Self(spread(&weights))
+        // The endpoint's turn k is due at (k + phase) / weight of the round. The phases differ, so
+        // that endpoints of equal weight take turns.
+        let count = weights.len() as u128;
+        let mut turns = Vec::new();
+        for (index, weight) in weights.iter().enumerate() {
+            let weight = u128::from(scaled(*weight));
+            for turn in 0..weight {
+                let due = ((turn * count + index as u128) << 64) / (weight * count);
+                turns.push((due, index as u32));
+            }
+        }
+        turns.sort_unstable();
+        Self(turns.into_iter().map(|(_, index)| index).collect())
     }
 
-    /// The places from this turn on, for one round.
-    pub(super) fn from(&self, turn: u64) -> impl Iterator<Item = usize> {
-        let many = self.0.len().max(1);
-        let from = turn as usize % many;
-        let (before, after) = self.0.split_at(from.min(self.0.len()));
-        after.iter().chain(before).map(|place| *place as usize)
+    /// Whose turn this is; `None` if nobody has one.
+    pub(super) fn at(&self, turn: u64) -> Option<usize> {
+        let count = self.0.len() as u64;
+        let index = self.0.get(turn.checked_rem(count)? as usize)?;
+        Some(*index as usize)
     }
 }
 
-/// The same order in a time that does not grow with the square of the list: the k-th turn of one
-/// that has `w` of `n` is due at `(k + 1/2) / w` of the round.
-fn spread(weights: &[u64]) -> Vec<u32> {
-    let mut due: Vec<(u128, u32)> = Vec::new();
-    let whole = u128::from(u64::MAX);
-    for (place, weight) in weights.iter().enumerate() {
-        let turns = (0..*weight).map(|turn| {
-            let at = whole * u128::from(2 * turn + 1) / u128::from(2 * weight);
-            (at, place as u32)
-        });
-        due.extend(turns);
-    }
-    due.sort_unstable();
-    due.into_iter().map(|(_, place)| place).collect()
-}
-
-fn gcd(one: u64, other: u64) -> u64 {
-    match other {
-        0 => one,
-        other => gcd(other, one % other),
-    }
+fn common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn turns(weights: &[u32]) -> Vec<usize> {
-        let schedule = Schedule::new(weights.iter().copied());
-        schedule.from(0).collect()
+    fn round(weights: &[u32]) -> Vec<u32> {
+        Schedule::new(weights).0.into_vec()
     }
 
     #[test]
-    fn each_has_as_many_turns_as_its_weight_and_they_are_spread() {
-        assert_eq!(turns(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
-        assert_eq!(turns(&[10, 10]), [0, 1]);
-        assert_eq!(turns(&[0, 3]), [1], "one of weight 0 has none");
-        assert!(turns(&[]).is_empty());
-        let large = turns(&[65_535, 1, 32_768]);
-        assert!(large.len() <= 8_192 && large.contains(&1));
-        let many = vec![1; 10_000];
-        assert_eq!(turns(&many).len(), 10_000);
+    fn a_round_has_as_many_turns_as_the_weights_say_and_none_in_bunches() {
+        assert_eq!(round(&[1, 1, 1]), [0, 1, 2]);
+        assert_eq!(round(&[20, 10]), [0, 0, 1]);
+        let turns = round(&[5, 1, 1]);
+        assert_eq!(turns.len(), 7);
+        assert_eq!(turns.iter().filter(|index| **index == 0).count(), 5);
+        let twice = [turns.clone(), turns].concat();
+        assert!(!twice.windows(4).any(|four| four == [0; 4]), "{twice:?}");
+        assert_eq!(round(&[0, 3]), [1], "nobody with weight 0 has a turn");
+        assert!(round(&[]).is_empty() && Schedule::new(&[]).at(7).is_none());
+    }
+
+    #[test]
+    fn great_weights_and_many_endpoints_make_no_endless_schedule() {
+        let turns = round(&[u32::MAX, u32::MAX - 1, 1]);
+        assert!(turns.len() as u64 <= TURNS_MAX + 3 && turns.contains(&2));
+        let many: Vec<u32> = (1..=10_000).collect();
+        assert!(round(&many).len() as u64 <= TURNS_MAX + 10_000);
     }
 }
