@@ -55,6 +55,44 @@ pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
     })
 }
 
+/// Tenths of a percent of a share such as `20%` or `0.5%`, at most 1,000.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_permille(text: &str) -> Result<u32, UnitError> {
+    let wrong = || UnitError {
+        text: text.to_owned(),
+        what: "percentage",
+        example: "\"20%\", \"0.5%\"",
+    };
+    let number = text.strip_suffix('%').ok_or_else(wrong)?.trim();
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(tenth) || tenth.len() != 1 {
+        return Err(wrong());
+    }
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let tenth: u32 = tenth.parse().map_err(|_| wrong())?;
+    let permille = whole.checked_mul(10).map(|whole| whole + tenth);
+    permille
+        .filter(|permille| *permille <= 1000)
+        .ok_or_else(wrong)
+}
+
+/// Shares in a file: a text such as `"20%"`.
+pub mod permille {
+    use serde::{Deserialize, Deserializer, de};
+
+    /// Reads a share.
+    ///
+    /// # Errors
+    /// If it is no text of a percentage.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(from)?;
+        super::parse_permille(&text).map_err(de::Error::custom)
+    }
+}
+
 /// Sizes in a file: a whole number of bytes, or a text such as `"4MiB"`.
 pub mod size {
     use serde::{Deserialize, Deserializer, de};
@@ -115,6 +153,16 @@ mod tests {
                 error.contains(&format!("{text:?} is not a size")),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn shares_are_percentages_with_one_decimal_at_most() {
+        for (text, permille) in [("0%", 0), ("20%", 200), ("0.5%", 5), ("100%", 1000)] {
+            assert_eq!(parse_permille(text), Ok(permille), "{text}");
+        }
+        for text in ["20", "%", "-1%", "101%", "0.55%", "1.%", "99999999999%"] {
+            assert!(parse_permille(text).is_err(), "{text}");
         }
     }
 

@@ -49,6 +49,12 @@ impl Endpoint {
         self.has_heartbeat
     }
 
+    /// The URL as it was written.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The scheme before `+`: which transport.
     #[must_use]
     pub fn transport(&self) -> &str {

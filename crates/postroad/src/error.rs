@@ -261,6 +261,14 @@ pub enum CallError {
     /// Too many callers wait for a connection already, or too many calls are in flight on it.
     #[error("CLI-E-429 {0}")]
     Busy(String),
+    /// No server has answered lately, so none is asked for a while.
+    #[error("CLI-E-503 no server of {target} answers; one is tried again in {retry_after:.1?}")]
+    BreakerOpen {
+        /// Where to.
+        target: String,
+        /// When the next call may be tried.
+        retry_after: Duration,
+    },
     /// The request cannot be sent.
     #[error("CLI-E-400 {0}")]
     Unsendable(String),
@@ -287,6 +295,7 @@ impl CallError {
             Self::Lost { .. } => const { Code::literal("NET-E-502") },
             Self::NotConnected { .. } => const { Code::literal("NET-E-503") },
             Self::Busy(_) => const { Code::literal("CLI-E-429") },
+            Self::BreakerOpen { .. } => const { Code::literal("CLI-E-503") },
             Self::Unsendable(_) => const { Code::literal("CLI-E-400") },
             Self::Codec(_) => const { Code::literal("CLI-E-422") },
         }
@@ -315,8 +324,18 @@ impl CallError {
                 state: ConnectionState::Closing | ConnectionState::Closed,
                 ..
             } => Retry::Never,
-            Self::NotConnected { .. } | Self::Busy(_) => Retry::Here,
+            Self::NotConnected { .. } | Self::Busy(_) | Self::BreakerOpen { .. } => Retry::Here,
             Self::Unsendable(_) | Self::Codec(_) => Retry::Never,
+        }
+    }
+
+    /// Not sooner than this, if that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Remote(error) => error.retry_after(),
+            Self::BreakerOpen { retry_after, .. } => Some(*retry_after),
+            _ => None,
         }
     }
 

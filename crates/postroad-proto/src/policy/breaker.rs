@@ -140,6 +140,9 @@ pub struct Breaker {
     window: Window<10>,
 }
 
+/// More than a tick of any coarse clock.
+const TICK: Duration = Duration::from_millis(20);
+
 impl Breaker {
     /// A closed breaker.
     #[must_use]
@@ -166,6 +169,15 @@ impl Breaker {
             BreakerState::Closed => true,
             BreakerState::HalfOpen if word.probing < self.probes() => true,
             BreakerState::Open | BreakerState::HalfOpen => self.wait(now).is_zero(),
+        }
+    }
+
+    /// How long until a call may pass; zero if one may now.
+    #[must_use]
+    pub fn retry_after(&self, now: Time) -> Duration {
+        match self.would_admit(now) {
+            true => Duration::ZERO,
+            false => self.wait(now),
         }
     }
 
@@ -211,14 +223,14 @@ impl Breaker {
         }
     }
 
-    /// How long it stays as it is. No moment is further away than the sleep window: if one is, the
-    /// clock went back.
+    /// How long it stays as it is. No moment is much further away than the sleep window: if one is,
+    /// the clock went back. Threads that read a coarse clock may differ by a tick.
     fn wait(&self, now: Time) -> Duration {
         let wait = Time(self.until.load(Acquire)).since(now);
-        if wait > self.config.sleep {
+        if wait > self.config.sleep + TICK {
             Duration::ZERO
         } else {
-            wait
+            wait.min(self.config.sleep)
         }
     }
 

@@ -17,6 +17,8 @@ pub struct CallInfo<'a> {
     pub route: &'a str,
     /// Whether somebody waits for an answer. Nobody answers a one-way message.
     pub is_answered: bool,
+    /// Whether the caller has said that the call may be run twice.
+    pub is_idempotent: bool,
     /// 0 to 7, 7 most urgent.
     pub priority: u8,
     /// 0 is the first attempt.

@@ -3,7 +3,8 @@
 //! Of a service that refuses half of what it is asked, the refusing alone may be more than it can
 //! do. So a client fails a share of its calls by itself: (requests - K * accepted) / (requests + 1)
 //! over the last two minutes (Site Reliability Engineering, 2016, chapter 21). With K = 2 a service
-//! still sees twice what it accepts, and so the client learns when it accepts more.
+//! still sees twice what it accepts, and so the client learns when it accepts more. What was not
+//! refused counts as accepted, also while it is in flight: many calls on their way are no overload.
 
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ const BUCKETS: usize = 24;
 #[derive(Debug)]
 pub struct Throttle {
     config: ThrottleConfig,
-    /// Calls that were asked for, and those of them that were accepted.
+    /// Calls that were asked for, and those of them that were refused, there or here.
     window: Window<BUCKETS>,
 }
 
@@ -76,16 +77,16 @@ impl Throttle {
     /// up as long as the other end refuses.
     pub fn admit(&self, now: Time, priority: u8, random: u64) -> Result<(), Throttled> {
         let per_mille = self.share(now, priority);
-        self.window.add(now, 0, 1, 0);
-        if below(random, 1000) < u64::from(per_mille) {
+        let is_held_back = below(random, 1000) < u64::from(per_mille);
+        self.window.add(now, 0, 1, u64::from(is_held_back));
+        if is_held_back {
             return Err(Throttled { per_mille });
         }
         Ok(())
     }
 
-    /// The other end took the call on, whether it then succeeded or not. An overloaded or drained
-    /// one that refused it did not, nor did one that never answered.
-    pub fn accepted(&self, now: Time) {
+    /// The other end has refused a call that was admitted, because it has too many.
+    pub fn refused(&self, now: Time) {
         self.window.add(now, 0, 0, 1);
     }
 
@@ -97,7 +98,8 @@ impl Throttle {
         if priority >= CRITICAL {
             k *= 2;
         }
-        let held_back = (sums.all * 1000).saturating_sub(sums.marked * k);
+        let accepted = sums.all.saturating_sub(sums.marked);
+        let held_back = (sums.all * 1000).saturating_sub(accepted * k);
         if held_back == 0 || self.is_quiet(now) {
             return 0;
         }

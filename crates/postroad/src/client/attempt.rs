@@ -27,6 +27,9 @@ pub(super) enum Sent<T> {
     Now(T),
     /// There is no connection that takes it now. Nothing was sent.
     Wait,
+    /// The connection has as many calls in flight as it may, and there are other servers. Nothing
+    /// was sent.
+    Full,
 }
 
 /// What became of an offer, or why waiting would not help. The error has its memory elsewhere, so
@@ -57,6 +60,7 @@ fn not_taken<T>(
     timeout: Duration,
     failure: Failure,
 ) -> Offered<T> {
+    let is_full = matches!(failure, Failure::TooManyCalls(_) | Failure::Full(_));
     let error = CallError::from_failure(failure, timeout);
     channel.finish(lease, || Outcome {
         ending: error
@@ -66,6 +70,7 @@ fn not_taken<T>(
     });
     match error {
         None => Ok(Sent::Wait),
+        Some(_) if is_full && channel.fleet().is_some() => Ok(Sent::Full),
         Some(error) => Err(Box::new(error)),
     }
 }
@@ -77,6 +82,7 @@ pub(super) fn at_once<T>(
     info: &CallInfo<'_>,
     offer: impl FnOnce(Lease) -> Offered<T>,
 ) -> Offered<T> {
+    channel.admit(info)?;
     match channel.pick(info) {
         Some(lease) => offer(lease),
         None => Ok(Sent::Wait),
@@ -97,12 +103,13 @@ pub(super) async fn patiently<T>(
     mut offer: impl FnMut(Lease, Budget) -> Offered<T>,
 ) -> Result<T, CallError> {
     let (budget, deadline) = budget.starting_now();
-    let mut picks = channel.picks(info, deadline);
+    let mut picks = channel.picks(deadline, None);
     loop {
-        let lease = picks.next().await?;
+        let lease = picks.next(info).await?;
         match offer(lease, budget) {
             Ok(Sent::Now(sent)) => return Ok(sent),
             Ok(Sent::Wait) => {}
+            Ok(Sent::Full) => picks.was_full(),
             Err(error) => return Err(*error),
         }
     }
@@ -132,17 +139,30 @@ impl<'a> InFlight<'a> {
         waker: &Waker,
     ) -> Offered<Self> {
         let timeout = budget.timeout;
-        let began = channel.has_listener().then(clock::now);
+        let began = channel.begins();
         match lease.connection().call(call, budget, waker) {
-            Ok(key) => Ok(Sent::Now(Self {
-                channel,
-                lease,
-                key: Some(key),
-                timeout,
-                began,
-            })),
+            Ok(key) => {
+                channel.began(&lease);
+                Ok(Sent::Now(Self {
+                    channel,
+                    lease,
+                    key: Some(key),
+                    timeout,
+                    began,
+                }))
+            }
             Err(failure) => not_taken(channel, &lease, timeout, failure),
         }
+    }
+
+    /// When the call was made, if somebody listens.
+    pub(super) fn began(&self) -> Option<Time> {
+        self.began
+    }
+
+    /// Where the call went.
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     fn outcome(&self, ending: Ending) -> Outcome {

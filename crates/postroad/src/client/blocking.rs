@@ -47,7 +47,7 @@ use super::call::CallBuilder;
 use super::config::ClientConfig;
 use super::handle::{Client, ConnectError};
 use crate::clock;
-use crate::endpoint::Endpoint;
+use crate::discovery::Target;
 use crate::error::{CallError, TransportError};
 
 /// How long dropping a client may take: what was sent has this time to leave.
@@ -91,15 +91,15 @@ impl BlockingClient {
     /// # Errors
     /// If the URL is wrong, the thread cannot be started, or the first attempt fails.
     pub fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::connect_with(url.parse::<Endpoint>()?, ClientConfig::default())
+        Self::connect_with(url.parse::<Target>()?, ClientConfig::default())
     }
 
     /// Connects with these settings.
     ///
     /// # Errors
     /// If settings or endpoint are wrong, the thread cannot be started, or the first attempt fails.
-    pub fn connect_with(endpoint: Endpoint, config: ClientConfig) -> Result<Self, ConnectError> {
-        let url = endpoint.to_string();
+    pub fn connect_with(target: Target, config: ClientConfig) -> Result<Self, ConnectError> {
+        let url = target.to_string();
         let fail = |source: io::Error| TransportError::Io {
             action: "start a thread for",
             endpoint: url.clone(),
@@ -107,7 +107,7 @@ impl BlockingClient {
         };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(fail)?;
-        let client = runtime.block_on(Client::connect_with(endpoint, config))?;
+        let client = runtime.block_on(Client::connect_with(target, config))?;
         let shared = Arc::new(Shared::new(client, runtime));
         let (parting, parted) = sync_channel::<Arc<Shared>>(1);
         let background = {

@@ -17,8 +17,9 @@ use serde::de::DeserializeOwned;
 use super::attempt::{InFlight, Offered, Sent, at_once, offered, patiently};
 use super::call_options::{CallOptions, Hook};
 use super::channel::{Channel, Lease};
-use super::options::PRIORITY;
+use super::governed::Tries;
 use super::values::{DefaultCodec, decode, encode, to_json};
+use super::why::{Explanation, Recorder};
 use crate::codec::{Codec, numbers};
 use crate::context::Inherited;
 use crate::driver::Budget;
@@ -46,13 +47,14 @@ use crate::transport::BoxFuture;
 #[derive(Clone)]
 #[must_use = "a call does nothing until it is sent"]
 pub struct CallBuilder<'a> {
-    channel: &'a Channel,
+    pub(super) channel: &'a Channel,
     default_codec: DefaultCodec,
     route: &'a str,
     timeout: Option<Duration>,
     priority: Option<u8>,
     attempt: u8,
     no_retry: bool,
+    is_idempotent: bool,
     extras: Option<Box<Extras>>,
 }
 
@@ -61,6 +63,8 @@ pub struct CallBuilder<'a> {
 struct Extras {
     trace: Option<Trace>,
     metadata: Vec<(String, Bytes)>,
+    key: Option<Bytes>,
+    explanation: Option<Explanation>,
 }
 
 impl<'a> CallBuilder<'a> {
@@ -74,6 +78,7 @@ impl<'a> CallBuilder<'a> {
             priority: None,
             attempt: 0,
             no_retry: false,
+            is_idempotent: false,
             extras: None,
         }
     }
@@ -115,6 +120,7 @@ impl<'a> CallBuilder<'a> {
         self.priority = options.priority.or(self.priority);
         self.attempt = self.attempt.max(options.attempt);
         self.no_retry |= options.no_retry;
+        self.is_idempotent |= options.is_idempotent;
         if options.trace.is_some() || !options.metadata.is_empty() {
             let extras = self.extras.get_or_insert_default();
             extras.trace = options.trace.or(extras.trace);
@@ -145,6 +151,48 @@ impl<'a> CallBuilder<'a> {
     pub fn no_retry(mut self) -> Self {
         self.no_retry = true;
         self
+    }
+
+    /// The call may be run twice, so that a client of several servers may send it again when it
+    /// cannot be known whether it was run.
+    #[inline]
+    pub fn idempotent(mut self) -> Self {
+        self.is_idempotent = true;
+        self
+    }
+
+    /// Calls with equal keys go to the same server, as long as it can take them, if the client
+    /// balances by [`Balance::Hash`](super::Balance::Hash).
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.extras.get_or_insert_default().key = Some(key.into());
+        self
+    }
+
+    /// Writes down why the call goes where it goes: which servers were considered, which policy has
+    /// said what. It costs nothing where it is not used.
+    pub fn explain(mut self, into: &Explanation) -> Self {
+        self.extras.get_or_insert_default().explanation = Some(into.clone());
+        self
+    }
+
+    /// Calls with a value in the client's codec, and takes another value in place of an answer if
+    /// the call is refused here because no server answers lately.
+    ///
+    /// # Errors
+    /// Why there is no answer, unless that is [`CallError::BreakerOpen`].
+    pub async fn call_or<Q, R>(
+        self,
+        request: &Q,
+        fallback: impl FnOnce() -> R,
+    ) -> Result<R, CallError>
+    where
+        Q: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        match self.call(request).await {
+            Err(CallError::BreakerOpen { .. }) => Ok(fallback()),
+            result => result,
+        }
     }
 
     /// Calls with a value in the client's codec.
@@ -242,13 +290,13 @@ impl<'a> CallBuilder<'a> {
         let budget = self.budget(context.as_ref());
         let trace = self.trace_of(context.as_ref());
         let call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
-        let info = info(&call, false, budget);
+        let info = self.info(&call, false, budget);
         // A task that sends without end must let the driver run, or nothing is ever written.
         tokio::task::coop::consume_budget().await;
         let offer = |lease: Lease, budget| self.offer_one_way(&lease, call.clone(), budget);
         match at_once(self.channel, &info, |lease| offer(lease, budget)) {
             Ok(Sent::Now(())) => Ok(()),
-            Ok(Sent::Wait) => patiently(self.channel, &info, budget, offer).await,
+            Ok(Sent::Wait | Sent::Full) => patiently(self.channel, &info, budget, offer).await,
             Err(error) => Err(*error),
         }
     }
@@ -271,16 +319,16 @@ impl<'a> CallBuilder<'a> {
 
     /// The time that the call has; every wait is charged to it.
     #[inline]
-    fn budget(&self, context: Option<&Inherited>) -> Budget {
-        let timeout = self.timeout.unwrap_or(self.channel.config().timeout);
+    pub(super) fn budget(&self, context: Option<&Inherited>) -> Budget {
+        let timeout = self.timeout;
         Budget::within(
-            timeout,
+            timeout.unwrap_or_else(|| self.channel.timeout_of(self.route)),
             context.map_or(Time::NEVER, |context| context.deadline),
         )
     }
 
     #[inline]
-    fn trace_of(&self, context: Option<&Inherited>) -> Option<Box<Trace>> {
+    pub(super) fn trace_of(&self, context: Option<&Inherited>) -> Option<Box<Trace>> {
         let own = self
             .extras
             .as_ref()
@@ -291,7 +339,7 @@ impl<'a> CallBuilder<'a> {
     /// The call as the session takes it. The connection sets its deadline when it takes the call,
     /// because only then is it known how much of its time was waited for.
     #[inline]
-    fn spec<'b>(
+    pub(super) fn spec<'b>(
         &'b self,
         codec: u8,
         payload: &'b Bytes,
@@ -306,7 +354,7 @@ impl<'a> CallBuilder<'a> {
             priority: self
                 .priority
                 .or(context.map(|context| context.priority))
-                .unwrap_or(PRIORITY),
+                .unwrap_or_else(|| self.channel.priority_of(self.route)),
             deadline: Time::NEVER,
             attempt: self.attempt,
             no_retry: self.no_retry || context.is_some_and(|context| context.no_retry),
@@ -325,28 +373,43 @@ impl<'a> CallBuilder<'a> {
         }
     }
 
-    /// Waits for a connection that takes the call.
-    async fn send_patiently(self, codec: u8, payload: Bytes) -> Result<Taken<'a>, CallError> {
-        let context = Inherited::current();
-        let budget = self.budget(context.as_ref());
-        let trace = self.trace_of(context.as_ref());
-        let mut call = self.spec(codec, &payload, context.as_ref(), trace.as_deref());
-        let info = info(&call, true, budget);
-        // The caller's waker is registered when the answer is polled for, right after this.
-        let offer =
-            |lease, budget| InFlight::begin(self.channel, lease, &mut call, budget, Waker::noop());
-        match patiently(self.channel, &info, budget, offer).await {
-            Ok(in_flight) => Ok((in_flight, trace)),
-            Err(error) => {
-                self.observe(trace.as_deref(), Some(&error));
-                Err(error)
-            }
+    /// What the channel may look at to pick a connection.
+    #[inline]
+    pub(super) fn info<'b>(
+        &'b self,
+        call: &Call<'b>,
+        is_answered: bool,
+        budget: Budget,
+    ) -> CallInfo<'b> {
+        let extras = self.extras.as_deref();
+        CallInfo {
+            route: call.route,
+            is_answered,
+            is_idempotent: self.is_idempotent,
+            priority: call.priority,
+            attempt: call.attempt,
+            no_retry: call.no_retry,
+            timeout: budget.timeout,
+            key: extras.and_then(|extras| extras.key.as_deref()),
         }
+    }
+
+    /// Whether somebody wants to know why the call goes where it goes.
+    #[inline]
+    pub(super) fn is_explained(&self) -> bool {
+        let extras = self.extras.as_deref();
+        extras.is_some_and(|extras| extras.explanation.is_some())
+    }
+
+    /// Writes down what is decided, if somebody wants to know.
+    pub(super) fn recorder(&self) -> Recorder {
+        let extras = self.extras.as_deref();
+        Recorder::new(extras.and_then(|extras| extras.explanation.clone()))
     }
 
     /// Tells whoever watches calls how this one has ended.
     #[inline]
-    fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
+    pub(super) fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
         if trace::is_watched() {
             self.write_event(trace, error);
         }
@@ -354,34 +417,20 @@ impl<'a> CallBuilder<'a> {
 
     #[cold]
     fn write_event(&self, trace: Option<&Trace>, error: Option<&CallError>) {
-        calls::called(self.channel.endpoint(), self.route, trace, error);
+        calls::called(self.channel.target(), self.route, trace, error);
     }
 }
 
 impl fmt::Debug for CallBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallBuilder")
-            .field("endpoint", &self.channel.endpoint().to_string())
+            .field("target", &self.channel.target().to_string())
             .field("route", &self.route)
             .field("timeout", &self.timeout)
             .field("priority", &self.priority)
             .field("attempt", &self.attempt)
             .field("no_retry", &self.no_retry)
             .finish_non_exhaustive()
-    }
-}
-
-/// What the channel may look at to pick a connection for a call.
-#[inline]
-fn info<'a>(call: &Call<'a>, is_answered: bool, budget: Budget) -> CallInfo<'a> {
-    CallInfo {
-        route: call.route,
-        is_answered,
-        priority: call.priority,
-        attempt: call.attempt,
-        no_retry: call.no_retry,
-        timeout: budget.timeout,
-        key: None,
     }
 }
 
@@ -392,9 +441,9 @@ type Taken<'a> = (InFlight<'a>, Option<Box<Trace>>);
 enum Stage<'a> {
     /// It is offered to a connection when it is first polled.
     New,
-    /// No connection has taken it yet. Waiting is rare and needs much room, so it has its memory
-    /// elsewhere: this future is moved for every call.
-    Waiting(BoxFuture<'a, Result<Taken<'a>, CallError>>),
+    /// No connection has taken it yet, or it is sent again, and so on. That is rare and needs much
+    /// room, so it has its memory elsewhere: this future is moved for every call.
+    Governed(BoxFuture<'a, Result<Reply, CallError>>),
     /// A connection has taken it.
     Sent(Taken<'a>),
     /// It could not be sent, and the caller knows.
@@ -405,8 +454,8 @@ enum Stage<'a> {
 ///
 /// ```text
 /// New --taken--> Sent --answer, failure--> ready
-///  |              ^
-///  +-> Waiting ---+
+///  |              |                          ^
+///  +----------> Governed --------------------+
 /// ```
 ///
 /// It is written by hand because an `async fn` keeps what it was given and what it works on in
@@ -428,15 +477,19 @@ impl Calling<'_> {
         let trace = builder.trace_of(context.as_ref());
         let (codec, payload) = (self.codec, &self.payload);
         let mut call = builder.spec(codec, payload, context.as_ref(), trace.as_deref());
-        let Some(lease) = builder.channel.pick(&info(&call, true, budget)) else {
-            return Ok(Sent::Wait);
-        };
-        match InFlight::begin(builder.channel, lease, &mut call, budget, waker) {
+        let info = builder.info(&call, true, budget);
+        let begun = builder.channel.admit(&info).and_then(|()| {
+            let Some(lease) = builder.channel.pick(&info) else {
+                return Ok(Sent::Wait);
+            };
+            InFlight::begin(builder.channel, lease, &mut call, budget, waker)
+        });
+        match begun {
             Ok(Sent::Now(in_flight)) => {
                 self.stage = Stage::Sent((in_flight, trace));
                 Ok(Sent::Now(()))
             }
-            Ok(Sent::Wait) => Ok(Sent::Wait),
+            Ok(Sent::Wait | Sent::Full) => Ok(Sent::Wait),
             Err(error) => {
                 builder.observe(trace.as_deref(), Some(&error));
                 Err(error)
@@ -444,37 +497,37 @@ impl Calling<'_> {
         }
     }
 
+    /// From here on the call waits, or is sent again.
     #[cold]
-    fn wait(&mut self) {
+    fn govern(&mut self, tries: Tries) {
         let (builder, payload) = (self.builder.clone(), self.payload.clone());
-        self.stage = Stage::Waiting(Box::pin(builder.send_patiently(self.codec, payload)));
+        self.stage = Stage::Governed(Box::pin(builder.govern(self.codec, payload, tries)));
     }
 
     #[cold]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
-        let Stage::Waiting(waiting) = &mut self.stage else {
+    fn poll_governed(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
+        let Stage::Governed(governed) = &mut self.stage else {
             // It was ready before.
             return Poll::Pending;
         };
-        match ready!(waiting.as_mut().poll(cx)) {
-            Ok(taken) => {
-                self.stage = Stage::Sent(taken);
-                self.poll_answer(cx)
-            }
-            Err(error) => {
-                self.stage = Stage::Over;
-                Poll::Ready(Err(error))
-            }
-        }
+        let result = ready!(governed.as_mut().poll(cx));
+        self.stage = Stage::Over;
+        Poll::Ready(result)
     }
 
     #[inline]
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
         let Stage::Sent((in_flight, trace)) = &mut self.stage else {
-            return self.poll_waiting(cx);
+            return self.poll_governed(cx);
         };
         // Handed on as it is, because a result is large: moving it from stage to stage costs time.
-        let result = ready!(Pin::new(in_flight).poll(cx));
+        let result = ready!(Pin::new(&mut *in_flight).poll(cx));
+        if let Err(error) = &result
+            && let Some(tries) = self.builder.tries_after(in_flight, error)
+        {
+            self.govern(tries);
+            return self.poll_governed(cx);
+        }
         self.builder
             .observe(trace.as_deref(), result.as_ref().err());
         Poll::Ready(result)
@@ -487,10 +540,14 @@ impl Future for Calling<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Stage::New = self.stage {
+            if self.builder.is_governed() {
+                self.govern(Tries::none());
+                return self.poll_governed(cx);
+            }
             match self.begin(cx.waker()) {
                 // The waker is registered with the call.
                 Ok(Sent::Now(())) => return Poll::Pending,
-                Ok(Sent::Wait) => self.wait(),
+                Ok(Sent::Wait | Sent::Full) => self.govern(Tries::admitted()),
                 Err(error) => {
                     self.stage = Stage::Over;
                     return Poll::Ready(Err(*error));

@@ -38,6 +38,7 @@ pub struct CallOptions {
     pub(super) priority: Option<u8>,
     pub(super) attempt: u8,
     pub(super) no_retry: bool,
+    pub(super) is_idempotent: bool,
     pub(super) trace: Option<Trace>,
     pub(super) metadata: Vec<(String, Bytes)>,
 }
@@ -69,6 +70,12 @@ impl CallOptions {
     /// Adds a key and its value.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// The call may be run twice; see [`CallBuilder::idempotent`](super::CallBuilder::idempotent).
+    pub fn idempotent(mut self) -> Self {
+        self.is_idempotent = true;
         self
     }
 

@@ -7,15 +7,15 @@
 //!      attempt: offer it to a connection; if that takes none, wait and offer it to the next
 //!                        |
 //!                        v
-//!      Channel:  pick(&CallInfo) -> Lease                 finish(&Lease, Outcome)
-//!                        |                                        ^
-//!                        v                                        |
-//!      Keeper: dials, keeps one connection         answers, refusals, givings-up
+//!      Channel:  admit, pick(&CallInfo) -> Lease          finish(&Lease, Outcome)
+//!                   |            |                                ^
+//!            one    v            v    several                     |
+//!      Keeper: keeps a       Fleet: a keeper for each     answers, refusals, givings-up
+//!      connection            server, and the policies
 //! ```
 //!
-//! Today a channel has one endpoint, so picking is loading a pointer, and nobody listens to
-//! outcomes. A pool, a balancer, a breaker, retries and hedging belong here: they see every message
-//! on its way out and every outcome on its way back, and nothing else in the client has to know.
+//! To one endpoint without policies, picking is loading a pointer, and nobody listens to outcomes
+//! unless [`Client::after`](super::Client::after) was used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,33 +27,46 @@ use postroad_proto::session::Failure;
 use tokio::sync::watch;
 
 use super::config::ClientConfig;
+use super::fleet::{Fleet, Member, Place, Waiting};
 use super::keeper::{Connections, Keeper};
+use super::options::PRIORITY;
+use crate::clock;
 use crate::driver::Connection;
-use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::transport::PeerInfo;
 
 /// Who wants to know how every message has ended.
-type Listener = Arc<dyn Fn(&Lease, Outcome) + Send + Sync>;
+pub(super) type Listener = Arc<dyn Fn(&PeerInfo, Outcome) + Send + Sync>;
 
 /// Picks the connection of each message and hears how it ended.
 ///
-/// Clones are handles of the same endpoint; the last one that is dropped ends its connection.
+/// Clones are handles of the same connections; the last one that is dropped ends them.
 #[derive(Clone)]
 pub(super) struct Channel {
-    keeper: Arc<Keeper>,
-    /// `None` as long as there is no policy, and then nobody reads a clock or builds an outcome.
+    way: Way,
+    /// `None` as long as nobody listens.
     listener: Option<Listener>,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// One endpoint, and no policies.
+    One(Arc<Keeper>),
+    /// Several, or one with policies.
+    Several(Arc<Fleet>),
 }
 
 /// A connection that was picked for a message.
 ///
-/// A lone call or message has a lease of its own. Producers and pipelines keep one as long as its
-/// connection takes what they send, because their messages stay in order on it. Either way, each
-/// message that was offered to the lease's connection is reported to [`Channel::finish`] once.
+/// A lone call or message has a lease of its own, and so has each call of a pipeline to several
+/// servers. A producer keeps one as long as its connection takes what it sends, because its
+/// messages stay in order on it. Either way, each message that was offered to the lease's
+/// connection is reported to [`Channel::finish`] once.
 #[derive(Clone)]
 pub(super) struct Lease {
     connection: Arc<Connection>,
+    /// Whose connection it is, if there are several servers.
+    place: Option<Place>,
 }
 
 impl Lease {
@@ -68,8 +81,20 @@ impl Lease {
     }
 
     /// Whether both are of one connection.
+    #[inline]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
+    }
+
+    /// Whether no other message may go there with this one, because it only tries whether the
+    /// server answers again.
+    pub(super) fn is_probe(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_probe)
+    }
+
+    /// The server that it is of, if there are several.
+    pub(super) fn member(&self) -> Option<&Arc<Member>> {
+        self.place.as_ref().map(Place::member)
     }
 }
 
@@ -81,8 +106,8 @@ impl fmt::Debug for Lease {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoint = self.endpoint().to_string();
-        f.debug_tuple("Channel").field(&endpoint).finish()
+        let target = self.target().to_string();
+        f.debug_tuple("Channel").field(&target).finish()
     }
 }
 
@@ -90,44 +115,102 @@ impl Channel {
     /// A channel to one endpoint.
     pub(super) fn new(keeper: Arc<Keeper>) -> Self {
         Self {
-            keeper,
+            way: Way::One(keeper),
             listener: None,
         }
     }
 
-    /// The same endpoint, with somebody who hears every outcome.
-    #[cfg(test)]
+    /// A channel to several.
+    pub(super) fn to_fleet(fleet: Arc<Fleet>) -> Self {
+        Self {
+            way: Way::Several(fleet),
+            listener: None,
+        }
+    }
+
+    /// The same connections, with somebody who hears every outcome.
     pub(super) fn with_listener(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
         self
     }
 
+    /// The policies' side, if there is one.
+    #[inline]
+    pub(super) fn fleet(&self) -> Option<&Arc<Fleet>> {
+        match &self.way {
+            Way::One(_) => None,
+            Way::Several(fleet) => Some(fleet),
+        }
+    }
+
+    /// Whether a message may be sent at all. It comes before the first attempt of each message.
+    #[inline]
+    pub(super) fn admit(&self, info: &CallInfo<'_>) -> Result<(), Box<CallError>> {
+        match &self.way {
+            Way::One(_) => Ok(()),
+            Way::Several(fleet) => fleet.admit(info),
+        }
+    }
+
     /// A connection for a message, if there is one now. There nearly always is, so senders ask here
     /// first and only then wait by [`Self::picks`].
     #[inline]
-    pub(super) fn pick(&self, _: &CallInfo<'_>) -> Option<Lease> {
-        let connection = self.keeper.current()?;
-        Some(Lease { connection })
+    pub(super) fn pick(&self, info: &CallInfo<'_>) -> Option<Lease> {
+        match &self.way {
+            Way::One(keeper) => {
+                let connection = keeper.current()?;
+                let place = None;
+                Some(Lease { connection, place })
+            }
+            Way::Several(fleet) => fleet.pick(info, None).map(Lease::of),
+        }
     }
 
-    /// Connections for one message, one after the other, until the deadline.
-    pub(super) fn picks<'a>(&'a self, _: &CallInfo<'_>, deadline: Time) -> Picks<'a> {
-        Picks(self.keeper.connections(deadline))
+    /// Connections for one message, one after the other, until the deadline. The server to avoid
+    /// is taken only if there is no other.
+    pub(super) fn picks(&self, deadline: Time, avoid: Option<Arc<Member>>) -> Picks<'_> {
+        match &self.way {
+            Way::One(keeper) => Picks::One(keeper.connections(deadline)),
+            Way::Several(fleet) => Picks::Several(Waiting::new(fleet, deadline, avoid)),
+        }
+    }
+
+    /// A call was taken by the lease's connection. [`Self::finish`] follows.
+    #[inline]
+    pub(super) fn began(&self, lease: &Lease) {
+        if let (Way::Several(fleet), Some(place)) = (&self.way, &lease.place) {
+            fleet.began(place);
+        }
     }
 
     /// Hears how a message has ended that was offered to the lease's connection. The outcome is
     /// made only if somebody listens.
     #[inline]
     pub(super) fn finish(&self, lease: &Lease, outcome: impl FnOnce() -> Outcome) {
+        if self.has_listener() {
+            self.tell(lease, &outcome());
+        }
+    }
+
+    fn tell(&self, lease: &Lease, outcome: &Outcome) {
+        if let (Way::Several(fleet), Some(place)) = (&self.way, &lease.place) {
+            fleet.finish(place, outcome);
+        }
         if let Some(listener) = &self.listener {
-            listener(lease, outcome());
+            listener(lease.endpoint(), *outcome);
         }
     }
 
     /// Whether somebody listens. Senders ask before work that only an outcome needs.
     #[inline]
     pub(super) fn has_listener(&self) -> bool {
-        self.listener.is_some()
+        matches!(self.way, Way::Several(_)) || self.listener.is_some()
+    }
+
+    /// When a call begins whose time somebody wants to know.
+    #[inline]
+    pub(super) fn begins(&self) -> Option<Time> {
+        self.has_listener().then(clock::now)
     }
 
     /// What a caller is told of the end of a call that a connection had taken.
@@ -141,54 +224,133 @@ impl Channel {
     /// That there is no connection, and why.
     #[cold]
     pub(super) fn not_connected(&self) -> CallError {
-        self.keeper.not_connected()
+        match &self.way {
+            Way::One(keeper) => keeper.not_connected(),
+            Way::Several(fleet) => fleet.not_connected(),
+        }
     }
 
+    #[inline]
     pub(super) fn config(&self) -> &ClientConfig {
-        &self.keeper.config
+        match &self.way {
+            Way::One(keeper) => &keeper.config,
+            Way::Several(fleet) => &fleet.config,
+        }
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.keeper.endpoint
+    /// The deadline of a call that names none.
+    #[inline]
+    pub(super) fn timeout_of(&self, route: &str) -> Duration {
+        match &self.way {
+            Way::One(keeper) => keeper.config.timeout,
+            Way::Several(fleet) => fleet.timeout_of(route),
+        }
+    }
+
+    /// The priority of a call that names none.
+    #[inline]
+    pub(super) fn priority_of(&self, route: &str) -> u8 {
+        match &self.way {
+            Way::One(_) => PRIORITY,
+            Way::Several(fleet) => fleet.priority_of(route),
+        }
+    }
+
+    /// The way to balance, by its name.
+    pub(super) fn balance(&self) -> &'static str {
+        match &self.way {
+            Way::One(_) => "one endpoint",
+            Way::Several(fleet) => fleet.policies().balance.name(),
+        }
+    }
+
+    /// Where messages go, as it was written.
+    pub(super) fn target(&self) -> &dyn fmt::Display {
+        match &self.way {
+            Way::One(keeper) => &keeper.endpoint,
+            Way::Several(fleet) => &fleet.target,
+        }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.keeper.state()
+        match &self.way {
+            Way::One(keeper) => keeper.state(),
+            Way::Several(fleet) => fleet.state(),
+        }
     }
 
     /// Dials at once; see [`Keeper::try_now`].
     pub(super) fn try_now(&self) {
-        self.keeper.try_now();
+        match &self.way {
+            Way::One(keeper) => keeper.try_now(),
+            Way::Several(fleet) => fleet.try_now(),
+        }
     }
 
     /// Ready when the first attempt to connect has succeeded or failed.
     pub(super) async fn first_attempt(&self) -> Result<(), CallError> {
-        self.keeper.first_attempt().await
+        match &self.way {
+            Way::One(keeper) => keeper.first_attempt().await,
+            Way::Several(fleet) => fleet.first_attempt().await,
+        }
     }
 
     /// Whether the connection's driver was woken for something and has not run since.
     pub(super) fn has_left(&self) -> bool {
-        self.keeper.has_left()
+        match &self.way {
+            Way::One(keeper) => keeper.has_left(),
+            Way::Several(fleet) => fleet.has_left(),
+        }
     }
 
     /// Ends the connection after the calls in flight.
     pub(super) async fn close(&self) {
-        self.keeper.close().await;
+        match &self.way {
+            Way::One(keeper) => keeper.close().await,
+            Way::Several(fleet) => fleet.close().await,
+        }
+    }
+}
+
+impl Lease {
+    fn of((connection, place): (Arc<Connection>, Place)) -> Self {
+        Self {
+            connection,
+            place: Some(place),
+        }
     }
 }
 
 /// See [`Channel::picks`].
-pub(super) struct Picks<'a>(Connections<'a>);
+pub(super) enum Picks<'a> {
+    One(Connections<'a>),
+    Several(Waiting<'a>),
+}
 
 impl Picks<'_> {
     /// The next connection, as soon as there is one. It is another than before, which has ended
-    /// between being picked and being used.
+    /// between being picked and being used, or is full.
     ///
     /// # Errors
     /// If there is none until the deadline, or too many callers wait already.
-    pub(super) async fn next(&mut self) -> Result<Lease, CallError> {
-        let connection = self.0.next().await?;
-        Ok(Lease { connection })
+    pub(super) async fn next(&mut self, info: &CallInfo<'_>) -> Result<Lease, CallError> {
+        match self {
+            Self::One(connections) => {
+                let connection = connections.next().await?;
+                let place = None;
+                Ok(Lease { connection, place })
+            }
+            Self::Several(waiting) => waiting.next(info).await.map(Lease::of),
+        }
+    }
+
+    /// The last one has as many calls in flight as it may.
+    pub(super) fn was_full(&mut self) {
+        match self {
+            // Its caller is told so at once.
+            Self::One(_) => {}
+            Self::Several(waiting) => waiting.was_full(),
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Settings of a client, checked once.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postroad_proto::policy::{Backoff, BackoffError, GiveUp};
 
+use super::policies::Policies;
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
 
 /// Settings of a client.
@@ -39,6 +41,13 @@ pub struct ClientConfig {
     pub backoff: Backoff,
     /// When to stop dialling for good. Default `None`: never.
     pub give_up_after: Option<GiveUp>,
+    /// What is done when one of several servers is slow, wrong or gone. `None`, the default: as
+    /// [`Policies::default`] says if the target is several servers, and nothing if it is one
+    /// endpoint. With policies, one endpoint is a fleet of one: its calls are retried, and so on.
+    pub policies: Option<Policies>,
+    /// A file that keeps the last list of servers, so that a client can start while discovery is
+    /// down. Default `None`.
+    pub copy: Option<PathBuf>,
 }
 
 impl Default for ClientConfig {
@@ -50,6 +59,8 @@ impl Default for ClientConfig {
             max_wait: Duration::from_secs(3),
             backoff: Backoff::default(),
             give_up_after: None,
+            policies: None,
+            copy: None,
         }
     }
 }
@@ -61,6 +72,7 @@ impl ClientConfig {
     /// The first that does not hold: its name, its value and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.connection.check()?;
+        self.policies.iter().try_for_each(Policies::check)?;
         let least = Duration::from_nanos(1);
         let allowed = "more than 0, at most a day";
         check_time("connect_timeout", self.connect_timeout, least, allowed)?;

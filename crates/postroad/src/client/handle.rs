@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use postroad_proto::code::{Fault, Retry};
-use postroad_proto::policy::ConnectionState;
+use postroad_proto::policy::{ConnectionState, Outcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -13,14 +13,16 @@ use super::call::CallBuilder;
 use super::call_options::{Hook, Outgoing};
 use super::channel::Channel;
 use super::config::ClientConfig;
+use super::fleet::Fleet;
 use super::keeping;
 use super::pipeline::Pipeline;
 use super::producer::Producer;
 use super::values::DefaultCodec;
 use crate::config::ConfigError;
+use crate::discovery::Target;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
-use crate::transport::{Transports, Use};
+use crate::transport::{PeerInfo, Transports, Use};
 
 /// Why a client was not made, or did not connect.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +61,11 @@ impl ConnectError {
     }
 }
 
-/// A client of one endpoint. Clones are handles of the same connection.
+/// A client of a target: one endpoint, or several servers. Clones are handles of the same
+/// connections.
+///
+/// What is done when one of several servers is slow, wrong or gone is said by
+/// [`Policies`](super::Policies).
 ///
 /// # Coming back
 ///
@@ -88,29 +94,28 @@ impl ConnectError {
 #[derive(Clone)]
 pub struct Client {
     pub(super) channel: Channel,
+    target: Arc<Target>,
     codec: DefaultCodec,
     /// `None` unless [`Self::before`] was used, and then sending costs no more than one comparison.
     hook: Option<Hook>,
 }
 
 impl Client {
-    /// Connects with default settings: ready within [`ClientConfig::connect_timeout`].
+    /// Connects to a target with default settings: ready when a server is connected, within
+    /// [`ClientConfig::connect_timeout`].
     ///
     /// # Errors
-    /// If the URL is wrong, or the first attempt fails.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::connect_with(url.parse::<Endpoint>()?, ClientConfig::default()).await
+    /// If the URL is wrong, or no server can be reached.
+    pub async fn connect(target: &str) -> Result<Self, ConnectError> {
+        Self::connect_with(target.parse::<Target>()?, ClientConfig::default()).await
     }
 
     /// Connects with these settings: ready within [`ClientConfig::connect_timeout`].
     ///
     /// # Errors
-    /// If settings or endpoint are wrong, or the first attempt fails.
-    pub async fn connect_with(
-        endpoint: Endpoint,
-        config: ClientConfig,
-    ) -> Result<Self, ConnectError> {
-        let client = Self::new(endpoint, config)?;
+    /// If settings or target are wrong, or no server can be reached.
+    pub async fn connect_with(target: Target, config: ClientConfig) -> Result<Self, ConnectError> {
+        let client = Self::new(target, config)?;
         let first = client.channel.first_attempt().await;
         first.map_err(ConnectError::Failed)?;
         Ok(client)
@@ -120,21 +125,40 @@ impl Client {
     /// long as [`ClientConfig::max_wait`] says. Must be called on a runtime.
     ///
     /// # Errors
-    /// If settings or endpoint are wrong.
-    pub fn new(endpoint: Endpoint, config: ClientConfig) -> Result<Self, ConnectError> {
-        Self::with_transports(endpoint, config, &Transports::default())
+    /// If settings or target are wrong.
+    pub fn new(target: Target, config: ClientConfig) -> Result<Self, ConnectError> {
+        Self::with_transports(target, config, &Transports::default())
     }
 
     /// The same with transports of your own.
     ///
     /// # Errors
-    /// If settings or endpoint are wrong.
+    /// If settings or target are wrong.
     pub fn with_transports(
-        endpoint: Endpoint,
+        target: Target,
         config: ClientConfig,
         transports: &Transports,
     ) -> Result<Self, ConnectError> {
         config.check()?;
+        let lone = target.endpoint().filter(|_| config.policies.is_none());
+        let channel = match lone.cloned() {
+            Some(endpoint) => Self::lone(endpoint, config, transports)?,
+            None => Channel::to_fleet(Fleet::start(target.clone(), config, transports)?),
+        };
+        Ok(Self {
+            channel,
+            target: Arc::new(target),
+            codec: DefaultCodec::Json,
+            hook: None,
+        })
+    }
+
+    /// A channel to one endpoint, without policies.
+    fn lone(
+        endpoint: Endpoint,
+        config: ClientConfig,
+        transports: &Transports,
+    ) -> Result<Channel, ConnectError> {
         if matches!(endpoint.protocol(), Protocol::Auto) {
             let error = TransportError::Endpoint {
                 url: endpoint.to_string(),
@@ -144,12 +168,8 @@ impl Client {
         }
         let transport = Arc::clone(transports.get(&endpoint)?);
         transport.check(&endpoint, Use::Dial)?;
-        let keeper = keeping::start(endpoint, config, transport);
-        Ok(Self {
-            channel: Channel::new(keeper),
-            codec: DefaultCodec::Json,
-            hook: None,
-        })
+        let keeper = keeping::start(endpoint, config, transport, None);
+        Ok(Channel::new(keeper))
     }
 
     /// The same connection, whose values are MessagePack instead of JSON.
@@ -231,13 +251,23 @@ impl Client {
         Pipeline::new(self.channel.clone(), self.hook.clone(), route)
     }
 
-    /// The endpoint.
+    /// The same connections, with a listener that hears how every call and message has ended that
+    /// is sent by this handle or by one made from it, and by whom: for metrics and for tests. It
+    /// must not block. A handle that has a listener already has only the new one.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        self.channel.endpoint()
+    pub fn after(mut self, listener: impl Fn(&PeerInfo, Outcome) + Send + Sync + 'static) -> Self {
+        self.channel = self.channel.with_listener(Arc::new(listener));
+        self
     }
 
-    /// The state of the connection, and every change of it.
+    /// Where messages go.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The state of the connection, and every change of it. To several servers it is `Connected` as
+    /// long as one of them is, and `Offline` while the attempts to connect to all of them fail.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.channel.state()
@@ -263,7 +293,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("endpoint", &self.endpoint().to_string())
+            .field("target", &self.target.to_string())
             .field("state", &*self.state().borrow())
             .finish()
     }

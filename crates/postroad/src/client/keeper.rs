@@ -43,6 +43,8 @@ pub(super) struct Keeper {
     /// [`postroad_proto::policy::Pause::on_call`].
     pub(super) wanted: Arc<Notify>,
     pub(super) closing: watch::Sender<bool>,
+    /// Who wants to know of every change of the state: the fleet that this is a member of.
+    news: Option<Arc<Notify>>,
 }
 
 impl Keeper {
@@ -51,6 +53,7 @@ impl Keeper {
         endpoint: Endpoint,
         config: ClientConfig,
         transport: Arc<dyn Transport>,
+        news: Option<Arc<Notify>>,
     ) -> Self {
         let (closing, _) = watch::channel(false);
         Self {
@@ -64,6 +67,7 @@ impl Keeper {
             try_now: Arc::default(),
             wanted: Arc::default(),
             closing,
+            news,
         }
     }
 
@@ -91,6 +95,7 @@ impl Keeper {
                 }
             }
         });
+        self.news.iter().for_each(|news| news.notify_waiters());
     }
 
     pub(super) fn trouble(&self) -> MutexGuard<'_, Trouble> {
@@ -101,6 +106,22 @@ impl Keeper {
     #[inline]
     pub(super) fn current(&self) -> Option<Arc<Connection>> {
         self.current.load_full()
+    }
+
+    /// Whether there is a connection now.
+    #[inline]
+    pub(super) fn is_connected(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Whether attempts have failed since there was a connection last.
+    pub(super) fn has_failed(&self) -> bool {
+        self.trouble().has_failed()
+    }
+
+    /// Why there is no connection.
+    pub(super) fn explain(&self) -> String {
+        self.trouble().explain(clock::now())
     }
 
     /// Whether the connection's driver has something to do that it was woken for.
@@ -216,9 +237,14 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn close(&self) {
+    /// Begins to end the connection after the calls in flight.
+    pub(super) fn begin_close(&self) {
         self.trouble().end("the client was closed");
         self.closing.send_replace(true);
+    }
+
+    pub(super) async fn close(&self) {
+        self.begin_close();
         let mut state = self.state.subscribe();
         let _ = state
             .wait_for(|state| *state == ConnectionState::Closed)

@@ -26,7 +26,7 @@ use postroad_proto::Time;
 use postroad_proto::code::Retry;
 use postroad_proto::policy::{ConnectionState, Ended, Next, Pause, Reconnect};
 use postroad_proto::session::{CloseReason, Session};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::config::ClientConfig;
 use super::keeper::{CLOSE_GRACE, Keeper};
@@ -39,15 +39,16 @@ use crate::transport::Transport;
 /// A connection that was opened, and its state.
 type Opened = (Arc<Connection>, watch::Receiver<LinkState>);
 
-/// Starts to dial, on the runtime that is there.
+/// Starts to dial, on the runtime that is there. `news` is told of every change of the state.
 pub(super) fn start(
     endpoint: Endpoint,
     config: ClientConfig,
     transport: Arc<dyn Transport>,
+    news: Option<Arc<Notify>>,
 ) -> Arc<Keeper> {
     let (backoff, give_up_after) = (config.backoff.clone(), config.give_up_after);
     let reconnect = Reconnect::new(backoff, give_up_after, rand::random());
-    let keeper = Arc::new(Keeper::new(endpoint, config, transport));
+    let keeper = Arc::new(Keeper::new(endpoint, config, transport, news));
     let keeping = Keeping {
         keeper: Arc::downgrade(&keeper),
         closing: keeper.closing.subscribe(),

@@ -1,8 +1,9 @@
-//! The client: one connection that comes back by itself, and calls on it.
+//! The client: connections that come back by themselves, to one server or several, and calls on
+//! them.
 //!
 //! ```text
 //! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper -> trouble
-//!                \-> keeping -> keeper
+//!                            \-> governed -> attempt         \-> fleet -> keeping -> keeper
 //! ```
 //!
 //! Each module imports only what stands to the right of it. `options` holds what producers and
@@ -14,16 +15,20 @@ mod call;
 mod call_options;
 mod channel;
 mod config;
+mod fleet;
+mod governed;
 mod handle;
 mod keeper;
 mod keeping;
 mod options;
 mod pipeline;
+mod policies;
 mod producer;
 #[cfg(test)]
 mod tests;
 mod trouble;
 mod values;
+mod why;
 
 pub use blocking::BlockingClient;
 pub use call::CallBuilder;
@@ -31,4 +36,7 @@ pub use call_options::{CallOptions, Outgoing};
 pub use config::ClientConfig;
 pub use handle::{Client, ConnectError};
 pub use pipeline::Pipeline;
+pub use policies::{BreakerPolicy, HealthPolicy, HedgePolicy, Policies, PoolPolicy, RetryPolicy};
+pub use postroad_proto::policy::{Balance, Ending, Outcome, Timing};
 pub use producer::Producer;
+pub use why::{Considered, Explanation, Step, Why};

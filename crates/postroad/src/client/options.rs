@@ -106,6 +106,7 @@ impl SendOptions {
         CallInfo {
             route,
             is_answered,
+            is_idempotent: false,
             priority: self.priority,
             attempt: 0,
             no_retry: self.no_retry,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::limits::HEAD_BYTES;
-use postroad_proto::policy::{Ending, Outcome};
+use postroad_proto::policy::{Ending, Outcome, Timing};
 use postroad_proto::session::{Call, Failure};
 use postroad_proto::trace::Trace;
 
@@ -21,6 +21,10 @@ use crate::context::Inherited;
 use crate::driver::{Budget, PipeKey, PipelineAnswers};
 use crate::error::CallError;
 use crate::observe::{calls, trace};
+
+/// Calls that go to one server before another is picked, if there are several: those that leave
+/// together cost less.
+const SPREAD: usize = 16;
 
 /// Makes many calls of one route from one task, and takes their answers as they come.
 ///
@@ -62,6 +66,8 @@ pub struct Pipeline {
     answers_from: Option<Lease>,
     /// Calls in flight on all lanes, and answers that were not taken.
     in_flight: usize,
+    /// Calls that the last lane still gets before the next server is picked.
+    spread: usize,
     /// Bytes of calls since the driver had its turn and there was room, by priority: an urgent call
     /// that finds room says nothing about bulk.
     since_turn: [usize; 8],
@@ -73,8 +79,8 @@ pub struct Pipeline {
 
 /// A pipeline's part of one connection.
 ///
-/// There is more than one only while a connection is being drained: its calls are still answered
-/// there, and new ones go to the connection that has taken its place.
+/// To one endpoint, there is more than one only while a connection is being drained: its calls are
+/// still answered there, and new ones go to the connection that has taken its place.
 #[derive(Debug)]
 struct Lane {
     lease: Lease,
@@ -83,6 +89,9 @@ struct Lane {
     /// Calls were made that the driver was not woken for. It is woken once for all of them, when
     /// the task has nothing more to call.
     has_fresh: bool,
+    /// One of its calls, and when it was made, if somebody wants to know how long calls take: to
+    /// time each would cost each.
+    timed: Option<(u64, Time)>,
 }
 
 impl Lane {
@@ -92,7 +101,24 @@ impl Lane {
             lease,
             in_flight: 0,
             has_fresh: false,
+            timed: None,
         }
+    }
+
+    /// A call was taken.
+    #[inline]
+    fn took_on(&mut self, channel: &Channel, tag: u64) {
+        channel.began(&self.lease);
+        if self.timed.is_none() {
+            self.timed = channel.begins().map(|began| (tag, began));
+        }
+    }
+
+    /// How long a call took that has ended, if it is the one that is timed.
+    fn time(&mut self, tag: u64) -> Option<Timing> {
+        let (_, began) = self.timed.take_if(|(timed, _)| *timed == tag)?;
+        let took = clock::now().since(began);
+        Some(Timing { began, took })
     }
 
     #[inline]
@@ -135,6 +161,7 @@ impl Pipeline {
             answers: PipelineAnswers::default(),
             answers_from: None,
             in_flight: 0,
+            spread: 0,
             since_turn: [0; 8],
             has_moved: false,
             waiting: None,
@@ -234,6 +261,7 @@ impl Pipeline {
         match self.call_now(tag, payload, self.budget()) {
             Ok(Sent::Now(())) => Ok(()),
             Ok(Sent::Wait) => Err(self.channel.not_connected()),
+            Ok(Sent::Full) => Err(*self.full()),
             Err(error) => Err(*error),
         }
     }
@@ -250,7 +278,7 @@ impl Pipeline {
             Ok(Sent::Now(())) => Ok(()),
             // Waiting is rare and needs much room. It has its memory elsewhere, because this future
             // is moved for every call.
-            Ok(Sent::Wait) => Box::pin(self.call_patiently(tag, payload)).await,
+            Ok(Sent::Wait | Sent::Full) => Box::pin(self.call_patiently(tag, payload)).await,
             Err(error) => Err(*error),
         }
     }
@@ -313,7 +341,13 @@ impl Pipeline {
     fn make_all(&mut self, calls: &[(u64, &Bytes)]) -> (usize, Option<CallError>) {
         let max = self.channel.config().connection.limits.max_calls;
         let budget = self.budget();
+        if self.spread == 0
+            && let Err(error) = self.spread()
+        {
+            return (0, Some(*error));
+        }
         let room = calls.len().min(max.saturating_sub(self.in_flight));
+        let room = room.min(self.spread);
         let mut made = 0;
         // Calls with a trace of their own are made one by one, because those that share a lock
         // share everything but their payload.
@@ -324,6 +358,12 @@ impl Pipeline {
             self.options.run_hook();
             let call = self.options.call(calls[0].1, None);
             made = lane.call_all(&call, &calls[..room], budget);
+            if self.channel.fleet().is_some() {
+                calls[..made]
+                    .iter()
+                    .for_each(|(tag, _)| lane.took_on(&self.channel, *tag));
+                self.spread = self.spread.saturating_sub(made);
+            }
             let bytes = calls[..made].iter().map(|(_, payload)| payload.len());
             let bytes = bytes.sum::<usize>() + made * HEAD_BYTES;
             self.in_flight += made;
@@ -347,10 +387,30 @@ impl Pipeline {
         if self.in_flight >= self.channel.config().connection.limits.max_calls {
             return Err(self.full());
         }
+        if self.spread == 0 {
+            self.spread()?;
+        }
         match self.call_on_last(tag, payload, budget) {
-            Ok(Sent::Wait) => self.call_on_next(tag, payload, budget),
+            Ok(Sent::Wait | Sent::Full) => self.call_on_next(tag, payload, budget),
             sent => sent,
         }
+    }
+
+    /// Turns to the server that gets the next calls, if there are several.
+    #[cold]
+    fn spread(&mut self) -> Result<(), Box<CallError>> {
+        if self.channel.fleet().is_none() {
+            // One endpoint gets all.
+            self.spread = usize::MAX;
+            return Ok(());
+        }
+        let info = self.options.info(&self.options.route, true);
+        self.channel.admit(&info)?;
+        if let Some(lease) = self.channel.pick(&info) {
+            self.spread = if lease.is_probe() { 1 } else { SPREAD };
+            self.follow(lease);
+        }
+        Ok(())
     }
 
     /// Makes the call on the connection that has taken the last one's place, if one has.
@@ -392,6 +452,8 @@ impl Pipeline {
         let mut call = self.options.call(payload, trace.as_deref());
         let result = lane.call(&mut call, budget, tag);
         if result.is_ok() {
+            lane.took_on(&self.channel, tag);
+            self.spread = self.spread.saturating_sub(1);
             self.in_flight += 1;
             self.since_turn[at] += payload.len() + HEAD_BYTES;
         }
@@ -401,11 +463,20 @@ impl Pipeline {
     /// Turns to a connection, if that is another than before.
     #[cold]
     fn follow(&mut self, lease: Lease) -> bool {
-        let last = self.lanes.last();
-        if last.is_some_and(|last| last.lease.is_same(&lease)) {
-            return false;
+        let mut lanes = self.lanes.iter();
+        if let Some(at) = lanes.position(|lane| lane.lease.is_same(&lease)) {
+            let last = self.lanes.len() - 1;
+            self.lanes.swap(at, last);
+            // With its own permission to send there.
+            self.lanes[last].lease = lease;
+            return at != last;
         }
-        self.lanes.retain(|lane| lane.in_flight > 0);
+        if self.channel.fleet().is_none() {
+            self.lanes.retain(|lane| lane.in_flight > 0);
+        } else {
+            self.lanes
+                .retain(|lane| lane.in_flight > 0 || !lane.lease.connection().is_over());
+        }
         self.lanes.push(Lane::new(lease));
         // Whoever waits for answers has to wait on the new connection too.
         if let Some(waiting) = self.waiting.take() {
@@ -517,7 +588,7 @@ impl Pipeline {
     /// Tells whoever watches calls, and whoever listens to outcomes, of the answer that is taken
     /// next.
     #[cold]
-    fn report_next(&self) {
+    fn report_next(&mut self) {
         let Some((tag, failed)) = self.answers.peek() else {
             return;
         };
@@ -527,13 +598,14 @@ impl Pipeline {
         });
         if let Some(lease) = &self.answers_from {
             let ending = error.as_ref().map_or(Ending::Answered, ending);
-            // A pipeline's calls keep no time of their own: it would cost every call its place.
-            let timing = None;
+            let mut lanes = self.lanes.iter_mut();
+            let lane = lanes.find(|lane| lane.lease.is_same(lease));
+            let timing = lane.and_then(|lane| lane.time(tag));
             self.channel.finish(lease, || Outcome { ending, timing });
         }
         if trace::is_watched() {
             let route = &*self.options.route;
-            calls::piped(self.channel.endpoint(), route, tag, error.as_ref());
+            calls::piped(self.channel.target(), route, tag, error.as_ref());
         }
     }
 

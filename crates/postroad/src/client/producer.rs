@@ -147,7 +147,7 @@ impl Producer {
             Ok(Sent::Now(())) => Ok(()),
             // Waiting is rare and needs much room. It has its memory elsewhere, because this future
             // is moved for every message.
-            Ok(Sent::Wait) => Box::pin(self.send_patiently(payload)).await,
+            Ok(Sent::Wait | Sent::Full) => Box::pin(self.send_patiently(payload)).await,
             Err(error) => Err(*error),
         }
     }
@@ -265,7 +265,7 @@ impl Producer {
             self.take_turns().await;
             match self.send_now(&payload) {
                 Ok(Sent::Now(())) => return Ok(()),
-                Ok(Sent::Wait) => {}
+                Ok(Sent::Wait | Sent::Full) => {}
                 Err(error) => return Err(*error),
             }
         }
@@ -274,6 +274,7 @@ impl Producer {
             Ok(match self.offer(&lease, &payload, budget)? {
                 Sent::Now(()) => Sent::Now(lease),
                 Sent::Wait => Sent::Wait,
+                Sent::Full => Sent::Full,
             })
         };
         let lease = patiently(&self.channel, &info, self.budget(), offer).await?;

@@ -9,9 +9,9 @@ use postroad_proto::code::{Code, Retry};
 use postroad_proto::policy::{ConnectionState, Ending, Outcome};
 use postroad_proto::session::CloseReason;
 
-use super::channel::Lease;
 use super::handle::Client;
 use crate::driver::Connection;
+use crate::transport::PeerInfo;
 use crate::{CallError, ClientConfig, Error, Router, RunningServer, Server};
 
 type Tested = Result<(), Box<dyn std::error::Error>>;
@@ -52,12 +52,12 @@ async fn connect(url: &str) -> Result<(Client, Heard), Box<dyn std::error::Error
         max_wait: Duration::from_secs(1),
         ..ClientConfig::default()
     };
-    let mut client = Client::connect_with(url.parse()?, config).await?;
+    let client = Client::connect_with(url.parse()?, config).await?;
     let heard = Heard::default();
     let listener = {
         let heard = heard.clone();
-        move |lease: &Lease, outcome| {
-            assert!(lease.endpoint().to_string().starts_with("mem://"));
+        move |peer: &PeerInfo, outcome| {
+            assert!(peer.to_string().starts_with("mem://"));
             heard
                 .0
                 .lock()
@@ -65,8 +65,7 @@ async fn connect(url: &str) -> Result<(Client, Heard), Box<dyn std::error::Error
                 .push(outcome);
         }
     };
-    client.channel = client.channel.with_listener(Arc::new(listener));
-    Ok((client, heard))
+    Ok((client.after(listener), heard))
 }
 
 /// The connection that every sender picks next.

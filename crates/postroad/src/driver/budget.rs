@@ -38,6 +38,12 @@ impl Budget {
         (now + self.timeout).min(self.limit)
     }
 
+    /// The same since a moment that may have passed, and when it ends.
+    pub(crate) fn since(self, since: Time) -> (Self, Time) {
+        let limit = self.deadline(since);
+        (Self { limit, ..self }, limit)
+    }
+
     /// The same from now on, and when it ends: what is waited for before the call is charged to it.
     pub(crate) fn starting_now(self) -> (Self, Time) {
         let limit = self.deadline(clock::now());

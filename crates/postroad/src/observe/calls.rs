@@ -1,6 +1,7 @@
 //! Calls and one-way messages, at both ends. The target of their log lines is `postroad::call`.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::time::Duration;
 
 use postroad_proto::Time;
@@ -11,7 +12,6 @@ use super::counters::{Counters, count};
 use super::log_rate::LogKind;
 use super::trace;
 use crate::clock;
-use crate::endpoint::Endpoint;
 use crate::error::{CallError, Error};
 use crate::extract::{Origin, Request};
 use crate::transport::PeerInfo;
@@ -144,19 +144,19 @@ pub(crate) fn dropped(counters: &Counters, peer: &PeerInfo, error: &Error) {
 /// Logs the end of a client's call.
 #[cold]
 pub(crate) fn called(
-    endpoint: &Endpoint,
+    target: &dyn Display,
     route: &str,
     trace: Option<&Trace>,
     error: Option<&CallError>,
 ) {
     let trace = trace.map(tracing::field::display);
     let error = error.map(tracing::field::display);
-    tracing::debug!(target: "postroad::call", %endpoint, route, trace, error, "called");
+    tracing::debug!(target: "postroad::call", endpoint = %target, route, trace, error, "called");
 }
 
 /// Logs the end of one of a pipeline's calls, which has a tag.
 #[cold]
-pub(crate) fn piped(endpoint: &Endpoint, route: &str, tag: u64, error: Option<&CallError>) {
+pub(crate) fn piped(target: &dyn Display, route: &str, tag: u64, error: Option<&CallError>) {
     let error = error.map(tracing::field::display);
-    tracing::debug!(target: "postroad::call", %endpoint, route, tag, error, "called");
+    tracing::debug!(target: "postroad::call", endpoint = %target, route, tag, error, "called");
 }

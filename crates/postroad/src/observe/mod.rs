@@ -18,6 +18,7 @@ pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod discovery;
+pub(crate) mod fleet;
 pub(crate) mod log_rate;
 pub(crate) mod node;
 pub(crate) mod trace;

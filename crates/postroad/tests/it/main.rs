@@ -10,6 +10,7 @@ mod blocking;
 mod calls;
 mod codecs;
 mod coming_and_going;
+mod fleet;
 mod hooks;
 mod hostile;
 mod intake;

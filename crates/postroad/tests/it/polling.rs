@@ -258,7 +258,7 @@ async fn times_asked(node: &Node, preset: Preset) -> Result<usize, Box<dyn std::
     for _ in 0..30 {
         let mut config = client_config();
         config.connection.preset = preset;
-        let client = Client::with_transports(endpoint.clone(), config, &transports)?;
+        let client = Client::with_transports(endpoint.clone().into(), config, &transports)?;
         let mut state = client.state();
         let is_there = |state: &_| *state == postroad::ConnectionState::Connected;
         state.wait_for(is_there).await?;

@@ -191,6 +191,11 @@ impl Connection {
         self.lock().session.has_heard()
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().session.is_closed()
+    }
+
     /// The name behind a route's number.
     pub(crate) fn route_name(&self, number: u16) -> Option<Arc<str>> {
         self.lock().session.route_name(number).cloned()

@@ -1,0 +1,106 @@
+//! How many connections there are: none to servers that nobody needs, one to the others, more where
+//! one cannot write all that is to be sent.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use postroad_proto::Time;
+
+use super::supervisor::TICK;
+use super::{Fleet, Member};
+use crate::clock;
+
+/// For how long a call keeps a fleet awake.
+const ACTIVE: Duration = Duration::from_secs(10);
+/// Ticks for which a connection has to be unable to write all before there is another one.
+const SATURATED: u32 = 3;
+
+impl Fleet {
+    /// Connects to as many servers as may be connected; those that were chosen before stay chosen.
+    pub(super) fn choose_members(&self) {
+        if self.policies.pool.idle == 0 && self.is_idle(clock::now()) {
+            return;
+        }
+        self.wake_all();
+    }
+
+    /// Connects to all servers, or as many as may be connected. Of more, each client draws its own,
+    /// and while some of those cannot be reached, others take their places.
+    pub(super) fn wake_all(&self) {
+        let most = self.policies.pool.connections;
+        let roster = self.roster.load();
+        let mut members: Vec<&Arc<Member>> = roster.members.iter().collect();
+        if members.len() > most {
+            members.sort_by_cached_key(|member| draw(self.seed, member.instance.endpoint.url()));
+        }
+        let mut places = most;
+        for member in members {
+            if places == 0 {
+                return;
+            }
+            member.wake(self);
+            // Whoever cannot be reached holds no connection.
+            if !member.has_failed() {
+                places -= 1;
+            }
+        }
+    }
+
+    /// Whether no call was made lately.
+    fn is_idle(&self, now: Time) -> bool {
+        let last = Time(self.calls.load(Ordering::Relaxed));
+        last + ACTIVE <= now
+    }
+
+    pub(super) fn look_after_pool(&self, now: Time) {
+        if self.is_idle(now) {
+            self.rest(now);
+        } else {
+            self.wake_all();
+        }
+        let roster = self.roster.load();
+        let mut connections: usize = roster.members.iter().map(|m| m.connections()).sum();
+        for member in &roster.members {
+            member.replace_old(&self.policies.pool, now);
+            let saturated = member.saturated();
+            if saturated >= SATURATED && connections < self.policies.pool.connections {
+                connections += 1;
+                member.add_connection();
+            } else if saturated == 0 && member.calm_for() >= self.policies.pool.idle_timeout {
+                member.drop_extra();
+            }
+        }
+    }
+
+    /// Lets connections go that nobody has used for long, except for the few that are kept.
+    fn rest(&self, now: Time) {
+        let pool = &self.policies.pool;
+        let roster = self.roster.load();
+        let awake = roster.members.iter().filter(|member| member.is_connected());
+        let mut left = awake.clone().count();
+        for member in awake {
+            if left <= pool.idle {
+                return;
+            }
+            if member.last_used() + pool.idle_timeout <= now && member.load.in_flight() == 0 {
+                left -= 1;
+                member.leave();
+            }
+        }
+    }
+}
+
+/// Orders servers differently for each client, and the same way each time.
+fn draw(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(seed, |hash, byte| {
+        (hash ^ u64::from(byte))
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(29)
+    })
+}
+
+/// For how long so many ticks last.
+pub(super) fn ticks(many: u32) -> Duration {
+    TICK.saturating_mul(many)
+}

@@ -1,0 +1,166 @@
+//! The task of a fleet: follows the list, the connections, and the clock.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::policy::ConnectionState;
+use tokio::sync::{Notify, watch};
+
+use super::Fleet;
+use crate::clock;
+use crate::discovery::Found;
+
+/// How often the pool and the members are looked after.
+pub(super) const TICK: Duration = Duration::from_millis(500);
+
+/// How often the members' rates of success are compared; [`OutlierConfig`] says so too.
+///
+/// [`OutlierConfig`]: postroad_proto::policy::OutlierConfig
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Starts the task. It ends when the client is closed or dropped.
+pub(super) fn start(
+    fleet: &Arc<Fleet>,
+    found: watch::Receiver<Found>,
+    standby: Option<watch::Receiver<Found>>,
+) {
+    let supervisor = Supervisor {
+        news: Arc::clone(&fleet.news),
+        closing: fleet.closing.subscribe(),
+        fleet: Arc::downgrade(fleet),
+        found,
+        standby,
+        next_sweep: clock::now(),
+        next_probe: clock::now(),
+    };
+    tokio::spawn(supervisor.run());
+}
+
+/// What the task has to look after.
+enum What {
+    News,
+    Tick,
+    List,
+    End,
+}
+
+struct Supervisor {
+    fleet: Weak<Fleet>,
+    news: Arc<Notify>,
+    closing: watch::Receiver<bool>,
+    found: watch::Receiver<Found>,
+    standby: Option<watch::Receiver<Found>>,
+    next_sweep: Time,
+    next_probe: Time,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.list_changed();
+        loop {
+            let news = Arc::clone(&self.news);
+            let news = news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if !self.states_changed() {
+                return;
+            }
+            let what = tokio::select! {
+                () = news => What::News,
+                _ = tick.tick() => What::Tick,
+                changed = self.found.changed() => match changed {
+                    Ok(()) => What::List,
+                    // The follower has ended with its runtime.
+                    Err(_) => What::End,
+                },
+                changed = changed(&mut self.standby) => match changed {
+                    true => What::List,
+                    // Its list stays as it is.
+                    false => What::News,
+                },
+                _ = self.closing.wait_for(|closing| *closing) => What::End,
+            };
+            match what {
+                What::News => {}
+                What::Tick => self.tick(),
+                What::List => self.list_changed(),
+                What::End => return,
+            }
+        }
+    }
+
+    fn list_changed(&mut self) {
+        let Some(fleet) = self.fleet.upgrade() else {
+            return;
+        };
+        let primary = Arc::clone(&self.found.borrow_and_update().instances);
+        let standby = self.standby.as_mut().map(|standby| {
+            let found = standby.borrow_and_update();
+            Arc::clone(&found.instances)
+        });
+        fleet.set_list(&primary, standby.as_deref().unwrap_or(&[]));
+    }
+
+    /// Tells those who watch the client's state; false if there is no client any more.
+    fn states_changed(&self) -> bool {
+        let Some(fleet) = self.fleet.upgrade() else {
+            return false;
+        };
+        if fleet.is_closed() {
+            return false;
+        }
+        let now = clock::now();
+        let roster = fleet.roster.load();
+        for member in &roster.members {
+            member.notice_connection(now, &fleet);
+        }
+        let next = if roster.members.iter().any(|member| member.is_connected()) {
+            ConnectionState::Connected
+        } else if roster.members.iter().any(|member| !member.has_failed()) {
+            ConnectionState::Connecting
+        } else {
+            ConnectionState::Offline
+        };
+        fleet.state.send_if_modified(|state| {
+            let is_other = *state != next;
+            *state = next;
+            is_other
+        });
+        true
+    }
+
+    fn tick(&mut self) {
+        let Some(fleet) = self.fleet.upgrade() else {
+            return;
+        };
+        let now = clock::now();
+        fleet.look_after_pool(now);
+        if let Some(ejector) = &fleet.ejector
+            && now >= self.next_sweep
+        {
+            self.next_sweep = now + SWEEP;
+            fleet.sweep(ejector, now);
+        }
+        if let Some(health) = &fleet.policies.health
+            && now >= self.next_probe
+        {
+            self.next_probe = now + health.every;
+            fleet.probe_all(health);
+        }
+    }
+}
+
+/// Ready when a list that there may be has changed; false, once, if it never will again.
+async fn changed(list: &mut Option<watch::Receiver<Found>>) -> bool {
+    let Some(followed) = list else {
+        return std::future::pending().await;
+    };
+    let has_changed = followed.changed().await.is_ok();
+    if !has_changed {
+        *list = None;
+    }
+    has_changed
+}
