@@ -7,16 +7,15 @@ use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-use super::Discovery;
 use super::bounds::FILE_MAX;
 use super::error::DiscoveryError;
 use super::instance::{Instance, Record};
+use super::source::{Discovery, Source};
 use super::updates::Updates;
 use super::url::Url;
 use crate::error::TransportError;
@@ -28,13 +27,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A list in a file.
 #[derive(Debug)]
-pub(super) struct File(PathBuf);
+struct File(PathBuf);
 
-impl File {
-    pub(super) fn open(url: Url) -> Result<Arc<dyn Discovery>, TransportError> {
-        url.check_rest("keep")?;
-        Ok(Arc::new(Self(url.address.into())))
-    }
+pub(super) fn open(url: Url) -> Result<Source, TransportError> {
+    url.check_rest("keep")?;
+    Ok(Source::of(File(url.address.into())))
 }
 
 /// What tells one state of a file from another.

@@ -10,11 +10,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::bounds::{APPLY_EVERY, COPY_AFTER, COPY_EVERY, RETRY_FIRST, RETRY_MAX};
+use super::copy;
 use super::error::DiscoveryError;
 use super::found::{Found, Gone, Trouble};
 use super::instance::Instance;
+use super::source::Discovery;
 use super::updates::Updates;
-use super::{Discovery, copy};
 use crate::observe::discovery::{self as observe, Source};
 
 /// The task that follows one source.
