@@ -55,6 +55,7 @@ impl Ask {
         }
     }
 
+    #[cfg(any(feature = "etcd", feature = "consul"))]
     pub(super) fn body(mut self, body: Vec<u8>) -> Self {
         self.body = body.into();
         self
@@ -99,6 +100,7 @@ impl Answer {
 }
 
 /// An answer without end, line by line.
+#[cfg(feature = "etcd")]
 #[derive(Debug)]
 pub(super) struct Lines {
     opened: Opened,

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use postroad::discovery::{Registration, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::discovery::{has_peer, instance, until, until_urls};
 use super::support::{PATIENCE, Tested};
@@ -71,7 +70,7 @@ impl Etcd {
                 .await
                 .is_err()
             {
-                sleep(Duration::from_millis(20)).await;
+                tokio::task::yield_now().await;
             }
         };
         Ok(timeout(PATIENCE, ready).await?)

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, timeout};
 
 use super::discovery::{instance, until, until_urls};
 use super::support::{PATIENCE, Tested};
@@ -297,15 +297,16 @@ async fn nacos_is_asked_beaten_and_left_in_both_versions_of_its_api() -> Tested 
     Ok(())
 }
 
-/// A registry that answers with `head`, then with `piece` again and again, pausing in between.
+/// A registry that answers with `head`, then with `piece` in each `pause`.
 async fn bad(head: String, piece: &'static str, pause: Duration) -> Tested<Stand> {
     Stand::start(move |_, mut stream: TcpStream| {
         let head = head.clone();
         async move {
             stream.write_all(head.as_bytes()).await?;
+            let mut ticks = interval(pause);
             while !piece.is_empty() {
+                ticks.tick().await;
                 stream.write_all(piece.as_bytes()).await?;
-                sleep(pause).await;
             }
             Ok(())
         }
@@ -319,7 +320,7 @@ async fn a_registry_that_answers_nonsense_too_much_or_too_slowly_is_told_so() ->
     let endless = format!("{head}\r\n[");
     let nonsense = format!("{head}content-length: 9\r\n\r\n{{\"a\": [[}}");
     let large = "[".repeat(64 * 1024).leak();
-    let now = Duration::ZERO;
+    let now = Duration::from_micros(1);
     let second = Duration::from_secs(1);
     let refusal = "HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nlater".to_owned();
     for (stand, says) in [
