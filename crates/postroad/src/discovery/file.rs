@@ -25,6 +25,9 @@ use crate::transport::BoxFuture;
 /// being written is not read half.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Longest tick of a file system's clock.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
 /// A list in a file.
 #[derive(Debug)]
 struct File(PathBuf);
@@ -53,6 +56,13 @@ impl Stamp {
             len: meta.len(),
             file,
         }
+    }
+
+    /// Whether a later change would show: two within a tick of the file system's clock have one
+    /// time, so a file that has just changed is read again.
+    fn is_settled(&self) -> bool {
+        let age = self.modified.and_then(|time| time.elapsed().ok());
+        age.is_none_or(|age| age > SETTLED_AFTER)
     }
 }
 
@@ -101,7 +111,7 @@ impl File {
     /// Looks at the file. `seen` is the last look's state, `read` the state that was read last.
     fn look(path: &Path, seen: Option<Stamp>, read: Option<Stamp>) -> io::Result<Look> {
         let stamp = Stamp::of(&fs::metadata(path)?);
-        if read == Some(stamp) {
+        if read == Some(stamp) && stamp.is_settled() {
             return Ok(Look::Same);
         }
         // The first list is wanted at once.

@@ -94,7 +94,10 @@ impl Follower {
                     has_copy = false;
                     view.take_copy(self.read_copy().await);
                 }
-                () = at(view.believe_at()) => view.believe(Instant::now()),
+                () = at(view.believe_at()) => {
+                    view.believe(Instant::now());
+                    observe::found(&self.source, 0);
+                }
             }
             if view.is_new() {
                 self.found.send_replace(view.found.clone());
