@@ -167,6 +167,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_is_being_written_is_not_read_before_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.toml");
+        let entry = "[[instance]]\nurl = 'tcp://a:1'\n";
+        fs::write(&path, entry).unwrap();
+        let Look::New(first, Ok(list)) = File::look(&path, None, None).unwrap() else {
+            panic!("the first list is wanted at once");
+        };
+        assert_eq!(list.len(), 1);
+        fs::write(&path, "").unwrap();
+        let second = File::look(&path, Some(first), Some(first)).unwrap();
+        assert!(
+            matches!(second, Look::Changing(_)),
+            "it may be half of a file"
+        );
+        fs::write(&path, entry.repeat(2)).unwrap();
+        let third = File::look(&path, Some(first), Some(first)).unwrap();
+        let Look::Changing(third) = third else {
+            panic!("it still changes");
+        };
+        let Look::New(_, Ok(list)) = File::look(&path, Some(third), Some(first)).unwrap() else {
+            panic!("it has stayed");
+        };
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
     fn a_slip_in_a_file_is_told_with_its_place() {
         let list = parse("[[instance]]\nurl = 'tcp://a:1'\nweight = 3\ntag = 'v2'").unwrap();
         assert_eq!((list[0].weight, list[0].tag.as_deref()), (3, Some("v2")));

@@ -132,21 +132,27 @@ impl Stand {
     }
 }
 
+/// How long the stand-in for Consul holds an answer back.
+const HOLD: Duration = Duration::from_secs(2);
+
 /// What a stand-in for Consul knows: services by id, and the number of the list.
 #[derive(Clone, Default)]
 struct Consul {
     services: BTreeMap<String, Value>,
     index: u64,
+    /// How often the list was asked for at once, whatever its number.
+    asked_anew: u32,
 }
 
 async fn consul(state: watch::Sender<Consul>, asked: Asked, mut stream: TcpStream) -> Answered {
     let ok = "200 OK";
     if asked.path == "/v1/health/service/orders" {
         let last: u64 = asked.get("index").parse()?;
+        state.send_modify(|consul| consul.asked_anew += u32::from(last == 0));
         let mut seen = state.subscribe();
         let hold = timeout(
-            PATIENCE,
-            seen.wait_for(|consul| last == 0 || consul.index != last),
+            HOLD,
+            seen.wait_for(|consul| last == 0 || consul.index > last),
         );
         // Nothing has changed, or it has: both are answered with the list.
         let _ = hold.await;
@@ -207,8 +213,11 @@ async fn consul_is_followed_by_blocking_queries_also_when_it_begins_anew() -> Te
     });
     let anew = until_urls(&mut found, &["tcp://10.9.9.9:80"]).await;
     assert_eq!(anew.instances[0].weight, 3);
+    let anew = state.subscribe();
+    assert_eq!(anew.borrow().asked_anew, 1, "at the beginning");
     // The next beat is refused, and so it registers again.
     until_urls(&mut found, &["tcp://10.9.9.9:80", "tcp://[::1]:7400"]).await;
+    assert_eq!(anew.borrow().asked_anew, 2, "since the number went back");
     registration.leave().await?;
     until_urls(&mut found, &["tcp://10.9.9.9:80"]).await;
     Ok(())
@@ -357,7 +366,10 @@ async fn a_watch_that_is_cancelled_by_compaction_is_begun_anew_with_the_whole_li
         async move {
             if asked.path == "/v3/watch" {
                 let line = json!({"result": {"canceled": true, "compact_revision": "9"}});
-                return reply(&mut stream, "200 OK", "", &format!("{line}\n")).await;
+                let head = format!("HTTP/1.1 200 OK\r\n\r\n{line}\n");
+                stream.write_all(head.as_bytes()).await?;
+                // The stream itself stays open.
+                return std::future::pending().await;
             }
             let many = {
                 let mut ranges = ranges.lock().map_err(|_| "poisoned")?;
@@ -377,7 +389,9 @@ async fn a_watch_that_is_cancelled_by_compaction_is_begun_anew_with_the_whole_li
     })
     .await?;
     let mut found = stand.target("etcd")?.follow(None)?;
-    let seen = until_urls(&mut found, &["tcp://b:1"]).await;
+    // Long before the check that something was missed.
+    let limit = Duration::from_secs(8);
+    let seen = timeout(limit, until_urls(&mut found, &["tcp://b:1"])).await?;
     assert!(seen.trouble.is_none(), "compaction is no trouble: {seen}");
     Ok(())
 }
