@@ -33,3 +33,11 @@ pub(crate) const KEEP_MAX: Duration = Duration::from_secs(86_400);
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Bound of every wait after a source has failed.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long leaving a registry may take.
+pub(crate) const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// After how much silence a registry forgets an instance: two heartbeats of 10 s that were missed.
+#[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(20);
+/// How often an instance says that it is there, so that two beats may be lost.
+#[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+pub(crate) const BEAT_EVERY: Duration = Duration::from_secs(6);

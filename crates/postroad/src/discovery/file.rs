@@ -7,16 +7,15 @@ use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-use super::Discovery;
 use super::bounds::FILE_MAX;
 use super::error::DiscoveryError;
 use super::instance::{Instance, Record};
+use super::source::{Discovery, Source};
 use super::updates::Updates;
 use super::url::Url;
 use crate::error::TransportError;
@@ -26,15 +25,16 @@ use crate::transport::BoxFuture;
 /// being written is not read half.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Longest tick of a file system's clock.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
 /// A list in a file.
 #[derive(Debug)]
-pub(super) struct File(PathBuf);
+struct File(PathBuf);
 
-impl File {
-    pub(super) fn open(url: Url) -> Result<Arc<dyn Discovery>, TransportError> {
-        url.check_rest("keep")?;
-        Ok(Arc::new(Self(url.address.into())))
-    }
+pub(super) fn open(url: Url) -> Result<Source, TransportError> {
+    url.check_rest("keep")?;
+    Ok(Source::of(File(url.address.into())))
 }
 
 /// What tells one state of a file from another.
@@ -56,6 +56,13 @@ impl Stamp {
             len: meta.len(),
             file,
         }
+    }
+
+    /// Whether a later change would show: two within a tick of the file system's clock have one
+    /// time, so a file that has just changed is read again.
+    fn is_settled(&self) -> bool {
+        let age = self.modified.and_then(|time| time.elapsed().ok());
+        age.is_none_or(|age| age > SETTLED_AFTER)
     }
 }
 
@@ -104,7 +111,7 @@ impl File {
     /// Looks at the file. `seen` is the last look's state, `read` the state that was read last.
     fn look(path: &Path, seen: Option<Stamp>, read: Option<Stamp>) -> io::Result<Look> {
         let stamp = Stamp::of(&fs::metadata(path)?);
-        if read == Some(stamp) {
+        if read == Some(stamp) && stamp.is_settled() {
             return Ok(Look::Same);
         }
         // The first list is wanted at once.
@@ -158,6 +165,33 @@ impl Discovery for File {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read_before_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.toml");
+        let entry = "[[instance]]\nurl = 'tcp://a:1'\n";
+        fs::write(&path, entry).unwrap();
+        let Look::New(first, Ok(list)) = File::look(&path, None, None).unwrap() else {
+            panic!("the first list is wanted at once");
+        };
+        assert_eq!(list.len(), 1);
+        fs::write(&path, "").unwrap();
+        let second = File::look(&path, Some(first), Some(first)).unwrap();
+        assert!(
+            matches!(second, Look::Changing(_)),
+            "it may be half of a file"
+        );
+        fs::write(&path, entry.repeat(2)).unwrap();
+        let third = File::look(&path, Some(first), Some(first)).unwrap();
+        let Look::Changing(third) = third else {
+            panic!("it still changes");
+        };
+        let Look::New(_, Ok(list)) = File::look(&path, Some(third), Some(first)).unwrap() else {
+            panic!("it has stayed");
+        };
+        assert_eq!(list.len(), 2);
+    }
 
     #[test]
     fn a_slip_in_a_file_is_told_with_its_place() {

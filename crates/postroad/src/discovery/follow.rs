@@ -10,11 +10,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::bounds::{APPLY_EVERY, COPY_AFTER, COPY_EVERY, RETRY_FIRST, RETRY_MAX};
+use super::copy;
 use super::error::DiscoveryError;
 use super::found::{Found, Gone, Trouble};
 use super::instance::Instance;
+use super::source::Discovery;
 use super::updates::Updates;
-use super::{Discovery, copy};
 use crate::observe::discovery::{self as observe, Source};
 
 /// The task that follows one source.
@@ -93,7 +94,10 @@ impl Follower {
                     has_copy = false;
                     view.take_copy(self.read_copy().await);
                 }
-                () = at(view.believe_at()) => view.believe(Instant::now()),
+                () = at(view.believe_at()) => {
+                    view.believe(Instant::now());
+                    observe::found(&self.source, 0);
+                }
             }
             if view.is_new() {
                 self.found.send_replace(view.found.clone());

@@ -39,6 +39,14 @@ impl Instance {
         }
     }
 
+    /// Host and port of its address, if it has such.
+    #[cfg(any(feature = "consul", feature = "nacos"))]
+    pub(super) fn host_and_port(&self) -> Option<(String, u16)> {
+        let (host, port) = self.endpoint.address().rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse().ok()?))
+    }
+
     /// Why nobody could use it, if that is so.
     pub(super) fn flaw(&self) -> Option<String> {
         let too_long = |text: &Option<Arc<str>>| text.as_ref().is_some_and(|t| t.len() > TAG_MAX);

@@ -5,8 +5,8 @@
 //! the last good list stays until there is a better one.
 //!
 //! ```text
-//! target -> registry, file, dns, etcd, consul, nacos -> follow -> updates, found, copy
-//!                             \-> http                     all -> instance, error, bounds
+//! registration -> target -> file, dns, etcd, consul, nacos -> source -> updates
+//!                      \-> follow -> copy, found     \-> http
 //! ```
 //!
 //! The guide is `docs/discovery.md`. A source of one's own:
@@ -41,33 +41,46 @@
 //! # drop((many, target));
 //! ```
 
+#[cfg(feature = "consul")]
+mod consul;
+#[cfg(not(feature = "consul"))]
+#[path = "absent.rs"]
+mod consul;
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(not(feature = "dns"))]
+#[path = "absent.rs"]
+mod dns;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(not(feature = "etcd"))]
+#[path = "absent.rs"]
+mod etcd;
+#[cfg(feature = "nacos")]
+mod nacos;
+#[cfg(not(feature = "nacos"))]
+#[path = "absent.rs"]
+mod nacos;
+
 mod bounds;
 mod copy;
 mod error;
 mod file;
 mod follow;
 mod found;
+#[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+mod http;
 mod instance;
+mod registration;
+mod source;
 mod target;
 mod updates;
 mod url;
 
-use std::fmt;
-
 pub use error::DiscoveryError;
 pub use found::{Found, Gone, Trouble};
 pub use instance::Instance;
+pub use registration::Registration;
+pub use source::{Discovery, Registered, Registry};
 pub use target::Target;
 pub use updates::Updates;
-
-use crate::transport::BoxFuture;
-
-/// A source of instances: something that knows the servers of one service.
-pub trait Discovery: fmt::Debug + Send + Sync + 'static {
-    /// Follows the source: hands the whole list to `updates` at first and at every change, and
-    /// returns why it cannot go on. It is called again after a wait, which grows from failure to
-    /// failure up to 15 s, with jitter, and is short again after a list.
-    ///
-    /// The future is dropped when nobody wants to know any more.
-    fn watch<'a>(&'a self, updates: &'a Updates) -> BoxFuture<'a, DiscoveryError>;
-}

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::Discovery;
 use super::bounds::{INSTANCES_MAX, KEEP};
-use super::file::File;
 use super::follow::Follower;
 use super::found::Found;
 use super::instance::{Instance, Record};
+use super::source::{Discovery, Registry, Source};
 use super::url::Url;
+use super::{consul, dns, etcd, file, nacos};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 
@@ -26,6 +26,11 @@ use crate::error::TransportError;
 /// | `tcp://10.0.0.1:7400` | one endpoint |
 /// | `tcp://10.0.0.1:7400?weight=2,10.0.0.2:7400` | a fixed list |
 /// | `file:///etc/orders.toml` | a list in a file, looked at twice a second |
+/// | `dns://orders.internal:7400` | the addresses of a name (feature `dns`) |
+/// | `srv://_orders._tcp.internal` | SRV records, with priority and weight (feature `dns`) |
+/// | `etcd://10.0.0.5:2379,10.0.0.6:2379/orders` | etcd from 3.4 (feature `etcd`) |
+/// | `consul://127.0.0.1:8500/orders` | a service in Consul (feature `consul`) |
+/// | `nacos://127.0.0.1:8848/orders` | a service in Nacos (feature `nacos`) |
 ///
 /// In a list, `weight`, `tag` and `zone` belong to the address before them. Every other option
 /// stands behind the last address and belongs to all.
@@ -51,7 +56,7 @@ pub struct Target {
 enum Place {
     Endpoint(Box<Endpoint>),
     List(Arc<[Instance]>),
-    Source(Arc<dyn Discovery>),
+    Source(Source),
 }
 
 impl Target {
@@ -68,8 +73,24 @@ impl Target {
     pub fn of(discovery: impl Discovery) -> Self {
         Self {
             url: format!("{discovery:?}"),
-            place: Place::Source(Arc::new(discovery)),
+            place: Place::Source(Source::of(discovery)),
             keep: KEEP,
+        }
+    }
+
+    /// A source of one's own at which servers can register.
+    #[must_use]
+    pub fn with_registry(mut self, registry: impl Registry) -> Self {
+        if let Place::Source(source) = &mut self.place {
+            source.registry = Some(Arc::new(registry));
+        }
+        self
+    }
+
+    pub(super) fn registry(&self) -> Option<&Arc<dyn Registry>> {
+        match &self.place {
+            Place::Source(source) => source.registry.as_ref(),
+            Place::Endpoint(_) | Place::List(_) => None,
         }
     }
 
@@ -99,7 +120,7 @@ impl Target {
                 return Ok(fixed(&runtime, Arc::new([instance])));
             }
             Place::List(list) => return Ok(fixed(&runtime, Arc::clone(list))),
-            Place::Source(discovery) => Arc::clone(discovery),
+            Place::Source(source) => Arc::clone(&source.discovery),
         };
         let (found, receiver) = watch::channel(Found::default());
         let copy = copy.map(Path::to_owned);
@@ -139,13 +160,17 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TransportError> {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         let mut keep = KEEP;
-        let mut source = |open: fn(Url) -> Result<Arc<dyn Discovery>, TransportError>| {
+        let mut source = |open: fn(Url) -> Result<Source, TransportError>| {
             let mut url = Url::parse(text)?;
             keep = url.take_keep()?;
             open(url).map(Place::Source)
         };
         let place = match scheme.to_ascii_lowercase().as_str() {
-            "file" => source(File::open)?,
+            "file" => source(file::open)?,
+            "dns" | "srv" => source(dns::open)?,
+            "etcd" => source(etcd::open)?,
+            "consul" => source(consul::open)?,
+            "nacos" => source(nacos::open)?,
             _ => list(text)?,
         };
         let url = text.to_owned();

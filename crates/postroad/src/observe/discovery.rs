@@ -61,3 +61,21 @@ pub(crate) fn no_copy(source: &Source, error: &impl Display) {
         tracing::warn!(target: "postroad::discovery", source, %error, "no copy on disk");
     }
 }
+
+/// This node is registered.
+pub(crate) fn registered(source: &Source, instance: &impl Display) {
+    if source.logs.allow(LogKind::Discovery) {
+        let source = &source.url;
+        tracing::info!(target: "postroad::discovery", source, %instance, "registered");
+    }
+}
+
+/// This node is not registered, and tries again.
+pub(crate) fn not_registered(source: &Source, instance: &impl Display, error: &impl Display) {
+    if source.logs.allow(LogKind::Discovery) {
+        let source = &source.url;
+        tracing::warn!(
+            target: "postroad::discovery", source, %instance, %error, "not registered; trying again"
+        );
+    }
+}

@@ -10,6 +10,13 @@ mod blocking;
 mod calls;
 mod codecs;
 mod coming_and_going;
+mod discovery;
+#[cfg(feature = "dns")]
+mod discovery_dns;
+#[cfg(feature = "etcd")]
+mod discovery_etcd;
+#[cfg(feature = "discovery")]
+mod discovery_http;
 mod fleet;
 mod hooks;
 mod hostile;
