@@ -11,6 +11,7 @@ mod calls;
 mod codecs;
 mod coming_and_going;
 mod dead_paths;
+mod diagnostics;
 mod envelopes;
 mod hooks;
 mod hostile;
