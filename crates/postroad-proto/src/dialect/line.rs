@@ -110,8 +110,8 @@ pub(super) fn encode(
     if text.contains(&b'\n') || std::str::from_utf8(text).is_err() {
         return None;
     }
-    // As a question, the text of a heartbeat, a line of HTTP or a trailing carriage return would not
-    // arrive as it was meant.
+    // As a question, the text of a heartbeat, a line of HTTP or a trailing carriage return would
+    // not arrive as it was meant.
     if prefix.is_empty() && (text == PING || is_http(text) || text.last() == Some(&b'\r')) {
         return None;
     }
