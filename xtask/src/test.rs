@@ -1,6 +1,10 @@
 //! `cargo xtask test`: everything that a change has to pass.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::{shell, summary, tidy};
@@ -32,6 +36,10 @@ pub(crate) fn run(ci: bool) -> u8 {
     );
     let mut code = shell::outcome("cargo test", status);
     if code == 0 {
+        shell::say("== examples\n");
+        code = run_examples();
+    }
+    if code == 0 {
         shell::say("== tidy\n");
         code = tidy::run();
         if code != 0 {
@@ -40,6 +48,43 @@ pub(crate) fn run(ci: bool) -> u8 {
     }
     shell::say(&summary.text(&skipped_peers(setting), began.elapsed()));
     code
+}
+
+/// Runs each example of the library to its end. They assert what they show; the tests before have
+/// compiled them.
+fn run_examples() -> u8 {
+    let folder = shell::root().join("crates/postroad/examples");
+    let names = match examples(&folder) {
+        Ok(names) => names,
+        Err(error) => {
+            shell::complain(&format!("{}: {error}", folder.display()));
+            return shell::FAILED;
+        }
+    };
+    for name in names {
+        let mut run = shell::cargo();
+        run.args(["run", "--quiet", "-p", "postroad", "--all-features"]);
+        let status = run.args(["--example", &name]).status();
+        let code = shell::outcome(&format!("example {name}"), status);
+        if code != 0 {
+            return code;
+        }
+    }
+    0
+}
+
+/// The names of the examples in this folder.
+fn examples(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in fs::read_dir(folder)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|ending| ending == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            names.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// The peers whose tests did nothing in this run.
@@ -71,6 +116,14 @@ fn peer_report(setting: &str, present: impl Fn(&str) -> bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_example_is_run() {
+        let names = examples(&shell::root().join("crates/postroad/examples")).unwrap();
+        for name in ["service", "tls", "signals", "dialect_server"] {
+            assert!(names.contains(name), "{name} of {names:?}");
+        }
+    }
 
     #[test]
     fn ci_requires_every_peer_whatever_the_environment_says() {

@@ -34,7 +34,27 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where,
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! | --- | --- | --- |
+//! | `tls` | TLS 1.3 and mutual TLS: endpoints `tls://` | no |
+//! | `protobuf` | the payload codec `codec::Protobuf`, by prost | no |
+//! | `avro` | the payload codec `codec::Avro` | no |
+//!
+//! JSON, MessagePack, TCP, Unix sockets, memory and all dialects are always there.
+//!
+//! # Testing
+//!
+//! `mem://NAME` connects client and server within a process, as above; each test takes a name of
+//! its own. With `#[tokio::test(start_paused = true)]` and tokio's feature `test-util` time passes
+//! as soon as nothing else happens, so that deadlines and reconnecting cost no time. A handler can
+//! be called without a connection by [`Routes::call`], and [`practice`] has routes that are slow,
+//! large or wrong on purpose.
+//!
+//! # Where to look
+//!
+//! [`Server`] and [`Router`] serve, [`Client`] calls, [`Endpoint`] says where,
 //! [`codec`] says how values become bytes, [`transport`] carries them. The state
 //! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 

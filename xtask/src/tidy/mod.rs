@@ -17,6 +17,7 @@ mod placement;
 mod ports;
 mod reach;
 mod sizes;
+mod snippets;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -114,6 +115,7 @@ fn check(tree: &Tree, sources: &[Source<'_>], found: &mut Vec<Violation>) {
     links::check(tree, found);
     musts::check(tree, found);
     ports::check(tree, found);
+    snippets::check(tree, found);
     found.sort();
     // A ban can match an import both as written and as expanded.
     found.dedup();

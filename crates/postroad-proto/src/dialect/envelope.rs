@@ -1,17 +1,19 @@
 //! Envelopes: where a dialect's payload itself says which route it is for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::metadata::Metadata;
+
 /// What wraps the payload of a dialect's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Envelope {
-    /// `{"topic": "user/login", "data": ...}` or `"method"` instead of `"topic"`.
+    /// `{"topic": "user/login", "data": ...}` or `"method"` instead of `"topic"`; also
+    /// `"metadata"`.
     Json,
     /// A map `{"type": u8, "data": bin}`; the type is looked up in the code table.
     MsgPack,
@@ -26,6 +28,8 @@ pub enum Envelope {
 pub struct Opened {
     /// The route it names.
     pub target: Target,
+    /// What it says about the call; empty where an envelope has no room for it.
+    pub metadata: Metadata,
     /// What was inside.
     pub payload: Bytes,
     /// How the answer has to be wrapped.
@@ -90,6 +94,8 @@ struct JsonEnvelope<'a> {
     topic: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     method: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    metadata: Metadata,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
 }
@@ -107,8 +113,8 @@ struct RequestHeader {
     version: String,
     #[prost(string, tag = "2")]
     service: String,
-    #[prost(map = "string, string", tag = "3")]
-    metadata: HashMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: Metadata,
 }
 
 impl Envelope {
@@ -142,6 +148,7 @@ impl Envelope {
         };
         let bare = |target, payload| Opened {
             target,
+            metadata: Metadata::new(),
             payload,
             reply: ReplyFrame::Bare,
         };
@@ -156,7 +163,10 @@ impl Envelope {
                     || Bytes::from_static(b"null"),
                     |_| payload.slice_ref(data.as_bytes()),
                 );
-                Ok(bare(Target::Name(name.into_owned()), data))
+                Ok(Opened {
+                    metadata: whole.metadata,
+                    ..bare(Target::Name(name.into_owned()), data)
+                })
             }
             Self::MsgPack => {
                 let whole: MsgPackEnvelope =
@@ -170,7 +180,10 @@ impl Envelope {
                 let mut rest = payload;
                 let header = RequestHeader::decode_length_delimited(&mut rest)
                     .map_err(|error| fail(error.to_string()))?;
-                Ok(bare(Target::Name(header.service), rest))
+                Ok(Opened {
+                    metadata: header.metadata,
+                    ..bare(Target::Name(header.service), rest)
+                })
             }
             Self::Packet => {
                 let packet = Packet::decode(payload).map_err(fail)?;
@@ -179,19 +192,30 @@ impl Envelope {
                     timestamp: packet.timestamp,
                 };
                 Ok(Opened {
-                    target: Target::Unsaid,
-                    payload: packet.payload,
                     reply,
+                    ..bare(Target::Unsaid, packet.payload)
                 })
             }
         }
     }
 
-    /// Wraps a question for this route.
+    /// Whether there is room in it for metadata.
+    #[must_use]
+    pub fn has_metadata(self) -> bool {
+        matches!(self, Self::Json | Self::Protobuf)
+    }
+
+    /// Wraps a question for this route. Metadata is left out where there is no room for it.
     ///
     /// # Errors
     /// If the payload cannot stand in this envelope: JSON data must be JSON.
-    pub fn wrap(self, route: &str, code: u8, payload: Bytes) -> Result<Bytes, EnvelopeError> {
+    pub fn wrap(
+        self,
+        route: &str,
+        code: u8,
+        metadata: Metadata,
+        payload: Bytes,
+    ) -> Result<Bytes, EnvelopeError> {
         let fail = |detail: String| EnvelopeError {
             envelope: self,
             detail,
@@ -214,6 +238,7 @@ impl Envelope {
                 let whole = JsonEnvelope {
                     topic,
                     method,
+                    metadata,
                     data: Some(data),
                 };
                 let text = serde_json::to_vec(&whole).map_err(|error| fail(error.to_string()))?;
@@ -224,7 +249,7 @@ impl Envelope {
                 let header = RequestHeader {
                     version: "1".to_owned(),
                     service: route.to_owned(),
-                    metadata: HashMap::new(),
+                    metadata,
                 };
                 let mut out = BytesMut::from(header.encode_length_delimited_to_vec().as_slice());
                 out.put_slice(&payload);
@@ -313,8 +338,15 @@ mod tests {
             Envelope::Protobuf,
             Envelope::Packet,
         ] {
-            let wrapped = envelope.wrap("user/login", 7, payload.clone()).unwrap();
+            let metadata = Metadata::from([("tenant".to_owned(), "acme".to_owned())]);
+            let wrapped = envelope.wrap("user/login", 7, metadata.clone(), payload.clone());
+            let wrapped = wrapped.unwrap();
             let opened = envelope.open(wrapped.clone()).unwrap();
+            let kept = match envelope.has_metadata() {
+                true => metadata,
+                false => Metadata::new(),
+            };
+            assert_eq!(opened.metadata, kept);
             assert_eq!(
                 (&opened.target, &opened.payload),
                 (&target(envelope), &payload)

@@ -51,6 +51,7 @@ pub(super) fn decode(
         Reader::Server if text == PING => {
             Ok(Some(DialectFrame::new(FrameKind::Ping, Bytes::new())))
         }
+        Reader::Server if is_http(&text) => Err(http()),
         Reader::Server => Ok(Some(DialectFrame::new(FrameKind::Request, text))),
         Reader::Client => answer(text).map(Some),
     }
@@ -70,6 +71,22 @@ fn answer(text: Bytes) -> Result<DialectFrame, WireError> {
         0,
         "an answer begins with `ACK: `, `ERR: ` or is `PONG`",
     ))
+}
+
+/// Whether this is the first line of an HTTP request. Any page can have a browser send one to a
+/// port of its own machine, and each header and line of its body would be a request here.
+fn is_http(text: &[u8]) -> bool {
+    [&b" HTTP/1.0"[..], b" HTTP/1.1"]
+        .iter()
+        .any(|end| text.ends_with(end))
+}
+
+fn http() -> WireError {
+    WireError::new(
+        WireFault::Type,
+        0,
+        "a line of HTTP, which is not spoken here",
+    )
 }
 
 fn too_long(max: usize) -> WireError {
@@ -93,13 +110,35 @@ pub(super) fn encode(
     if text.contains(&b'\n') || std::str::from_utf8(text).is_err() {
         return None;
     }
-    // As a question, the text of a heartbeat or a trailing carriage return would not arrive as it
-    // was meant.
-    if prefix.is_empty() && (text == PING || text.last() == Some(&b'\r')) {
+    // As a question, the text of a heartbeat, a line of HTTP or a trailing carriage return would
+    // not arrive as it was meant.
+    if prefix.is_empty() && (text == PING || is_http(text) || text.last() == Some(&b'\r')) {
         return None;
     }
     out.put_slice(prefix);
     out.put_slice(text);
     out.put_u8(b'\n');
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Dialect;
+
+    #[test]
+    fn a_browser_that_was_made_to_send_http_reaches_no_handler() {
+        let mut server = DialectCodec::new(Dialect::Line, Reader::Server);
+        for line in ["POST /x HTTP/1.1\r\nHost: a\r\n", "GET / HTTP/1.0\n"] {
+            let error = server.decode(&mut BytesMut::from(line)).unwrap_err();
+            assert_eq!(error.fault, WireFault::Type);
+            assert!(error.to_string().contains("HTTP"), "{error}");
+        }
+        let mut text = BytesMut::from("we speak HTTP/1.1 here\n");
+        assert!(server.decode(&mut text).unwrap().is_some());
+        let client = DialectCodec::new(Dialect::Line, Reader::Client);
+        let get = Bytes::from_static(b"GET / HTTP/1.1");
+        let get = DialectFrame::new(FrameKind::Request, get);
+        assert!(client.encode(&get, &mut BytesMut::new()).is_err());
+    }
 }

@@ -7,6 +7,7 @@
 mod compact;
 mod envelope;
 mod line;
+pub(crate) mod metadata;
 mod opcode;
 mod priority;
 pub mod routes;
@@ -16,6 +17,7 @@ mod session;
 use bytes::{Buf, Bytes, BytesMut};
 
 pub use envelope::{Envelope, EnvelopeError, Opened, Packet, ReplyFrame, Target};
+pub use metadata::Metadata;
 
 use crate::limits::MAX_DIALECT_PAYLOAD;
 use crate::wire_error::{WireError, WireFault};

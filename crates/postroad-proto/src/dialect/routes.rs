@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Dialect, Envelope, EnvelopeError, Opened, ReplyFrame, Target};
+use super::{Dialect, Envelope, EnvelopeError, Metadata, Opened, ReplyFrame, Target};
 use crate::payload_codec;
 
 /// The route that a server serves where a dialect's request names none and no table says more.
@@ -161,6 +161,7 @@ impl Mapping {
         };
         Ok(Opened {
             target,
+            metadata: Metadata::new(),
             payload,
             reply: ReplyFrame::Bare,
         })

@@ -12,6 +12,7 @@ pub use head::{
     CLASS_RESERVED, Head, Kind, MESSAGE_ID, MORE, NO_DEADLINE, NO_RETRY, OF_RESPONSE, PARTS,
 };
 pub use opening::{Hello, MAGIC, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
+pub(crate) use parts::put_metadata;
 pub use parts::{CRITICAL, Part, PartTag, Parts, put_part, put_trace};
 
 use crate::limits::{CHECKSUM_BYTES, FRAME_BODY_MAX, HEAD_BYTES};

@@ -105,3 +105,20 @@ pub fn put_part(out: &mut impl BufMut, tag: u8, value: &[u8]) {
 pub fn put_trace(out: &mut impl BufMut, trace: &Trace) {
     put_part(out, PartTag::Trace as u8, &trace.to_wire());
 }
+
+/// Appends a key and its value.
+///
+/// # Errors
+/// In words, if they are too long.
+pub(crate) fn put_metadata(out: &mut impl BufMut, key: &str, value: &[u8]) -> Result<(), String> {
+    let len = 1 + key.len() + value.len();
+    if key.len() > 255 || len > usize::from(u16::MAX) {
+        return Err(format!("metadata {key:.40} is too long"));
+    }
+    out.put_u8(PartTag::Metadata as u8);
+    out.put_u16_le(len as u16);
+    out.put_u8(key.len() as u8);
+    out.put_slice(key.as_bytes());
+    out.put_slice(value);
+    Ok(())
+}

@@ -4,7 +4,7 @@
 //! fragments only when it is their turn: an urgent message that is queued in the meantime then
 //! waits for one fragment, and not for the whole of them (M-026).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -53,6 +53,9 @@ struct Class {
     small: Frames,
     /// Calls and answers that need fragments; they take turns.
     bulk: VecDeque<Bulk>,
+    /// Ids of those in `bulk`: a peer that cancels what is not here costs no search through all of
+    /// them. A client that uses an id again too soon may be missing, and is answered in vain.
+    bulk_ids: BTreeSet<u32>,
     /// One-way messages that need fragments, and those behind them: strictly in order (M-027).
     ordered: VecDeque<Bulk>,
     /// Bytes of small messages that were ever queued. Together with `taken` it says whether the
@@ -249,6 +252,7 @@ impl Outbox {
         let queue = if is_message {
             &mut class.ordered
         } else {
+            class.bulk_ids.insert(head.id());
             &mut class.bulk
         };
         queue.push_back(bulk);
@@ -275,6 +279,7 @@ impl Outbox {
             let Some(bulk) = class.bulk.remove(at) else {
                 return false;
             };
+            class.bulk_ids.remove(&id);
             class.bytes -= bulk.len();
             self.bytes -= bulk.len();
             return !bulk.started;
@@ -299,7 +304,9 @@ impl Outbox {
     pub(super) fn forget_answer(&mut self, id: u32) {
         let queues = self.queues.iter_mut();
         for class in queues.flat_map(|queues| &mut queues.classes).flatten() {
-            if let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id() == id) {
+            if class.bulk_ids.remove(&id)
+                && let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id() == id)
+            {
                 let forgotten = class.bulk.remove(at).map_or(0, |bulk| bulk.len());
                 class.bytes -= forgotten;
                 self.bytes -= forgotten;
@@ -440,7 +447,9 @@ impl Class {
         let mut taken = 0;
         if let Some(mut bulk) = self.bulk.pop_front() {
             taken += bulk.put_fragment(out, cut);
-            if !bulk.is_done() {
+            if bulk.is_done() {
+                self.bulk_ids.remove(&bulk.head.id());
+            } else {
                 // Only a few messages take turns. If all did, each would be incomplete for long,
                 // and both ends would have to hold all of them in memory.
                 self.bulk.insert(self.bulk.len().min(TURNS_MAX - 1), bulk);

@@ -97,3 +97,43 @@ fn many_messages_that_have_begun_do_not_slow_each_other_down() {
     let spec = call("echo", &payload, deadline);
     assert!(pair.client.session.call(pair.now, &spec).is_ok());
 }
+
+#[test]
+fn cancelling_what_was_answered_long_ago_costs_no_search_through_what_waits() {
+    let mut server = config();
+    server.limits.outbox_max = 1 << 32;
+    server.limits.outbox_pause = 1 << 32;
+    let mut pair = Pair::opened(config(), server);
+    let mut wire = Vec::new();
+    let mut parts = Vec::new();
+    put_part(&mut parts, PartTag::RouteName as u8, b"big");
+    let waiting = 20_000;
+    for id in 0..waiting {
+        let head = Head::new(Kind::Request).with_arg(u32::MAX).with_id(id);
+        put_frame(&mut wire, head, &parts, b"", true);
+    }
+    pair.server.buf.extend_from_slice(&wire);
+    pair.server.take_bytes(pair.now);
+    // More than a fragment each, so that they wait one by one, and nobody takes them.
+    let payload = Bytes::from(vec![b'x'; 40_000]);
+    for request in std::mem::take(&mut pair.server.requests) {
+        let payload = payload.clone();
+        let id = request.id.expect("it is a call");
+        pair.server
+            .session
+            .respond(pair.now, id, Ok(Reply { codec: 0, payload }));
+    }
+    let mut wire = Vec::new();
+    let cancels = 1_000_000;
+    for number in 0..cancels {
+        let head = Head::new(Kind::Cancel).with_id(waiting + number % 60_000);
+        put_frame(&mut wire, head, &[], &[], true);
+    }
+    let began = Instant::now();
+    pair.server.buf.extend_from_slice(&wire);
+    pair.server.take_bytes(pair.now);
+    let took = began.elapsed();
+    assert!(pair.server.buf.is_empty(), "all of them were read");
+    assert!(took < ENOUGH, "it took {took:?}");
+    assert!(closed(&pair.server).is_none());
+}

@@ -541,6 +541,14 @@ impl Future for ConnectionDriver {
                 Stage::Running => {
                     ready!(this.poll_turn(cx));
                     let reason = this.connection.close_reason();
+                    if matches!(reason, CloseReason::WriteStall(_)) && this.service.is_some() {
+                        // It may be one that sends everything before it reads. What the kernel
+                        // holds for it is lost to a reset, but not to an orderly end.
+                        let _ = this.connection.poll_shutdown(cx);
+                        this.stage = Stage::Lingering;
+                        this.alarm.ring_in(LINGER);
+                        continue;
+                    }
                     if is_deaf(&reason) {
                         return Poll::Ready(reason);
                     }

@@ -102,3 +102,28 @@ fn avro_round_trips_by_its_schema_and_refuses_every_cut() {
     let wrong: Result<Bytes, _> = avro.encode(&17_i32);
     assert!(wrong.is_err(), "not what the schema says");
 }
+
+#[cfg(feature = "avro")]
+#[test]
+fn an_avro_schema_has_to_bound_what_a_peer_can_say() {
+    let record = |fields: &str| {
+        let schema = format!(r#"{{"type": "record", "name": "R", "fields": [{fields}]}}"#);
+        postroad::codec::Avro::new(&schema).map_err(|error| error.to_string())
+    };
+    let item = r#"{"name": "i", "type": {"type": "array", "items": "#;
+    let fixed = r#"{"type": "fixed", "name": "F", "size": 0}"#;
+    let empty = r#"{"type": "record", "name": "E", "fields": [{"name": "n", "type": "null"}]}"#;
+    for items in [r#""null""#, fixed, empty] {
+        let error = record(&format!("{item}{items}}}}}")).expect_err("nothing, very often");
+        assert!(error.contains("take no bytes"), "{error}");
+    }
+    for next in [r#"["null", "R"]"#, r#"{"type": "map", "values": "R"}"#] {
+        let field = format!(r#"{{"name": "next", "type": {next}}}"#);
+        let error = record(&field).expect_err("as deep as a peer says");
+        assert!(error.contains("part of itself"), "{error}");
+    }
+    // The same record twice, one beside the other, is no circle.
+    let one = r#"{"type": "record", "name": "P", "fields": [{"name": "x", "type": "int"}]}"#;
+    let twice = format!(r#"{{"name": "a", "type": {one}}}, {{"name": "b", "type": "P"}}"#);
+    record(&twice).expect("it has a bound");
+}

@@ -8,7 +8,7 @@ use postroad::{Bytes, Client, Router, RunningServer, Server, ServerConfig, Start
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Tested, connect, serve_with};
+use crate::support::{PATIENCE, Tested, connect, serve_with};
 
 /// Short times, so that giving up can be waited for.
 fn impatient() -> ServerConfig {
@@ -499,5 +499,22 @@ async fn a_message_of_one_frame_may_not_be_longer_than_the_bound_on_messages() -
         "{said}"
     );
     wait_for(&server, "length").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_writes_everything_before_reading_gets_the_answers_that_are_there_and_an_end() -> Tested
+{
+    let mut config = ServerConfig::default();
+    config.connection.write_stall = Duration::from_millis(200);
+    let server = serve_with("tcp+line://127.0.0.1:0", Router::new(), config).await?;
+    let mut stream = TcpStream::connect(&server.addresses()[0]).await?;
+    let line = [&[b'x'; 1_000][..], b"\n"].concat();
+    // More than the kernel holds in both directions: none of it is answered by a reset.
+    tokio::time::timeout(PATIENCE, stream.write_all(&line.repeat(32_000))).await??;
+    let mut answers = Vec::new();
+    stream.read_to_end(&mut answers).await?;
+    assert!(answers.len() > 50_000, "{} bytes", answers.len());
+    assert!(answers.starts_with(b"ACK: xxx"));
     Ok(())
 }

@@ -10,6 +10,8 @@ mod blocking;
 mod calls;
 mod codecs;
 mod coming_and_going;
+mod dead_paths;
+mod diagnostics;
 mod discovery;
 #[cfg(feature = "dns")]
 mod discovery_dns;
@@ -17,11 +19,13 @@ mod discovery_dns;
 mod discovery_etcd;
 #[cfg(feature = "discovery")]
 mod discovery_http;
+mod envelopes;
 mod fleet;
 mod hooks;
 mod hostile;
 mod intake;
 mod never_give_up;
+mod outages;
 mod pipeline;
 mod polling;
 mod pressure;

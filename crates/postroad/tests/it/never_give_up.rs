@@ -1,6 +1,5 @@
 //! Clients come back by themselves, however long a server was away, and not all at once.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postroad::config::GiveUp;
@@ -12,9 +11,6 @@ use tokio::time::Instant;
 
 use crate::support::{Tested, serve};
 
-/// The longest wait between two attempts, by default.
-const LONGEST: Duration = Duration::from_secs(30);
-
 async fn echo(client: &Client) -> Result<Bytes, CallError> {
     client.request("postroad/echo").call_raw("x").await
 }
@@ -23,91 +19,6 @@ async fn until(client: &Client, wanted: ConnectionState) {
     let mut state = client.state();
     let seen = state.wait_for(|state| *state == wanted).await;
     drop(seen.expect("the client lives"));
-}
-
-/// The route that an endpoint's protocol can name and that its server echoes.
-fn route_of(url: &str) -> &'static str {
-    match url.split("://").next() {
-        Some("mem") => "postroad/echo",
-        Some("mem+line") => "line",
-        Some("mem+opcode") => "opcode/1",
-        _ => "command/1",
-    }
-}
-
-/// Urls of every protocol that the listener `mem://NAME` may speak.
-fn protocols(name: &str) -> Vec<String> {
-    let dialects = [
-        "line", "session", "sequence", "opcode", "compact", "priority",
-    ];
-    let dialects = dialects
-        .iter()
-        .map(|dialect| format!("mem+{dialect}://{name}-{dialect}?route=postroad/echo"));
-    std::iter::once(format!("mem://{name}"))
-        .chain(dialects)
-        .collect()
-}
-
-#[tokio::test(start_paused = true)]
-async fn forty_clients_come_back_after_ten_minutes_within_the_longest_wait_and_spread() -> Tested {
-    let urls = protocols("away");
-    let mut servers = Vec::new();
-    for url in &urls {
-        servers.push(serve(url, Router::new()).await?);
-    }
-    let mut clients = Vec::new();
-    for url in urls.iter().cycle().take(40) {
-        let client = Client::connect(url).await?;
-        client.request(route_of(url)).call_raw("x").await?;
-        clients.push(client);
-    }
-    for server in servers {
-        server.shutdown().await;
-    }
-    for client in &clients {
-        until(client, ConnectionState::Offline).await;
-    }
-    tokio::time::sleep(Duration::from_secs(600)).await; // tidy: paused clock
-    let mut servers = Vec::new();
-    for url in &urls {
-        servers.push(serve(url, Router::new()).await?);
-    }
-    let back = Instant::now();
-    let mut coming = JoinSet::new();
-    for (number, (url, client)) in urls.iter().cycle().zip(clients).enumerate() {
-        let route = route_of(url);
-        coming.spawn(async move {
-            until(&client, ConnectionState::Connected).await;
-            let came = back.elapsed();
-            // Each kind of sender finds the connection.
-            match number % 3 {
-                0 => drop(client.request(route).call_raw("x").await?),
-                1 => {
-                    client
-                        .producer(route)
-                        .send(Bytes::from_static(b"x"))
-                        .await?;
-                }
-                _ => {
-                    let mut pipeline = client.pipeline(route);
-                    pipeline.call(0, Bytes::from_static(b"x")).await?;
-                    pipeline.next().await.expect("a call was made").1?;
-                }
-            }
-            Ok::<_, CallError>(came)
-        });
-    }
-    let mut came = Vec::new();
-    while let Some(client) = coming.join_next().await {
-        came.push(client??);
-    }
-    came.sort();
-    assert_eq!(came.len(), 40);
-    assert!(came[39] <= LONGEST + Duration::from_secs(1), "{came:?}");
-    let seconds: BTreeSet<u64> = came.iter().map(Duration::as_secs).collect();
-    assert!(seconds.len() >= 10, "they come one by one: {came:?}");
-    drop(servers);
-    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

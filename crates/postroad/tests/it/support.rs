@@ -54,3 +54,19 @@ pub(crate) fn echo(client: &BlockingClient, text: &str) -> Bytes {
     });
     call.expect("the server echoes")
 }
+
+/// The names of all dialects, as in URLs.
+pub(crate) const DIALECTS: [&str; 6] = [
+    "line", "session", "sequence", "opcode", "compact", "priority",
+];
+
+/// A route that a client of this protocol can name, and that reaches the echo of a server which has
+/// no routes of its own.
+pub(crate) fn echo_route(dialect: Option<&str>) -> &'static str {
+    match dialect {
+        None => "postroad/echo",
+        Some("line") => "line",
+        Some("opcode") => "opcode/1",
+        Some(_) => "command/1",
+    }
+}

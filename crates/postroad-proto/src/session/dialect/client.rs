@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::DialectSession;
 use crate::Time;
 use crate::code::{Code, Retry};
-use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Packet};
+use crate::dialect::metadata;
+use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Metadata, Packet};
 use crate::error_body::{Cause, ErrorBody};
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::Outgoing;
@@ -187,9 +188,12 @@ impl DialectSession {
             .code_of(dialect, call.route)
             .map_err(unsendable)?;
         let payload = match self.mapping.envelope {
-            Some(envelope) => envelope
-                .wrap(call.route, code, call.payload.clone())
-                .map_err(|error| unsendable(error.to_string()))?,
+            Some(envelope) => {
+                let metadata = metadata_of(envelope, now, call).map_err(unsendable)?;
+                envelope
+                    .wrap(call.route, code, metadata, call.payload.clone())
+                    .map_err(|error| unsendable(error.to_string()))?
+            }
             None => call.payload.clone(),
         };
         let reserved = match self.codec.dialect {
@@ -221,6 +225,19 @@ impl DialectSession {
             self.finish_drain(now);
         }
     }
+}
+
+/// What the envelope of a call says about it.
+///
+/// The design of `protobuf` has this map, so its peers expect it. In `json` it is ours, and a peer
+/// may refuse keys that it does not know: there a call says its time only if it has to say more.
+fn metadata_of(envelope: Envelope, now: Time, call: &Call<'_>) -> Result<Metadata, String> {
+    let has_more = call.trace.is_some() || !call.metadata.is_empty();
+    if !envelope.has_metadata() || (envelope == Envelope::Json && !has_more) {
+        return Ok(Metadata::new());
+    }
+    let left = (call.deadline != Time::NEVER).then(|| call.deadline.since(now));
+    metadata::write(call.metadata, call.trace, left)
 }
 
 /// Reads an error of the form `CODE message`. Any other text becomes the message of an internal

@@ -38,6 +38,8 @@ struct Pending {
     wire_id: u32,
     code: u8,
     priority: u8,
+    /// When the answer is of no use any more; never, if the envelope does not say.
+    deadline: Time,
     /// The envelope in which the client expects the answer.
     reply: ReplyFrame,
     /// The answer, if it is ready and waits for the answers before it.
@@ -80,6 +82,8 @@ pub(super) struct DialectSession {
     order: VecDeque<u32>,
     /// Server, `session`: the ids on the wire that are in flight.
     wire_ids: BTreeSet<u32>,
+    /// Server: the requests in flight that have a deadline, the earliest first.
+    deadlines: BTreeSet<(Time, u32)>,
     /// Server: the next request's id.
     next: u32,
     /// Server: bytes of answers that wait for their turn.
@@ -134,6 +138,7 @@ impl DialectSession {
             pending: BTreeMap::new(),
             order: VecDeque::new(),
             wire_ids: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
             next: 0,
             held: 0,
             release_at: Time::NEVER,
@@ -206,7 +211,7 @@ impl DialectSession {
                 Ok(())
             }
             (FrameKind::Request | FrameKind::OneWay, Reader::Server) => {
-                self.receive_request(frame, sink)
+                self.receive_request(now, frame, sink)
             }
             (FrameKind::Response | FrameKind::Error, Reader::Client) => {
                 self.receive_answer(now, frame, sink);
@@ -315,6 +320,7 @@ impl DialectSession {
         // An empty tree that was used keeps a node; a new one has no memory.
         self.pending = BTreeMap::new();
         self.wire_ids = BTreeSet::new();
+        self.deadlines = BTreeSet::new();
         self.order = VecDeque::new();
         self.turns.shrink_to_fit();
         self.given_up.shrink_to_fit();
@@ -357,6 +363,7 @@ impl DialectSession {
         }
         self.order.clear();
         self.wire_ids.clear();
+        self.deadlines.clear();
         for (id, pending) in std::mem::take(&mut self.pending) {
             if pending.answer.is_none() {
                 let cancelled = Event::Cancelled(CallId(id), CancelReason::Lost);
@@ -457,8 +464,9 @@ impl Timers for DialectSession {
                 .failing
                 .as_ref()
                 .map_or(Time::NEVER, |(since, _)| *since),
-            // A dialect has no opening, and a request in it has no deadline.
-            Timer::Handshake | Timer::RequestDeadlines => Time::NEVER,
+            // A dialect has no opening.
+            Timer::Handshake => Time::NEVER,
+            Timer::RequestDeadlines => self.deadlines.first().map_or(Time::NEVER, |(at, _)| *at),
             Timer::WriteStall => self.liveness.write_stall_due(&self.config),
             Timer::ReadStall => self.liveness.read_stall_due(&self.config),
             Timer::CallDeadlines => self.caller.deadline(),
@@ -476,7 +484,8 @@ impl Timers for DialectSession {
                     self.fault(now, error);
                 }
             }
-            Timer::Handshake | Timer::RequestDeadlines => {}
+            Timer::Handshake => {}
+            Timer::RequestDeadlines => self.expire_requests(now),
             Timer::WriteStall | Timer::ReadStall => {
                 if let Some(reason) = self.liveness.stalled(now, &self.config) {
                     self.close(now, reason);

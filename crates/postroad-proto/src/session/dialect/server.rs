@@ -5,13 +5,29 @@ use bytes::Bytes;
 use super::{DialectSession, Pending};
 use crate::Time;
 use crate::code::Code;
+use crate::dialect::metadata::{self, Said};
 use crate::dialect::routes::Mapped;
-use crate::dialect::{
-    Correlation, Dialect, DialectFrame, ERROR_BYTES, FrameKind, Opened, ReplyFrame,
-};
+use crate::dialect::{Correlation, Dialect, DialectFrame, ERROR_BYTES, FrameKind, ReplyFrame};
 use crate::error_body::ErrorBody;
-use crate::session::{CallId, CloseReason, Reply, Request, RouteRef, Sink, no_room};
+use crate::session::{
+    CallId, CancelReason, CloseReason, Event, Extras, Reply, Request, RouteRef, Sink, no_room,
+};
 use crate::wire_error::{WireError, WireFault};
+
+/// A request out of its envelope.
+struct OpenedRequest {
+    route: RouteRef,
+    said: Said,
+    payload: Bytes,
+    reply: ReplyFrame,
+}
+
+/// What a request carries besides its payload, if anything.
+fn extras_of(said: Said) -> Option<Box<Extras>> {
+    let Said { trace, parts, .. } = said;
+    let has_any = trace.is_some() || !parts.is_empty();
+    has_any.then(|| Box::new(Extras { trace, parts }))
+}
 
 impl DialectSession {
     /// Answers a heartbeat. In a dialect without ids, the answer has to wait for its turn behind
@@ -38,6 +54,7 @@ impl DialectSession {
             wire_id: 0,
             code: 0,
             priority: 0,
+            deadline: Time::NEVER,
             reply,
             answer: Some(pong),
         };
@@ -50,6 +67,7 @@ impl DialectSession {
     /// If the client uses an id that is in flight.
     pub(super) fn receive_request(
         &mut self,
+        now: Time,
         frame: DialectFrame,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
@@ -61,15 +79,10 @@ impl DialectSession {
         }
         let id = CallId(self.next);
         self.next = self.next.wrapping_add(1);
-        let (route, payload, reply, refusal) = match self.open(&frame) {
-            Ok((route, opened)) => (route, opened.payload, opened.reply, None),
-            Err(error) => (
-                RouteRef::Unsaid,
-                Bytes::new(),
-                ReplyFrame::Bare,
-                Some(error),
-            ),
-        };
+        let opened = self.open(&frame);
+        let reply = opened.as_ref().map_or(ReplyFrame::Bare, |open| open.reply);
+        let timeout = opened.as_ref().ok().and_then(|open| open.said.timeout);
+        let deadline = timeout.map_or(Time::NEVER, |timeout| now + timeout);
         if is_call {
             let DialectFrame {
                 id: wire_id,
@@ -81,23 +94,29 @@ impl DialectSession {
                 wire_id,
                 code,
                 priority,
+                deadline,
                 reply,
                 answer: None,
             };
             self.add_pending(id, pending);
         }
-        if let Some(error) = refusal {
-            self.answer(id, Err(error));
-            return Ok(());
-        }
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.answer(id, Err(error));
+                return Ok(());
+            }
+        };
         let codec = self.mapping.payload_codec();
         sink.request(|request| {
             *request = Request {
                 id: is_call.then_some(id),
-                route,
+                route: opened.route,
                 priority: frame.priority,
                 codec,
-                payload,
+                deadline,
+                extras: extras_of(opened.said),
+                payload: opened.payload,
                 ..Request::default()
             };
         });
@@ -108,7 +127,7 @@ impl DialectSession {
     ///
     /// # Errors
     /// What the client is told if the envelope is wrong or the request has no route.
-    fn open(&self, frame: &DialectFrame) -> Result<(RouteRef, Opened), ErrorBody> {
+    fn open(&self, frame: &DialectFrame) -> Result<OpenedRequest, ErrorBody> {
         let (dialect, mapping) = (self.codec.dialect, &self.mapping);
         let opened = mapping
             .unwrap_request(dialect, frame.code, frame.payload.clone())
@@ -119,7 +138,30 @@ impl DialectSession {
             Mapped::Unsaid => RouteRef::Unsaid,
             Mapped::Nothing(text) => return Err(ErrorBody::new(Code::NOT_FOUND, text)),
         };
-        Ok((route, opened))
+        let said = metadata::read(opened.metadata)
+            .map_err(|error| ErrorBody::new(Code::BAD_REQUEST, error))?;
+        Ok(OpenedRequest {
+            route,
+            said,
+            payload: opened.payload,
+            reply: opened.reply,
+        })
+    }
+
+    /// Answers the requests whose time is up, and has their handlers stopped. The client has given
+    /// them up at the same moment, but their turns or ids are taken until they are answered.
+    pub(super) fn expire_requests(&mut self, now: Time) {
+        while let Some((deadline, id)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            let id = CallId(id);
+            let late = ErrorBody::new(Code::DEADLINE, "its time was up before it was answered");
+            self.answer(id, Err(late));
+            let cancelled = Event::Cancelled(id, CancelReason::Deadline);
+            self.events.push_back(cancelled);
+        }
+        self.finish_drain(now);
     }
 
     /// Sends an answer, or keeps it until its turn. Returns false if the request is not in flight
@@ -133,6 +175,7 @@ impl DialectSession {
         if pending.answer.is_some() {
             return false;
         }
+        self.deadlines.remove(&(pending.deadline, id.0));
         let answer = answer.and_then(|reply| no_room(&reply, queued, max).map_or(Ok(reply), Err));
         let (kind, payload) = match answer {
             Ok(reply) => (FrameKind::Response, pending.reply.wrap(reply.payload)),
@@ -177,6 +220,9 @@ impl DialectSession {
     fn add_pending(&mut self, id: CallId, pending: Pending) {
         if self.codec.dialect.correlation() == Correlation::Fifo {
             self.order.push_back(id.0);
+        }
+        if pending.deadline != Time::NEVER {
+            self.deadlines.insert((pending.deadline, id.0));
         }
         self.pending.insert(id.0, pending);
     }

@@ -8,7 +8,7 @@ use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
 use crate::code::Code;
 use crate::error_body::ErrorBody;
-use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_part, put_trace};
+use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_metadata, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
 use crate::session::assembly::Of;
 use crate::session::outbox::{Place, cannot_queue};
@@ -111,7 +111,7 @@ impl Native {
             put_trace(&mut parts, trace);
         }
         for (key, value) in call.metadata {
-            put_metadata(&mut parts, key, value)?;
+            put_metadata(&mut parts, key, value).map_err(Failure::Unsendable)?;
         }
         // Sixteen bytes are left for the length of all parts and for the whole length of a message
         // in fragments, which the outbox adds.
@@ -362,19 +362,4 @@ fn cut_error(body: BytesMut, fragment: usize, error: &ErrorBody) -> Bytes {
     .with_retry(error.retry)
     .encode(&mut body);
     body.freeze()
-}
-
-fn put_metadata(parts: &mut Vec<u8>, key: &str, value: &[u8]) -> Result<(), Failure> {
-    let len = 1 + key.len() + value.len();
-    if key.len() > 255 || len > usize::from(u16::MAX) {
-        return Err(Failure::Unsendable(format!(
-            "metadata {key:.40} is too long"
-        )));
-    }
-    parts.put_u8(PartTag::Metadata as u8);
-    parts.put_u16_le(len as u16);
-    parts.put_u8(key.len() as u8);
-    parts.put_slice(key.as_bytes());
-    parts.put_slice(value);
-    Ok(())
 }
