@@ -24,8 +24,6 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
 
 async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed> {
     let mut signals = Signals::listen()?;
-    // Not handled yet; without a listener it would end the node.
-    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let router = match has_practice {
         true => practice::routes(),
         false => Router::new(),
@@ -39,10 +37,10 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
         // Data for whoever started the node on port 0; people read the log.
         say(format_args!("listening {endpoint} {address}"));
     }
-    signals.next().await;
+    signals.next_of_node().await;
     tracing::info!("finishing what was accepted; a second signal ends at once");
     tokio::select! {
         () = server.shutdown() => Ok(ExitCode::SUCCESS),
-        code = signals.next() => Ok(code),
+        code = signals.next_of_node() => Ok(code),
     }
 }

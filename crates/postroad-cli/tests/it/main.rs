@@ -10,5 +10,6 @@ mod compare;
 mod peers;
 mod practice;
 mod program;
+mod signals;
 mod support;
 mod workers;
