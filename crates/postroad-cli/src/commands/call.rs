@@ -1,6 +1,6 @@
 //! `postroad call URL ROUTE [JSON | -]`.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use postroad::codec::numbers;
@@ -9,7 +9,9 @@ use postroad_proto::dialect::Dialect;
 
 use crate::args::Call;
 use crate::exit::Failed;
+use crate::layout;
 use crate::signals::Signals;
+use crate::terminal::{say, write_data};
 
 /// Bytes of a payload that are read from stdin at most: more than any message may have by default.
 const STDIN_MAX: u64 = 64 << 20;
@@ -39,7 +41,7 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
                 return Ok(());
             }
             let (codec, answer) = request.call_bytes(codec, payload).await?;
-            print(codec, &answer)?;
+            print(codec, &answer);
             client.close().await;
             Ok::<(), Failed>(())
         };
@@ -88,25 +90,17 @@ fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
     Ok((numbers::JSON, bytes.into()))
 }
 
-/// On a terminal JSON is laid out for reading; elsewhere the bytes are the data.
-fn print(codec: u8, answer: &Bytes) -> Result<(), Failed> {
-    let mut out = std::io::stdout().lock();
-    let is_terminal = out.is_terminal();
-    let value = serde_json::from_slice::<serde_json::Value>(answer);
-    match value {
-        Ok(value) if codec == numbers::JSON && is_terminal => {
-            writeln!(
-                out,
-                "{}",
-                serde_json::to_string_pretty(&value).unwrap_or_default()
-            )?;
-        }
-        _ => {
-            out.write_all(answer)?;
-            if std::str::from_utf8(answer).is_ok() && !answer.ends_with(b"\n") {
-                writeln!(out)?;
-            }
-        }
+/// On a terminal JSON is laid out for reading and nothing steers the terminal; elsewhere the bytes
+/// are the data.
+fn print(codec: u8, answer: &Bytes) {
+    if std::io::stdout().is_terminal() {
+        let laid_out = (codec == numbers::JSON).then(|| layout::json(answer));
+        let shown = laid_out
+            .flatten()
+            .unwrap_or_else(|| layout::visible(answer));
+        return say(shown.strip_suffix('\n').unwrap_or(&shown));
     }
-    Ok(())
+    let is_text = std::str::from_utf8(answer).is_ok() && !answer.ends_with(b"\n");
+    let end: &[u8] = if is_text { b"\n" } else { b"" };
+    write_data(&[answer, end].concat());
 }

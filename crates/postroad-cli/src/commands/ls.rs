@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Ls;
 use crate::exit::Failed;
+use crate::layout;
 use crate::terminal::{Output, say};
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -68,9 +69,9 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
                     ..
                 } = each;
                 let declared = each.declared();
-                say(format_args!(
-                    "{route:name$}  {takes:request$}  -> {response}{declared}"
-                ));
+                let line = format!("{route:name$}  {takes:request$}  -> {response}{declared}");
+                // What a node's author has written does not steer a terminal either.
+                say(layout::visible(line.as_bytes()));
             }
         }
     }

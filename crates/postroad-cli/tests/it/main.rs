@@ -12,4 +12,5 @@ mod practice;
 mod program;
 mod signals;
 mod support;
+mod terminal;
 mod workers;
