@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn json_is_laid_out_and_its_values_stay() {
-        let sent =
-            r#" {"z":1.10,"a":[1e400, 12345678901234567890123],"s":"a\"[,:{ \\","e":{ },"f":[ ]}"#;
+        let sent = r#" {"z":1.10,"a":[1e400, 12345678901234567890123],
+            "s":"a\"[,:{ \\","e":{ },"f":[ ]}"#;
         let shown = "{\n  \"z\": 1.10,\n  \"a\": [\n    1e400,\n    12345678901234567890123\n  ],\n  \
              \"s\": \"a\\\"[,:{ \\\\\",\n  \"e\": {},\n  \"f\": []\n}";
         assert_eq!(json(sent.as_bytes()).as_deref(), Some(shown));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use postroad_proto::units::parse_size;
 
 use crate::terminal::{Color, Output};
 use crate::times::duration;
@@ -93,8 +94,8 @@ pub(crate) struct Call {
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
-    /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it
-    /// as it is.
+    /// The payload as JSON, @FILE to read it from a file, - or @- to read it from stdin. Without one,
+    /// JSON's null is sent. Dialects without an envelope send its bytes as they are.
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
     /// Time for the call, from looking up the name to the answer.
@@ -109,9 +110,24 @@ pub(crate) struct Call {
     /// Send and wait for no answer.
     #[arg(long)]
     pub(crate) one_way: bool,
-    /// Send the payload as bytes, not as JSON.
+    /// Send the payload's bytes as they are, not as JSON.
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Give the call a trace and print its id on stderr: the server's log has the same.
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// The largest answer to accept, such as 64MiB; by default 16MiB, of a dialect 1MiB.
+    #[arg(long, value_name = "SIZE", value_parser = message_size)]
+    pub(crate) max_message: Option<usize>,
+}
+
+/// The bounds of `max_message` in a node's configuration.
+fn message_size(text: &str) -> Result<usize, String> {
+    let size = parse_size(text).map_err(|error| error.to_string())?;
+    let is_within = (1 << 10..=1 << 30).contains(&size);
+    is_within
+        .then_some(size)
+        .ok_or_else(|| "1KiB to 1GiB".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 //! program after the other, so nothing else runs beside them.
 
 mod bench;
+mod call;
 mod clients;
 mod compare;
 mod peers;
