@@ -92,8 +92,8 @@ mod tests {
     fn json_is_laid_out_and_its_values_stay() {
         let sent = r#" {"z":1.10,"a":[1e400, 12345678901234567890123],
             "s":"a\"[,:{ \\","e":{ },"f":[ ]}"#;
-        let shown = "{\n  \"z\": 1.10,\n  \"a\": [\n    1e400,\n    12345678901234567890123\n  ],\n  \
-             \"s\": \"a\\\"[,:{ \\\\\",\n  \"e\": {},\n  \"f\": []\n}";
+        let shown = "{\n  \"z\": 1.10,\n  \"a\": [\n    1e400,\n    12345678901234567890123\n  ],\n\
+             \x20 \"s\": \"a\\\"[,:{ \\\\\",\n  \"e\": {},\n  \"f\": []\n}";
         assert_eq!(json(sent.as_bytes()).as_deref(), Some(shown));
         assert_eq!(json(b"12").as_deref(), Some("12"));
         assert_eq!(json(b"{\"a\":"), None);

@@ -94,8 +94,8 @@ pub(crate) struct Call {
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
-    /// The payload as JSON, @FILE to read it from a file, - or @- to read it from stdin. Without one,
-    /// JSON's null is sent. Dialects without an envelope send its bytes as they are.
+    /// The payload as JSON, @FILE for that of a file, - or @- for stdin; without one null is sent.
+    /// Dialects without an envelope send its bytes as they are.
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
     /// Time for the call, from looking up the name to the answer.

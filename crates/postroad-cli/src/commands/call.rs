@@ -105,8 +105,7 @@ fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
             Some(path) => {
                 let opened = std::fs::File::open(path);
                 let file = opened.map_err(|error| {
-                    let hint =
-                        "@ is for files; text that begins with it can come from stdin, with -";
+                    let hint = "@ is for files; other text that begins with it can come from stdin";
                     Failed::usage(format!("{path}: {error}")).hint(hint)
                 })?;
                 read(path, file)?

@@ -31,7 +31,7 @@ fn a_payload_comes_from_a_file() {
 fn a_payload_that_cannot_be_is_refused_with_what_to_do() {
     for (payload, words) in [
         ("@/no/such.json", "/no/such.json: No such file"),
-        ("@/no/such.json", "can come from stdin, with -"),
+        ("@/no/such.json", "can come from stdin"),
         ("text", "a string has quotes of its own: '\"text\"'"),
         ("text", "@FILE reads a file, and --raw sends"),
     ] {
