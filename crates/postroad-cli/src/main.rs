@@ -10,6 +10,7 @@ mod logging;
 mod signals;
 mod terminal;
 mod times;
+mod unreachable;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ mod bench;
 mod call;
 mod clients;
 mod compare;
+mod hints;
 mod peers;
 mod practice;
 mod program;
