@@ -188,6 +188,11 @@ pub(crate) enum Config {
         /// The file.
         file: PathBuf,
     },
+    /// Print every key with its value and where that comes from: file, variable or default.
+    Print {
+        /// The file; without one, what a node does that is told nothing.
+        file: Option<PathBuf>,
+    },
 }
 
 #[cfg(test)]

@@ -128,8 +128,7 @@ fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
         return Ok((numbers::JSON, Bytes::from_static(b"null")));
     }
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
-        let hint = "a string has quotes of its own: '\"text\"'; @FILE reads a file, and --raw sends \
-                    bytes as they are";
+        let hint = "a string has its own quotes: '\"text\"'; @FILE reads a file, --raw sends bytes";
         return Err(Failed::usage(format!("the payload is not JSON: {error}")).hint(hint));
     }
     Ok((numbers::JSON, bytes.into()))

@@ -32,8 +32,8 @@ fn a_payload_that_cannot_be_is_refused_with_what_to_do() {
     for (payload, words) in [
         ("@/no/such.json", "/no/such.json: No such file"),
         ("@/no/such.json", "can come from stdin"),
-        ("text", "a string has quotes of its own: '\"text\"'"),
-        ("text", "@FILE reads a file, and --raw sends"),
+        ("text", "a string has its own quotes: '\"text\"'"),
+        ("text", "@FILE reads a file, --raw sends bytes"),
     ] {
         let output = run(&["call", "tcp://127.0.0.1:1", "x", payload]);
         let said = text(&output.stderr);

@@ -8,6 +8,7 @@ mod bench;
 mod call;
 mod clients;
 mod compare;
+mod config;
 mod hints;
 mod peers;
 mod practice;
