@@ -44,5 +44,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
             commands::completions::run(shell);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man { dir } => commands::man::run(&dir),
     }
 }
