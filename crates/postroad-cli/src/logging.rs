@@ -1,5 +1,7 @@
 //! Logs on stderr, as `--log` says.
 
+use std::io::IsTerminal;
+
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
@@ -52,6 +54,11 @@ fn check(filter: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether somebody sees both what the program prints and what it logs, on one terminal.
+pub(crate) fn is_watched() -> bool {
+    std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
+}
+
 /// Installs the log. A node says what it does; tools only what goes wrong, which they report
 /// themselves.
 ///
@@ -60,6 +67,8 @@ fn check(filter: &str) -> Result<(), String> {
 /// What is returned writes the last lines when it is dropped.
 pub(crate) fn start(arguments: &Arguments, style: Style) -> Result<WorkerGuard, Failed> {
     let default = match arguments.command {
+        // The banner says where it listens.
+        Command::Serve(_) if is_watched() => "info,postroad::server=warn",
         Command::Serve(_) => "info",
         Command::DemoNode(_) => "off",
         _ => "error",

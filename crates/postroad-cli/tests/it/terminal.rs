@@ -1,33 +1,77 @@
 //! What is shown where stdout is a terminal.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use crate::support::{Node, postroad, run, text};
+use crate::support::{Node, postroad, run, signal, text, wait};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// Both ends of a new terminal: that of whoever looks at it, and that of a program.
+fn terminal() -> (File, File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&ours).expect("it is ours");
+    unlockpt(&ours).expect("it is ours");
+    let name = ptsname(&ours, Vec::new()).expect("it has a name");
+    let name = name.into_string().expect("an ASCII name");
+    let mut options = OpenOptions::new();
+    let theirs = options.read(true).write(true).open(name);
+    (File::from(ours), theirs.expect("its other end"))
+}
 
 /// Runs the program with a terminal as stdout; what the terminal gets, with its line ends as `\n`.
 fn on_a_terminal(arguments: &[&str]) -> String {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&master).expect("it is ours");
-    unlockpt(&master).expect("it is ours");
-    let name = ptsname(&master, Vec::new()).expect("it has a name");
-    let name = name.into_string().expect("an ASCII name");
-    let mut options = OpenOptions::new();
-    let slave = options.read(true).write(true).open(name);
-    let slave = slave.expect("its other end");
+    let (mut ours, theirs) = terminal();
     let mut command = postroad();
     command.args(arguments).env("NO_COLOR", "1");
-    command.stdout(slave).stderr(Stdio::null());
+    command.stdout(theirs).stderr(Stdio::null());
     let mut child = command.spawn().expect("the program was built");
     // Only the child has the other end now, so that its end is the end of what can be read.
     drop(command);
     let mut shown = Vec::new();
     // Linux reports the end of a terminal as an error.
-    let _ = File::from(master).read_to_end(&mut shown);
+    let _ = ours.read_to_end(&mut shown);
     child.wait().expect("it ends");
     text(&shown).replace("\r\n", "\n")
+}
+
+#[test]
+fn a_node_on_a_terminal_greets_once_and_says_what_to_try() {
+    let (ours, theirs) = terminal();
+    let mut command = postroad();
+    command.args(["serve", "--listen", "tcp+line://127.0.0.1:0"]);
+    command.args(["--listen", "tcp+auto://127.0.0.1:0"]);
+    command.stdout(theirs.try_clone().expect("a copy"));
+    command.stderr(theirs).env("NO_COLOR", "1");
+    let mut node = command.spawn().expect("the program was built");
+    drop(command);
+    let mut lines = BufReader::new(ours).lines().map_while(Result::ok);
+    let mut shown = Vec::new();
+    for line in lines.by_ref() {
+        shown.push(line);
+        if shown.last().is_some_and(|line| line.contains("Ctrl-C")) {
+            break;
+        }
+    }
+    let tried = shown
+        .iter()
+        .find_map(|line| line.strip_prefix("try: postroad call "));
+    let tried = tried
+        .and_then(|rest| rest.split(' ').next())
+        .expect("a URL");
+    assert_eq!(
+        text(&run(&["call", tried, "postroad/echo", "1"]).stdout),
+        "1\n"
+    );
+    signal(&node, "TERM");
+    shown.extend(lines);
+    assert_eq!(wait(&mut node).code(), Some(0));
+    let greeted = shown.iter().filter(|line| line.contains("tcp+line://"));
+    assert_eq!(greeted.count(), 1, "{shown:?}");
+    let is_logged = shown
+        .iter()
+        .any(|line| line.contains("finishing what was accepted"));
+    assert!(is_logged, "{shown:?}");
 }
 
 #[test]
