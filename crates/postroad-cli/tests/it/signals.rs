@@ -1,6 +1,6 @@
 //! What signals do to a node, to a load test and to a worker.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -54,8 +54,8 @@ impl Called {
         }
     }
 
-    fn wait_for_calls(&self) {
-        let called = self.calls.acquire_many(1000);
+    fn wait_for_calls(&self, many: u32) {
+        let called = self.calls.acquire_many(many);
         self.runtime.block_on(called).expect("it is open").forget();
     }
 }
@@ -70,7 +70,7 @@ fn a_hangup_ends_a_load_test_as_sigterm_does_and_its_result_is_kept() {
     bench.args(["--duration", "60s", "--json"]).arg(&result);
     let bench = bench.stdout(Stdio::piped()).stderr(Stdio::null());
     let bench = bench.spawn().expect("the program was built");
-    called.wait_for_calls();
+    called.wait_for_calls(1000);
     signal(&bench, "HUP");
     let output = bench.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(143));
@@ -97,8 +97,31 @@ fn what_was_started_by_nohup_outlives_a_hangup() {
     let bench = bench.stdin(Stdio::null()).stderr(Stdio::null());
     let bench = bench.stdout(Stdio::piped()).spawn();
     let bench = bench.expect("nohup is there");
-    called.wait_for_calls();
+    called.wait_for_calls(1000);
     signal(&bench, "HUP");
     let output = bench.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_load_test_whose_progress_nobody_reads_ends_by_a_signal() {
+    use rustix::fs::{OFlags, fcntl_setfl};
+
+    let called = Called::start();
+    let (_reader, mut stderr) = std::io::pipe().expect("a pipe");
+    fcntl_setfl(&stderr, OFlags::NONBLOCK).expect("it is ours");
+    while stderr.write(&[b'x'; 4096]).is_ok() {}
+    while stderr.write(b"x").is_ok() {}
+    fcntl_setfl(&stderr, OFlags::empty()).expect("it is ours");
+    let mut bench = postroad();
+    bench.args(["bench", &called.url, "--route", "count", "--warmup", "0s"]);
+    bench.args(["--rate", "500", "--duration", "60s"]);
+    let bench = bench.stdout(Stdio::piped()).stderr(stderr);
+    let bench = bench.spawn().expect("the program was built");
+    // Six seconds: the first line of progress is due after five, and finds no room.
+    called.wait_for_calls(3000);
+    signal(&bench, "INT");
+    let output = bench.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stdout).contains("answered"));
 }
