@@ -1,5 +1,6 @@
 //! The configuration that is in effect, as a file that could be read again.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use humantime::format_duration;
@@ -34,7 +35,9 @@ impl NodeConfig {
                 out.push_str(&format!("route = {route:?}\n"));
             }
             if !mapping.codes.is_empty() {
-                let codes = mapping.codes.iter();
+                // In their order, so that two outputs can be compared.
+                let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
+                let codes = codes.into_iter();
                 let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
                 let codes = codes.collect::<Vec<_>>().join(", ");
                 out.push_str(&format!("codes = {{ {codes} }}\n"));

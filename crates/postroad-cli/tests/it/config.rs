@@ -140,7 +140,7 @@ fn all_mistakes_of_the_environment_are_shown_at_once_with_their_variables() {
 fn the_configuration_in_effect_is_printed_with_the_origin_of_each_value() {
     let file = written(
         "[server]\ndrain = \"20s\"\n[[listen]]\nurl = \"tcp+session://127.0.0.1:1\"\n\
-         codes = { \"0x17\" = \"postroad/echo\" }\n",
+         codes = { \"24\" = \"postroad/routes\", \"0x17\" = \"postroad/echo\" }\n",
     );
     let variables = [
         ("POSTROAD_LIMITS__MAX_CALLS", "7"),
@@ -167,6 +167,8 @@ fn the_configuration_in_effect_is_printed_with_the_origin_of_each_value() {
         "{said}"
     );
     assert!(line("[[listen]]").ends_with(":3"), "{said}");
+    let codes = "codes = { \"0x17\" = \"postroad/echo\", \"0x18\" = \"postroad/routes\" }";
+    assert!(said.contains(codes), "{said}");
     // It is a configuration itself, and says the same.
     let again = written(&said);
     let printed = text(&config("print", again.path(), &[]).stdout);
