@@ -3,8 +3,11 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
+mod print;
 mod problems;
 mod source;
+mod variables;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +18,7 @@ use serde::Deserialize;
 
 use problems::Problems;
 use source::Source;
+use variables::Laid;
 
 /// Where a node listens if nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
@@ -30,8 +34,9 @@ pub(crate) enum ConfigError {
     /// All mistakes of the file, each with its place.
     #[error("{0}")]
     File(Problems),
-    #[error("environment variable {name}: {detail}")]
-    Variable { name: String, detail: String },
+    /// All mistakes of the environment, each with its variable's name.
+    #[error("{0}")]
+    Variables(String),
     #[error("{0}")]
     Wrong(String),
     /// A flag, not the configuration.
@@ -64,6 +69,10 @@ struct Listen {
 pub(crate) struct NodeConfig {
     pub(crate) server: ServerConfig,
     pub(crate) listen: Vec<Endpoint>,
+    /// What an operator should know although a node can start with it.
+    pub(crate) warnings: Option<Problems>,
+    /// Where the value of a key comes from, such as `server.drain`; by default if it is not here.
+    origins: BTreeMap<String, String>,
 }
 
 impl NodeConfig {
@@ -88,20 +97,18 @@ impl NodeConfig {
         // The file alone first: a mistake in it has a place, and none of them hides another.
         let source = Source::parse(&path, &text).map_err(ConfigError::File)?;
         source.check().map_err(ConfigError::File)?;
-        let mut parsed = source.file().map_err(ConfigError::File)?;
-        if let Some(merged) = with_variables(source.table(), variables)? {
-            parsed = merged;
-        }
+        source.file().map_err(ConfigError::File)?;
+        let laid = variables::lay_over(&source.table(), variables);
+        let Laid { file: parsed, set } = laid.map_err(ConfigError::Variables)?;
+        let mut origins = source.origins();
+        origins.extend(set);
         let mut listen_on = Vec::new();
+        let mut warnings = None;
         if listen.is_empty() {
-            listen_on.extend(
-                parsed
-                    .listen
-                    .iter()
-                    .map(Listen::endpoint)
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|wrong| ConfigError::Wrong(wrong.detail))?,
-            );
+            let endpoints = parsed.listen.iter().map(Listen::endpoint);
+            let endpoints = endpoints.collect::<Result<Vec<_>, _>>();
+            listen_on = endpoints.map_err(|wrong| ConfigError::Wrong(wrong.detail))?;
+            warnings = warnings::find(&source, &listen_on).some();
         } else {
             for url in listen {
                 listen_on.push(
@@ -121,6 +128,8 @@ impl NodeConfig {
         Ok(Self {
             server,
             listen: listen_on,
+            warnings,
+            origins,
         })
     }
 }
@@ -129,41 +138,6 @@ impl NodeConfig {
 pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Lays `POSTROAD_SECTION__KEY` over the file; `None` if there is none.
-fn with_variables(
-    mut table: toml::Table,
-    variables: impl Iterator<Item = (String, String)>,
-) -> Result<Option<File>, ConfigError> {
-    let mut merged = None;
-    for (name, value) in variables {
-        let Some((section, key)) = name
-            .strip_prefix("POSTROAD_")
-            .and_then(|rest| rest.split_once("__"))
-        else {
-            continue;
-        };
-        let wrong = |detail: String| ConfigError::Variable {
-            name: name.clone(),
-            detail,
-        };
-        // Numbers are numbers, everything else is text.
-        let value = value
-            .parse::<i64>()
-            .map_or(toml::Value::String(value), toml::Value::Integer);
-        let section = table
-            .entry(section.to_lowercase())
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let section = section
-            .as_table_mut()
-            .ok_or_else(|| wrong("no such section".to_owned()))?;
-        section.insert(key.to_lowercase(), value);
-        let file =
-            File::deserialize(table.clone()).map_err(|error| wrong(error.message().to_owned()))?;
-        merged = Some(file);
-    }
-    Ok(merged)
 }
 
 impl File {
@@ -318,7 +292,7 @@ mod tests {
         );
         let error = load("", &[("POSTROAD_SERVER__DRIAN", "7s")]).unwrap_err();
         assert!(
-            error.contains("POSTROAD_SERVER__DRIAN") && error.contains("unknown field"),
+            error.contains("POSTROAD_SERVER__DRIAN") && error.contains("did you mean `drain`?"),
             "{error}"
         );
     }

@@ -8,6 +8,7 @@ use postroad::transport::TransportError;
 use postroad::{CallError, Error, StartError};
 
 use crate::terminal::{Style, tell};
+use crate::unreachable;
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
@@ -96,24 +97,34 @@ fn chain(error: &Error) -> Vec<String> {
 
 impl From<CallError> for Failed {
     fn from(error: CallError) -> Self {
-        let code = match &error {
-            CallError::NotConnected { .. } => UNAVAILABLE,
-            _ => FAILED,
-        };
-        let lines = match &error {
-            CallError::Remote(remote) => chain(remote),
-            other => vec![other.to_string()],
-        };
-        let hint = match &error {
-            CallError::Remote(remote) if remote.code().as_str() == "SRV-E-404" => {
-                Some("`postroad ls URL` lists the routes".to_owned())
-            }
-            CallError::NotConnected { .. } => {
-                Some("is the server running, and does it speak what the URL says?".to_owned())
-            }
-            _ => None,
-        };
-        Self { code, lines, hint }
+        match &error {
+            CallError::NotConnected {
+                endpoint, reason, ..
+            } => not_connected(&error.code().to_string(), endpoint, reason),
+            CallError::Remote(remote) => Self {
+                code: FAILED,
+                lines: chain(remote),
+                hint: (remote.code().as_str() == "SRV-E-404")
+                    .then(|| "`postroad ls URL` lists the routes".to_owned()),
+            },
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+/// A tool makes one attempt: how the client would go on is of no use to its user.
+fn not_connected(code: &str, endpoint: &str, reason: &str) -> Failed {
+    let advice = unreachable::to_connect(endpoint, reason);
+    let again = format!("connect to {endpoint}: ");
+    let reason = reason.strip_prefix(&again).unwrap_or(reason);
+    let reason = match reason.rsplit_once(" (1 attempt has failed") {
+        Some((reason, _)) => reason,
+        None => reason,
+    };
+    Failed {
+        code: if advice.is_local { FAILED } else { UNAVAILABLE },
+        lines: vec![format!("{code} no connection to {endpoint}: {reason}")],
+        hint: advice.hint,
     }
 }
 
@@ -140,15 +151,12 @@ impl From<TransportError> for Failed {
 impl From<StartError> for Failed {
     fn from(error: StartError) -> Self {
         match &error {
-            StartError::Transport(TransportError::Io { source, .. }) => {
-                let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
-                let failed = Self::new(FAILED, &error);
-                if is_taken {
-                    failed.hint("`--listen URL` takes another endpoint")
-                } else {
-                    failed
-                }
-            }
+            StartError::Transport(TransportError::Io {
+                endpoint, source, ..
+            }) => Self {
+                hint: unreachable::to_listen(endpoint, source).map(str::to_owned),
+                ..Self::new(FAILED, &error)
+            },
             StartError::Transport(_) | StartError::Config(_) => Self::new(CONFIG, error),
             other => Self::new(FAILED, other),
         }
@@ -162,9 +170,12 @@ impl From<postroad_bench::Error> for Failed {
             Load::Asked(_) => Self::usage(error),
             Load::OpenFiles {
                 connections_max, ..
-            } => Self::new(FAILED, error).hint(format!(
-                "raise the limit (`ulimit -n`) or ask for at most {connections_max} connections"
-            )),
+            } => Self::new(FAILED, error).hint(match connections_max {
+                0 => "raise the limit (`ulimit -n`)".to_owned(),
+                max => {
+                    format!("raise the limit (`ulimit -n`) or ask for at most {max} connections")
+                }
+            }),
             Load::NoRun(_) => Self::usage(error)
                 .hint("give files of `bench --json`, .hlog files, or a folder of them"),
             Load::Connect(error) => error.into(),

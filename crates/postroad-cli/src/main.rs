@@ -5,10 +5,12 @@ mod commands;
 mod config;
 mod demo;
 mod exit;
+mod layout;
 mod logging;
 mod signals;
 mod terminal;
 mod times;
+mod unreachable;
 
 use std::process::ExitCode;
 
@@ -42,5 +44,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
             commands::completions::run(shell);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man { dir } => commands::man::run(&dir),
     }
 }

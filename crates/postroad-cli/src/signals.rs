@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks, the second insists.
+//! SIGINT, SIGTERM and SIGHUP: the first asks, the second insists.
 
 use std::process::ExitCode;
 
@@ -6,29 +6,71 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit;
 
-/// Both signals, listened to from now on.
+/// The signals that end the program, listened to from now on.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` if whoever started the program wants it to outlive its terminal.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     pub(crate) fn listen() -> std::io::Result<Self> {
-        let (interrupt, terminate) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        );
+        // Listening to a signal that is ignored would end the ignoring.
+        let hangup = match is_hangup_ignored() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         Ok(Self {
-            interrupt,
-            terminate,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
         })
     }
 
-    /// The next signal, as the exit code that it stands for.
+    /// The next signal, as the exit code that it stands for. A terminal that was closed ends a tool
+    /// as SIGTERM does.
     pub(crate) async fn next(&mut self) -> ExitCode {
         tokio::select! {
-            _ = self.interrupt.recv() => ExitCode::from(exit::INTERRUPTED),
-            _ = self.terminate.recv() => ExitCode::from(exit::TERMINATED),
+            code = stop(&mut self.interrupt, &mut self.terminate) => code,
+            () = hung_up(&mut self.hangup) => ExitCode::from(exit::TERMINATED),
         }
     }
+
+    /// The same for a node, which SIGHUP asks to read its files again. It cannot, and says so.
+    pub(crate) async fn next_of_node(&mut self) -> ExitCode {
+        loop {
+            tokio::select! {
+                code = stop(&mut self.interrupt, &mut self.terminate) => return code,
+                () = hung_up(&mut self.hangup) => tracing::warn!(
+                    "SIGHUP: nothing was reloaded; a changed configuration or certificate needs a \
+                     restart"
+                ),
+            }
+        }
+    }
+}
+
+async fn stop(interrupt: &mut Signal, terminate: &mut Signal) -> ExitCode {
+    tokio::select! {
+        _ = interrupt.recv() => ExitCode::from(exit::INTERRUPTED),
+        _ = terminate.recv() => ExitCode::from(exit::TERMINATED),
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the program was started by `nohup` or the like. Where the system does not tell, it was
+/// not.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Bit 0 stands for signal 1, which is SIGHUP.
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }

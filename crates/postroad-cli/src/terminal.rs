@@ -80,9 +80,22 @@ pub(crate) fn say(line: impl fmt::Display) {
     }
 }
 
+/// The same with bytes as they are.
+pub(crate) fn write_data(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    if !is_written(out.write_all(bytes).and_then(|()| out.flush())) {
+        exit(UNWRITTEN);
+    }
+}
+
 /// The same where the program goes on: whether the line was written.
 pub(crate) fn put(line: impl fmt::Display) -> bool {
-    let Err(error) = writeln!(io::stdout().lock(), "{line}") else {
+    is_written(writeln!(io::stdout().lock(), "{line}"))
+}
+
+/// Whether it went well; says why not, unless it is only that nobody reads any more.
+fn is_written(result: io::Result<()>) -> bool {
+    let Err(error) = result else {
         return true;
     };
     if error.kind() != io::ErrorKind::BrokenPipe {

@@ -106,15 +106,26 @@ impl Endpoint {
             .find(|(key, _)| !known.contains(&key.as_str()))
         {
             None => Ok(()),
-            Some((key, _)) if known.is_empty() => {
-                let detail = format!("unknown option {key:?}; {} has none", self.transport);
-                Err(wrong(&self.url, detail))
-            }
             Some((key, _)) => {
-                let known = known.join(", ");
-                let detail = format!("unknown option {key:?}; {} has {known}", self.transport);
+                let known = [known, self.protocol_options()].concat().join(", ");
+                let known = if known.is_empty() { "none" } else { &known };
+                let scheme = self.url.split("://").next().unwrap_or_default();
+                let detail = format!("unknown option {key:?}; {scheme} has {known}");
                 Err(wrong(&self.url, detail))
             }
+        }
+    }
+
+    /// Options that belong to what is spoken, beside those of the transport.
+    fn protocol_options(&self) -> &'static [&'static str] {
+        match &self.protocol {
+            Protocol::Native => &[],
+            Protocol::Auto => &["envelope", "route"],
+            Protocol::Dialect(codec) => match codec.dialect {
+                Dialect::Session => &["crc", "envelope", "route", "heartbeat"],
+                Dialect::Priority => &["header", "envelope", "route", "heartbeat"],
+                _ => &["envelope", "route", "heartbeat"],
+            },
         }
     }
 

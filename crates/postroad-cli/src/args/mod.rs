@@ -1,15 +1,22 @@
 //! What can be typed.
 
 pub(crate) mod bench;
+mod examples;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use postroad_proto::dialect::{Crc, Dialect};
+use postroad_proto::units::parse_size;
 
 use crate::terminal::{Color, Output};
 use crate::times::duration;
+
+/// Heading of the flags that every command has; it stands last.
+const GLOBAL: &str = "Global options";
 
 /// Calls nodes by hand, explains frames, tests servers under load, and runs a node to try things
 /// with.
@@ -24,14 +31,20 @@ use crate::times::duration;
 #[command(name = "postroad", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     /// When to use colours.
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    #[arg(
+        long, global = true, value_enum, default_value_t = Color::Auto,
+        help_heading = GLOBAL, display_order = 900
+    )]
     pub(crate) color: Color,
     /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
     /// postroad::call=debug.
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = GLOBAL, display_order = 900)]
     pub(crate) log: Option<String>,
     /// How to log.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long, global = true, value_enum, default_value_t = LogFormat::Text,
+        help_heading = GLOBAL, display_order = 900
+    )]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -49,25 +62,39 @@ pub(crate) enum Command {
     ///
     /// Without options it listens on tcp+auto://127.0.0.1:7400. It does not run services of your
     /// own: they are programs written with the library, and all other commands work with them too.
+    #[command(after_long_help = examples::SERVE)]
     Serve(Serve),
     /// Call a route and print its answer.
+    #[command(after_long_help = examples::CALL)]
     Call(Call),
     /// List the routes of a node and their types.
+    #[command(after_long_help = examples::LS)]
     Ls(Ls),
     /// Explain a frame field by field, and show where it goes wrong.
+    #[command(after_long_help = examples::DECODE)]
     Decode(Decode),
     /// Test a server under load: rate, latency, errors, and what a call costs.
+    #[command(after_long_help = examples::BENCH)]
     Bench(Box<bench::Bench>),
     /// See it all at work: a node, two services, clients of every dialect, a server killed under
     /// load.
+    #[command(after_long_help = examples::DEMO)]
     Demo(Demo),
     #[command(hide = true)]
     DemoNode(DemoNode),
     /// Look at a configuration file.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = examples::CONFIG)]
     Config(Config),
     /// Print completions for a shell.
+    #[command(after_long_help = examples::COMPLETIONS)]
     Completions { shell: Shell },
+    /// Write manual pages, one for each command.
+    #[command(after_long_help = examples::MAN)]
+    Man {
+        /// Folder to write them to.
+        #[arg(long)]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -93,8 +120,8 @@ pub(crate) struct Call {
     pub(crate) url: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
-    /// The payload as JSON, or - for stdin; nothing is null. Dialects without an envelope send it
-    /// as it is.
+    /// The payload as JSON, @FILE for that of a file, - or @- for stdin; without one null is sent.
+    /// Dialects without an envelope send its bytes as they are.
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
     /// Time for the call, from looking up the name to the answer.
@@ -109,9 +136,24 @@ pub(crate) struct Call {
     /// Send and wait for no answer.
     #[arg(long)]
     pub(crate) one_way: bool,
-    /// Send the payload as bytes, not as JSON.
+    /// Send the payload's bytes as they are, not as JSON.
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Give the call a trace and print its id on stderr: the server's log has the same.
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// The largest answer to accept, such as 64MiB; by default 16MiB, of a dialect 1MiB.
+    #[arg(long, value_name = "SIZE", value_parser = message_size)]
+    pub(crate) max_message: Option<usize>,
+}
+
+/// The bounds of `max_message` in a node's configuration.
+fn message_size(text: &str) -> Result<usize, String> {
+    let size = parse_size(text).map_err(|error| error.to_string())?;
+    let is_within = (1 << 10..=1 << 30).contains(&size);
+    is_within
+        .then_some(size)
+        .ok_or_else(|| "1KiB to 1GiB".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -126,18 +168,22 @@ pub(crate) struct Ls {
     pub(crate) output: Output,
 }
 
+fn dialects() -> PossibleValuesParser {
+    let native = std::iter::once("native");
+    PossibleValuesParser::new(native.chain(Dialect::ALL.map(Dialect::name)))
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Decode {
-    /// What to read it as: native, session, sequence, opcode, priority, compact, line; by default
-    /// as its magic says.
-    #[arg(long)]
+    /// What to read it as; by default as its magic says.
+    #[arg(long, value_parser = dialects())]
     pub(crate) dialect: Option<String>,
     /// Checksum of the session dialect.
-    #[arg(long, default_value = "ibm-3740")]
+    #[arg(long, default_value = "ibm-3740", value_parser = Crc::ALL.map(Crc::name))]
     pub(crate) crc: String,
-    /// Bytes of the priority dialect's header: 9, 10, 12.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) header: usize,
+    /// Bytes of the priority dialect's header.
+    #[arg(long, default_value = "10", value_parser = ["9", "10", "12"])]
+    pub(crate) header: String,
     /// Read it as the answer that a client gets, not as a request.
     #[arg(long)]
     pub(crate) answer: bool,
@@ -168,9 +214,16 @@ pub(crate) struct DemoNode {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Check a file as `serve --config FILE` would, and start nothing.
+    #[command(after_long_help = examples::CHECK)]
     Check {
         /// The file.
         file: PathBuf,
+    },
+    /// Print every key with its value and where that comes from: file, variable or default.
+    #[command(after_long_help = examples::PRINT)]
+    Print {
+        /// The file; without one, what a node does that is told nothing.
+        file: Option<PathBuf>,
     },
 }
 

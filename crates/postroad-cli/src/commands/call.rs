@@ -1,21 +1,32 @@
-//! `postroad call URL ROUTE [JSON | -]`.
+//! `postroad call URL ROUTE [JSON | @FILE | -]`.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use postroad::codec::numbers;
-use postroad::{Bytes, Endpoint, Protocol};
+use postroad::{Bytes, CallError, Client, Endpoint, Protocol, Trace};
 use postroad_proto::dialect::Dialect;
+use postroad_proto::text::Printable;
 
 use crate::args::Call;
 use crate::exit::Failed;
+use crate::layout;
 use crate::signals::Signals;
+use crate::terminal::{say, tell, write_data};
 
-/// Bytes of a payload that are read from stdin at most: more than any message may have by default.
-const STDIN_MAX: u64 = 64 << 20;
+/// Bytes of a payload that are read at most: more than any message may have by default.
+const PAYLOAD_MAX: u64 = 64 << 20;
+
+/// How long a node may take to say what a route takes, beside an error that is shown anyway.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     let endpoint: Endpoint = call.url.parse()?;
+    let is_native = matches!(endpoint.protocol(), Protocol::Native);
+    if call.trace && !is_native {
+        return Err(Failed::usage("--trace: a dialect carries no trace"));
+    }
     let (codec, payload) = payload(call, &endpoint)?;
     let metadata = call.metadata.iter().map(|pair| {
         let pair = pair.split_once('=');
@@ -25,7 +36,8 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     super::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let work = async {
-            let (client, left) = super::deadline::connect(endpoint, call.timeout).await?;
+            let connected = super::deadline::connect(endpoint, call.timeout, call.max_message);
+            let (client, left) = connected.await?;
             let mut request = client
                 .request(&call.route)
                 .timeout(left)
@@ -33,13 +45,20 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
             for (key, value) in metadata {
                 request = request.metadata(key, value.to_owned());
             }
+            if call.trace {
+                let trace = trace();
+                tell(format_args!("trace {trace}"));
+                request = request.trace(trace);
+            }
             if call.one_way {
                 request.send_bytes(codec, payload).await?;
-                client.close().await;
-                return Ok(());
+            } else {
+                match request.call_bytes(codec, payload).await {
+                    Ok((codec, answer)) => print(codec, &answer),
+                    Err(error) if is_native => return Err(explained(&client, call, error).await),
+                    Err(error) => return Err(error.into()),
+                }
             }
-            let (codec, answer) = request.call_bytes(codec, payload).await?;
-            print(codec, &answer)?;
             client.close().await;
             Ok::<(), Failed>(())
         };
@@ -50,22 +69,49 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     })
 }
 
+/// A trace of its own for the call, to be found in logs.
+fn trace() -> Trace {
+    Trace {
+        id: rand::random(),
+        span: rand::random(),
+        flags: 1,
+    }
+}
+
+/// The failure, with what the route takes if it did not like what it got and the node tells.
+async fn explained(client: &Client, call: &Call, error: CallError) -> Failed {
+    let is_bad_request = error.code().as_str() == "SRV-E-400";
+    let failed = Failed::from(error);
+    if !is_bad_request {
+        return failed;
+    }
+    let routes = super::ls::routes(client, LOOKED_UP_WITHIN).await;
+    let routes = routes.unwrap_or_default();
+    match routes.iter().find(|known| known.route == call.route) {
+        Some(known) => failed.hint(format!(
+            "{} takes {}",
+            Printable(&known.route),
+            Printable(&known.request)
+        )),
+        None => failed,
+    }
+}
+
 /// JSON for whoever speaks it; bytes as they are for dialects that say nothing about their payload.
 fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
     let mut bytes = match call.payload.as_deref() {
-        Some("-") => {
-            let mut bytes = Vec::new();
-            std::io::stdin()
-                .take(STDIN_MAX + 1)
-                .read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > STDIN_MAX {
-                return Err(Failed::usage(format!(
-                    "stdin has more than {STDIN_MAX} bytes"
-                )));
+        Some("-" | "@-") => read("stdin", std::io::stdin())?,
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => {
+                let opened = std::fs::File::open(path);
+                let file = opened.map_err(|error| {
+                    let hint = "@ is for files; other text that begins with it can come from stdin";
+                    Failed::usage(format!("{path}: {error}")).hint(hint)
+                })?;
+                read(path, file)?
             }
-            bytes
-        }
-        Some(text) => text.as_bytes().to_vec(),
+            None => text.as_bytes().to_vec(),
+        },
         None => Vec::new(),
     };
     let is_dialect = matches!(endpoint.protocol(), Protocol::Dialect(_));
@@ -82,31 +128,35 @@ fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
         return Ok((numbers::JSON, Bytes::from_static(b"null")));
     }
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
-        let hint = "quote a string twice, as in '\"text\"', or send bytes with --raw";
+        let hint = "a string has its own quotes: '\"text\"'; @FILE reads a file, --raw sends bytes";
         return Err(Failed::usage(format!("the payload is not JSON: {error}")).hint(hint));
     }
     Ok((numbers::JSON, bytes.into()))
 }
 
-/// On a terminal JSON is laid out for reading; elsewhere the bytes are the data.
-fn print(codec: u8, answer: &Bytes) -> Result<(), Failed> {
-    let mut out = std::io::stdout().lock();
-    let is_terminal = out.is_terminal();
-    let value = serde_json::from_slice::<serde_json::Value>(answer);
-    match value {
-        Ok(value) if codec == numbers::JSON && is_terminal => {
-            writeln!(
-                out,
-                "{}",
-                serde_json::to_string_pretty(&value).unwrap_or_default()
-            )?;
-        }
-        _ => {
-            out.write_all(answer)?;
-            if std::str::from_utf8(answer).is_ok() && !answer.ends_with(b"\n") {
-                writeln!(out)?;
-            }
-        }
+/// All bytes of a file or of stdin.
+fn read(name: &str, from: impl Read) -> Result<Vec<u8>, Failed> {
+    let mut bytes = Vec::new();
+    let read = from.take(PAYLOAD_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failed::usage(format!("{name}: {error}")))?;
+    if bytes.len() as u64 > PAYLOAD_MAX {
+        let what = format!("{name} has more than {PAYLOAD_MAX} bytes");
+        return Err(Failed::usage(what));
     }
-    Ok(())
+    Ok(bytes)
+}
+
+/// On a terminal JSON is laid out for reading and nothing steers the terminal; elsewhere the bytes
+/// are the data.
+fn print(codec: u8, answer: &Bytes) {
+    if std::io::stdout().is_terminal() {
+        let laid_out = (codec == numbers::JSON).then(|| layout::json(answer));
+        let shown = laid_out
+            .flatten()
+            .unwrap_or_else(|| layout::visible(answer));
+        return say(shown.strip_suffix('\n').unwrap_or(&shown));
+    }
+    let is_text = std::str::from_utf8(answer).is_ok() && !answer.ends_with(b"\n");
+    let end: &[u8] = if is_text { b"\n" } else { b"" };
+    write_data(&[answer, end].concat());
 }

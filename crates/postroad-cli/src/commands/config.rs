@@ -1,6 +1,7 @@
-//! `postroad config check FILE`.
+//! `postroad config check FILE` and `postroad config print`.
 
 use crate::terminal::{say, tell};
+use std::path::Path;
 use std::process::ExitCode;
 
 use postroad::{Router, Server};
@@ -19,7 +20,18 @@ impl From<ConfigError> for Failed {
 }
 
 pub(crate) fn run(config: &Config) -> Result<ExitCode, Failed> {
-    let Config::Check { file } = config;
+    match config {
+        Config::Check { file } => check(file),
+        Config::Print { file } => {
+            let file = file.as_deref();
+            let config = NodeConfig::load(file, crate::config::variables(), &[], None)?;
+            say(config.print());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn check(file: &Path) -> Result<ExitCode, Failed> {
     let config = NodeConfig::load(Some(file), crate::config::variables(), &[], None)?;
     let mut server = Server::new(Router::new()).config(config.server);
     for endpoint in &config.listen {
@@ -29,6 +41,12 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Failed> {
     for endpoint in &config.listen {
         say(format_args!("listen {endpoint}"));
     }
-    tell(format_args!("{}: correct", file.display()));
+    match config.warnings {
+        Some(warnings) => tell(format_args!(
+            "{}: correct\nwarning: {warnings}",
+            file.display()
+        )),
+        None => tell(format_args!("{}: correct", file.display())),
+    }
     Ok(ExitCode::SUCCESS)
 }

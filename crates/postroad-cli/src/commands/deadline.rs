@@ -6,10 +6,12 @@ use postroad::{Client, ClientConfig, Endpoint};
 
 use crate::exit::Failed;
 
-/// Connects within this time, and says what is left of it for the call.
+/// Connects within this time, to get answers of at most so many bytes, and says what is left of the
+/// time for the call.
 pub(super) async fn connect(
     endpoint: Endpoint,
     timeout: Duration,
+    max_message: Option<usize>,
 ) -> Result<(Client, Duration), Failed> {
     let begin = Instant::now();
     let mut config = ClientConfig::default();
@@ -17,6 +19,11 @@ pub(super) async fn connect(
     config.connect_timeout = timeout;
     // A user who allows a minute wants to wait that long for a slow server's first word too.
     config.connection.handshake = timeout.max(Duration::from_millis(1));
+    if let Some(max) = max_message {
+        let limits = &mut config.connection.limits;
+        (limits.max_message, limits.max_dialect_payload) = (max, max);
+        limits.assembly_max = limits.assembly_max.max(max);
+    }
     let client = Client::connect_with(endpoint, config).await?;
     Ok((client, timeout.saturating_sub(begin.elapsed())))
 }

@@ -59,19 +59,28 @@ fn input(input: &str) -> Result<Vec<u8>, Failed> {
     } else if std::path::Path::new(input).is_file() {
         std::fs::read(input)?
     } else {
-        let what = format!("{input:?} is neither a file nor hexadecimal digits");
+        let digits = input.trim().replace("0x", "");
+        let digits = digits.chars().filter(|c| !is_separator(*c));
+        let count = digits.clone().count();
+        let what = if count % 2 == 1 && digits.clone().all(|c| c.is_ascii_hexdigit()) {
+            format!("{count} hexadecimal digits: two make a byte, so one is missing")
+        } else {
+            format!("{input:?} is neither a file nor hexadecimal digits")
+        };
         return hex(input).ok_or_else(|| Failed::usage(what));
     };
     let as_hex = std::str::from_utf8(&content).ok().and_then(hex);
     Ok(as_hex.unwrap_or(content))
 }
 
+/// What may stand between digits.
+fn is_separator(c: char) -> bool {
+    c.is_whitespace() || matches!(c, ':' | '-' | ',')
+}
+
 fn hex(text: &str) -> Option<Vec<u8>> {
     let text = text.trim().replace("0x", "");
-    let digits: Vec<char> = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-' | ','))
-        .collect();
+    let digits: Vec<char> = text.chars().filter(|c| !is_separator(*c)).collect();
     if digits.is_empty() || digits.len() % 2 == 1 {
         return None;
     }
@@ -89,7 +98,11 @@ fn reading(decode: &Decode, bytes: &[u8]) -> Result<As, Failed> {
         let mut codec = DialectCodec::new(dialect, reader);
         let crc = Crc::from_name(&decode.crc);
         codec.crc = crc.ok_or_else(|| Failed::usage(format!("no checksum {:?}", decode.crc)))?;
-        let header = PriorityHeader::from_bytes(decode.header);
+        let header = decode
+            .header
+            .parse()
+            .ok()
+            .and_then(PriorityHeader::from_bytes);
         codec.header = header.ok_or_else(|| Failed::usage("--header is 9, 10 or 12"))?;
         Ok(As::Dialect(Box::new(codec)))
     };

@@ -1,18 +1,21 @@
 //! `postroad ls URL`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use postroad::{Endpoint, Protocol};
+use postroad::{CallError, Client, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Ls;
 use crate::exit::Failed;
+use crate::layout;
 use crate::terminal::{Output, say};
 
+/// A route as a node describes it.
 #[derive(Debug, Deserialize, Serialize)]
-struct Route {
-    route: String,
-    request: String,
+pub(super) struct Route {
+    pub(super) route: String,
+    pub(super) request: String,
     response: String,
     // What a route's author has declared of it. An older node does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +45,12 @@ impl Route {
     }
 }
 
+/// The routes of the node that the client is connected to.
+pub(super) async fn routes(client: &Client, timeout: Duration) -> Result<Vec<Route>, CallError> {
+    let request = client.request("postroad/routes").timeout(timeout);
+    request.call(&()).await
+}
+
 pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
     let endpoint: Endpoint = ls.url.parse()?;
     if !matches!(endpoint.protocol(), Protocol::Native) {
@@ -49,9 +58,8 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
         return Err(Failed::usage("a dialect cannot list routes").hint(hint));
     }
     let routes = super::runtime()?.block_on(async {
-        let (client, left) = super::deadline::connect(endpoint, ls.timeout).await?;
-        let request = client.request("postroad/routes").timeout(left);
-        let routes: Vec<Route> = request.call(&()).await?;
+        let (client, left) = super::deadline::connect(endpoint, ls.timeout, None).await?;
+        let routes = routes(&client, left).await?;
         client.close().await;
         Ok::<_, Failed>(routes)
     })?;
@@ -68,9 +76,9 @@ pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
                     ..
                 } = each;
                 let declared = each.declared();
-                say(format_args!(
-                    "{route:name$}  {takes:request$}  -> {response}{declared}"
-                ));
+                let line = format!("{route:name$}  {takes:request$}  -> {response}{declared}");
+                // What a node's author has written does not steer a terminal either.
+                say(layout::visible(line.as_bytes()));
             }
         }
     }

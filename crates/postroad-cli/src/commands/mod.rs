@@ -7,6 +7,7 @@ pub(crate) mod config;
 mod deadline;
 pub(crate) mod decode;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod serve;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

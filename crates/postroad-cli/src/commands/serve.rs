@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use postroad::{Router, Server, practice};
+use postroad::{Endpoint, Protocol, Router, Server, practice};
 
 use crate::args::Serve;
 use crate::config::NodeConfig;
@@ -24,8 +24,6 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
 
 async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed> {
     let mut signals = Signals::listen()?;
-    // Not handled yet; without a listener it would end the node.
-    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let router = match has_practice {
         true => practice::routes(),
         false => Router::new(),
@@ -35,14 +33,47 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
         server = server.listen(endpoint.clone());
     }
     let server = server.start().await?;
-    for (endpoint, address) in config.listen.iter().zip(server.addresses()) {
+    let listeners = config.listen.iter().zip(server.addresses());
+    if crate::logging::is_watched() {
+        banner(listeners);
+    } else {
         // Data for whoever started the node on port 0; people read the log.
-        say(format_args!("listening {endpoint} {address}"));
+        listeners
+            .for_each(|(endpoint, address)| say(format_args!("listening {endpoint} {address}")));
     }
-    signals.next().await;
+    signals.next_of_node().await;
     tracing::info!("finishing what was accepted; a second signal ends at once");
     tokio::select! {
         () = server.shutdown() => Ok(ExitCode::SUCCESS),
-        code = signals.next() => Ok(code),
+        code = signals.next_of_node() => Ok(code),
     }
+}
+
+/// What somebody at a terminal wants to know, in place of lines for programs.
+fn banner<'a>(listeners: impl Iterator<Item = (&'a Endpoint, &'a String)>) {
+    say(format_args!(
+        "postroad {} listens on",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let mut example = None;
+    for (endpoint, address) in listeners {
+        say(format_args!("   {endpoint}  ({address})"));
+        let (transport, is_native) = (endpoint.transport(), !is_dialect(endpoint));
+        if example.is_none() && is_native && matches!(transport, "tcp" | "unix") {
+            // From this machine the address of every interface is reached by the one of its own.
+            let address = address.replace("0.0.0.0:", "127.0.0.1:");
+            let address = address.replace("[::]:", "[::1]:");
+            example = Some(format!("{transport}://{address}"));
+        }
+    }
+    if let Some(url) = example {
+        say(format_args!(
+            "try: postroad call {url} postroad/echo '\"hello\"'"
+        ));
+    }
+    say("Ctrl-C ends it");
+}
+
+fn is_dialect(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.protocol(), Protocol::Dialect(_))
 }

@@ -1,4 +1,4 @@
-//! The mistakes of a configuration file, collected so that one look shows all of them.
+//! The mistakes of a configuration, collected so that one look shows all of them.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,6 +11,8 @@ const ALIKE: f64 = 0.7;
 pub(crate) struct Problems {
     path: String,
     text: String,
+    /// What they are called where there are several.
+    called: &'static str,
     found: Vec<(Range<usize>, String)>,
 }
 
@@ -19,27 +21,31 @@ impl Problems {
         Self {
             path: path.to_owned(),
             text: text.to_owned(),
+            called: "mistakes",
             found: Vec::new(),
         }
     }
 
-    /// Adds a mistake at these bytes of the file. A word that is nearly a known one of the same
-    /// sentence, or of `more`, is answered with that one.
-    pub(super) fn add(&mut self, at: Range<usize>, what: &str, more: &[&str]) {
-        let mut what = in_words_of_users(what);
-        if let Some(meant) = suggestion(&what, more) {
-            what.push_str(&format!("; did you mean `{meant}`?"));
-        }
-        self.found.push((at, what));
+    /// The same under another name.
+    pub(super) fn called(mut self, name: &'static str) -> Self {
+        self.called = name;
+        self
+    }
+
+    /// Adds a mistake at these bytes of the file.
+    pub(super) fn add(&mut self, at: Range<usize>, what: &str) {
+        self.found.push((at, in_words_of_users(what)));
+    }
+
+    /// All of them, if there are any.
+    pub(super) fn some(mut self) -> Option<Self> {
+        self.found.sort_by_key(|(at, _)| at.start);
+        (!self.found.is_empty()).then_some(self)
     }
 
     /// Fails if there is a mistake.
-    pub(super) fn into_result(mut self) -> Result<(), Self> {
-        if self.found.is_empty() {
-            return Ok(());
-        }
-        self.found.sort_by_key(|(at, _)| at.start);
-        Err(self)
+    pub(super) fn into_result(self) -> Result<(), Self> {
+        self.some().map_or(Ok(()), Err)
     }
 }
 
@@ -62,14 +68,15 @@ impl fmt::Display for Problems {
             write!(f, "      | {}{carets}", " ".repeat(column - 1))?;
         }
         if self.found.len() > 1 {
-            write!(f, "\n{} mistakes", self.found.len())?;
+            write!(f, "\n{} {}", self.found.len(), self.called)?;
         }
         Ok(())
     }
 }
 
-/// Replaces the names of Rust's types, which mean nothing to whoever writes a file.
-fn in_words_of_users(what: &str) -> String {
+/// Replaces the names of Rust's types, which mean nothing to whoever writes a file. A word that is
+/// nearly a known one of the same sentence is answered with that one.
+pub(super) fn in_words_of_users(what: &str) -> String {
     let mut what = what.trim().to_owned();
     for (theirs, ours) in [
         ("expected usize", "expected a whole number"),
@@ -85,11 +92,14 @@ fn in_words_of_users(what: &str) -> String {
     if let Some(number) = number {
         what = format!("expected a time with its unit: write \"{number}s\"");
     }
+    if let Some(meant) = suggestion(&what) {
+        what.push_str(&format!("; did you mean `{meant}`?"));
+    }
     what
 }
 
 /// The first quoted word of a message is what was written; words after it are what there is.
-fn suggestion(what: &str, more: &[&str]) -> Option<String> {
+fn suggestion(what: &str) -> Option<String> {
     if !["unknown", "no ", "there are"]
         .iter()
         .any(|sign| what.contains(sign))
@@ -103,9 +113,8 @@ fn suggestion(what: &str, more: &[&str]) -> Option<String> {
     let mut parts = what[from..].splitn(3, ['"', '`']);
     let written = parts.nth(1)?;
     let rest = parts.next()?;
-    let words = rest.split(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_'));
+    let words = rest.split(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_' | '/'));
     words
-        .chain(more.iter().copied())
         .map(|word| (strsim::jaro_winkler(written, word), word))
         .filter(|(alike, word)| *alike >= ALIKE && *word != written)
         .max_by(|a, b| a.0.total_cmp(&b.0))

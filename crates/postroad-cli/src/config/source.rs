@@ -1,6 +1,6 @@
 //! A configuration file with the place of each of its keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use postroad::config::{ConnectionConfig, Limits};
@@ -12,9 +12,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
 use super::{File, Listen};
-
-/// Options of URLs that belong to a dialect: what the transport does not know of.
-const DIALECT_OPTIONS: [&str; 5] = ["crc", "header", "envelope", "route", "heartbeat"];
 
 /// A file that is TOML; whether it says what a node understands, [`Source::check`] finds out.
 pub(super) struct Source {
@@ -30,7 +27,7 @@ impl Source {
     pub(super) fn parse(path: &str, text: &str) -> Result<Self, Problems> {
         let wrong = |error: &toml::de::Error| {
             let mut problems = Problems::new(path, text);
-            problems.add(error.span().unwrap_or(0..0), error.message(), &[]);
+            problems.add(error.span().unwrap_or(0..0), error.message());
             problems
         };
         let spanned = DeTable::parse(text).map_err(|error| wrong(&error))?;
@@ -44,6 +41,25 @@ impl Source {
         })
     }
 
+    /// Nothing found yet in this file.
+    pub(super) fn problems(&self) -> Problems {
+        Problems::new(&self.path, &self.text)
+    }
+
+    /// Where this key stands, such as `postroad.toml:3`; `None` if it does not.
+    pub(super) fn place(&self, path: &str) -> Option<String> {
+        let (key, _) = self.places.get(path)?;
+        let line = self.text.get(..key.start)?.matches('\n').count() + 1;
+        Some(format!("{}:{line}", self.path))
+    }
+
+    /// The place of every key that has one.
+    pub(super) fn origins(&self) -> BTreeMap<String, String> {
+        let paths = self.places.keys();
+        let places = paths.filter_map(|path| Some((path.clone(), self.place(path)?)));
+        places.collect()
+    }
+
     pub(super) fn table(&self) -> toml::Table {
         self.table.clone()
     }
@@ -51,15 +67,15 @@ impl Source {
     /// The whole file, after [`Source::check`].
     pub(super) fn file(&self) -> Result<File, Problems> {
         File::deserialize(self.table.clone()).map_err(|error| {
-            let mut problems = Problems::new(&self.path, &self.text);
-            problems.add(0..0, error.message(), &[]);
+            let mut problems = self.problems();
+            problems.add(0..0, error.message());
             problems
         })
     }
 
     /// Looks at every key by itself, so that no mistake hides another.
     pub(super) fn check(&self) -> Result<(), Problems> {
-        let mut problems = Problems::new(&self.path, &self.text);
+        let mut problems = self.problems();
         for (section, value) in &self.table {
             match (section.as_str(), value) {
                 ("server", value) => self.section::<ServerConfig>(section, value, &mut problems),
@@ -69,16 +85,12 @@ impl Source {
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
                 ("listen", _) => {
-                    problems.add(
-                        self.key(section),
-                        "write [[listen]], with two brackets",
-                        &[],
-                    );
+                    problems.add(self.key(section), "write [[listen]], with two brackets");
                 }
                 _ => {
                     let known = "server, connection, limits, listen";
                     let what = format!("unknown section `{section}`; there are {known}");
-                    problems.add(self.key(section), &what, &[]);
+                    problems.add(self.key(section), &what);
                 }
             }
         }
@@ -96,7 +108,6 @@ impl Source {
             problems.add(
                 self.key(name),
                 &format!("write [{name}] and its keys below"),
-                &[],
             );
             return;
         };
@@ -110,7 +121,7 @@ impl Source {
                 } else {
                     self.value(&path)
                 };
-                problems.add(at, error.message(), &[]);
+                problems.add(at, error.message());
             }
         }
     }
@@ -129,7 +140,7 @@ impl Source {
                         || self.key(&place),
                         |key| self.key(&format!("{place}.{key}")),
                     );
-                    problems.add(at, error.message(), &[]);
+                    problems.add(at, error.message());
                     continue;
                 }
             };
@@ -137,7 +148,7 @@ impl Source {
             match listen.endpoint() {
                 Err(wrong) => {
                     let at = self.value(&format!("{place}.{}", wrong.key));
-                    problems.add(at, &wrong.detail, &[]);
+                    problems.add(at, &wrong.detail);
                 }
                 Ok(endpoint) => {
                     let transports = Transports::default();
@@ -145,12 +156,12 @@ impl Source {
                         .get(&endpoint)
                         .and_then(|transport| transport.check(&endpoint, Use::Listen));
                     if let Err(error) = checked {
-                        problems.add(url.clone(), &error.to_string(), &DIALECT_OPTIONS);
+                        problems.add(url.clone(), &error.to_string());
                     }
                     let (taken, spoken) = (address(&endpoint), endpoint.to_string());
                     if let Some(other) = taken.and_then(|at| addresses.insert(at, spoken)) {
                         let what = format!("{other} already listens on this address");
-                        problems.add(url, &what, &[]);
+                        problems.add(url, &what);
                     }
                 }
             }
@@ -166,13 +177,7 @@ impl Source {
             };
             let mut what = error.to_string();
             let name = what.split(" = ").next().unwrap_or_default().to_owned();
-            // A bound may depend on another key, which is then the one that the user has set.
-            let cause = match name.as_str() {
-                "assembly_max" => "max_message",
-                "outbox_max" => "outbox_pause",
-                "outbox_pause" => "outbox_max",
-                _ => "",
-            };
+            let cause = cause(&name);
             let section_of = |key: &str| {
                 let holds = |(_, value): &(&String, &toml::Value)| value.get(key).is_some();
                 table.iter().find(holds).map(|(section, _)| section.clone())
@@ -187,7 +192,7 @@ impl Source {
                 let set = table[&section][&key].clone();
                 what = format!("you set {cause} = {set}, so {name} must be changed too: {what}");
             }
-            problems.add(self.value(&format!("{section}.{key}")), &what, &[]);
+            problems.add(self.value(&format!("{section}.{key}")), &what);
             if let Some(section) = table.get_mut(&section).and_then(toml::Value::as_table_mut) {
                 section.remove(&key);
             }
@@ -214,14 +219,24 @@ impl Source {
         sound
     }
 
-    fn key(&self, path: &str) -> Range<usize> {
+    pub(super) fn key(&self, path: &str) -> Range<usize> {
         self.places.get(path).map_or(0..0, |(key, _)| key.clone())
     }
 
-    fn value(&self, path: &str) -> Range<usize> {
+    pub(super) fn value(&self, path: &str) -> Range<usize> {
         self.places
             .get(path)
             .map_or(0..0, |(_, value)| value.clone())
+    }
+}
+
+/// The other key that the bound of this one depends on: it may be the one that the user has set.
+pub(super) fn cause(name: &str) -> &'static str {
+    match name {
+        "assembly_max" => "max_message",
+        "outbox_max" => "outbox_pause",
+        "outbox_pause" => "outbox_max",
+        _ => "",
     }
 }
 

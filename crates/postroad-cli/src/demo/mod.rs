@@ -27,6 +27,7 @@ pub(crate) fn run(demo: &Demo, color: Color) -> Result<ExitCode, Failed> {
         if !demo.once {
             stay(&node, style);
             signals.next().await;
+            say("\nThe node has ended. Goodbye.");
         }
         drop(node);
         Ok(ExitCode::from(if is_as_claimed { 0 } else { exit::FAILED }))
@@ -44,6 +45,7 @@ async fn play(style: Style) -> Result<(Node, bool), Failed> {
     story.services(&node).await;
     story.dialects(&node).await;
     story.deadlines(&node).await;
+    story.priorities(&node).await;
     story.killed_under_load(&mut node).await?;
     story.restarted_gracefully(&mut node).await?;
     let is_as_claimed = story.end();

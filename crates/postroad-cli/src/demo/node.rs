@@ -2,6 +2,8 @@
 
 use crate::terminal::say;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use postroad::{Client, ClientConfig, Error, Router, Server, ServerConfig};
@@ -20,6 +22,8 @@ pub(crate) trait Stock {
     async fn count(&self, item: String) -> Result<u32, Error>;
     /// Counts slowly, to be cancelled.
     async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error>;
+    /// How many slow counts were stopped before their end.
+    async fn stopped(&self) -> Result<u32, Error>;
 }
 
 /// Takes orders, and asks the stock.
@@ -29,7 +33,21 @@ pub(crate) trait Orders {
     async fn place(&self, item: String) -> Result<String, Error>;
 }
 
-struct Shelves;
+#[derive(Default)]
+struct Shelves {
+    stopped: Arc<AtomicU32>,
+}
+
+/// Counts when a handler is dropped before its end.
+struct Stopped(Option<Arc<AtomicU32>>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Some(stopped) = &self.0 {
+            stopped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Stock for Shelves {
     async fn count(&self, item: String) -> Result<u32, Error> {
@@ -41,8 +59,14 @@ impl Stock for Shelves {
     }
 
     async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error> {
+        let mut stopped = Stopped(Some(Arc::clone(&self.stopped)));
         tokio::time::sleep(Duration::from_millis(millis)).await;
+        stopped.0 = None;
         self.count(item).await
+    }
+
+    async fn stopped(&self) -> Result<u32, Error> {
+        Ok(self.stopped.load(Ordering::Relaxed))
     }
 }
 
@@ -65,7 +89,7 @@ pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         // The services talk to each other as if they were on two machines.
-        let inside = Server::new(stock_routes(Shelves))
+        let inside = Server::new(stock_routes(Shelves::default()))
             .listen("mem://stock".parse()?)
             .start()
             .await?;
@@ -73,7 +97,7 @@ pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
         let desk = Desk {
             stock: StockClient::new(client),
         };
-        let router: Router = stock_routes(Shelves).merge(orders_routes(desk));
+        let router: Router = stock_routes(Shelves::default()).merge(orders_routes(desk));
         let mut server = Server::new(router).config(ServerConfig::default());
         for url in &node.listen {
             server = server.listen(url.parse()?);

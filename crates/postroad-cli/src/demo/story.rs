@@ -20,6 +20,10 @@ const CALLERS: usize = 32;
 /// Requests each dialect's client makes.
 const REQUESTS: usize = 100;
 
+/// Messages of the bulk that an urgent call overtakes, and bytes of each.
+const BULK: usize = 4;
+const BULK_BYTES: usize = 8 << 20;
+
 pub(super) struct Story {
     style: Style,
     claims: usize,
@@ -48,7 +52,7 @@ impl Outcomes {
     }
 
     fn add(&self, error: &CallError) {
-        let key = format!("{}, try again: {:?}", error.code(), error.retry());
+        let key = format!("{} ({})", error.code(), again(error.retry()));
         *self
             .failed
             .lock()
@@ -130,8 +134,8 @@ impl Story {
             format!("Orders.place by its name, with JSON: {text}"),
         );
         let trace = Trace {
-            id: [0xAB; 16],
-            span: [1; 8],
+            id: rand::random(),
+            span: rand::random(),
             flags: 1,
         };
         let place = client.request("Orders.place").trace(trace);
@@ -202,26 +206,90 @@ impl Story {
         );
         let text = result
             .err()
-            .map(|error| format!("{error}; try again: {:?}", error.retry()));
+            .map(|error| format!("{error} ({})", again(error.retry())));
         say(format_args!("      {}", text.unwrap_or_default()));
+        self.cancelled(&client).await;
+    }
+
+    /// A caller that gives up, and what becomes of its handler.
+    async fn cancelled(&mut self, client: &Client) {
+        let stock = StockClient::new(client.clone());
+        // Those that the deadline has stopped are counted too, a moment later.
+        let before = settled(&stock).await;
+        let slow = stock.count_slowly("nails".to_owned(), 60_000);
+        let given_up = tokio::time::timeout(Duration::from_millis(100), slow).await;
+        let begin = Instant::now();
+        let mut stopped = before;
+        while stopped == before && begin.elapsed() < Duration::from_secs(2) {
+            stopped = stock.stopped().await.unwrap_or(before);
+        }
+        let took = begin.elapsed();
+        self.claim(
+            given_up.is_err() && stopped == before + 1,
+            format!("a caller gave up a call of 60 s; its handler was stopped within {took:.0?}"),
+        );
+    }
+
+    pub(super) async fn priorities(&mut self, node: &Node) {
+        self.title("5. Priorities: urgent before bulk, on one connection");
+        let Some(client) = self.connect(&node.url("native")).await else {
+            return;
+        };
+        let begin = Instant::now();
+        let bulk: Vec<_> = (0..BULK)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let request = client.request("postroad/echo").priority(0);
+                    let answer = request.call_raw(vec![0; BULK_BYTES]).await;
+                    answer.is_ok_and(|answer| answer.len() == BULK_BYTES)
+                })
+            })
+            .collect();
+        // The bulk is on its way before the urgent call is made.
+        tokio::task::yield_now().await;
+        let made = Instant::now();
+        let urgent = client.request("postroad/echo").priority(7);
+        let is_answered = urgent.call_raw("urgent").await.is_ok();
+        let urgent_took = made.elapsed();
+        let were_waiting = bulk.iter().filter(|call| !call.is_finished()).count();
+        let mut right = 0;
+        for call in bulk {
+            right += usize::from(call.await.unwrap_or(false));
+        }
+        let took = begin.elapsed();
+        let megabytes = (BULK * BULK_BYTES) >> 20;
+        self.claim(
+            is_answered && right == BULK && were_waiting > 0,
+            format!(
+                "an urgent call behind {megabytes} MiB of bulk took {urgent_took:.1?}, \
+                 the bulk {took:.0?}"
+            ),
+        );
     }
 
     pub(super) async fn killed_under_load(&mut self, node: &mut Node) -> Result<(), Failed> {
-        self.title("5. kill -9 under load; the same client goes on after the restart");
+        self.title("6. kill -9 under load; the same client goes on after the restart");
         let Some(client) = self.connect(&node.url("native")).await else {
             return Ok(());
         };
         let (outcomes, callers) = start_load(&client);
+        let begin = Instant::now();
         pause(700).await;
         let before = outcomes.answered();
+        let rate = before as f64 / begin.elapsed().as_secs_f64();
         say(format_args!(
-            "      {before} calls answered; kill -9 {}",
+            "      {before} calls answered, {rate:.0} a second; kill -9 {}",
             node.id()
         ));
         node.kill()?;
         pause(300).await;
         let failed: u64 = outcomes.failed().values().sum();
-        let by_code = format!("{:?}", outcomes.failed());
+        let by_code = outcomes.failed();
+        let by_code = by_code
+            .iter()
+            .map(|(error, count)| format!("{count} x {error}"));
+        let by_code = by_code.collect::<Vec<_>>().join(", ");
         self.claim(
             before > 0 && failed > 0,
             format!("calls ended with errors, none hangs: {by_code}"),
@@ -248,7 +316,7 @@ impl Story {
     }
 
     pub(super) async fn restarted_gracefully(&mut self, node: &mut Node) -> Result<(), Failed> {
-        self.title("6. SIGTERM: what was accepted is finished");
+        self.title("7. SIGTERM: what was accepted is finished");
         let Some(client) = self.connect(&node.url("native")).await else {
             return Ok(());
         };
@@ -274,6 +342,28 @@ impl Story {
             format!("the node ended with exit code 0 after {took:.0?}"),
         );
         node.restart().await
+    }
+}
+
+/// Whether a failed call may be made again, for readers.
+fn again(retry: Retry) -> &'static str {
+    match retry {
+        Retry::Here => "safe to try again",
+        Retry::Elsewhere => "safe to try again elsewhere",
+        Retry::IfIdempotent => "again only if it may happen twice",
+        Retry::Never => "no use to try again",
+    }
+}
+
+/// How many handlers were stopped, once the number does not change any more.
+async fn settled(stock: &StockClient) -> u32 {
+    let mut last = None;
+    loop {
+        let now = stock.stopped().await.unwrap_or(0);
+        if last.replace(now) == Some(now) {
+            return now;
+        }
+        pause(50).await;
     }
 }
 

@@ -380,7 +380,7 @@ fn wrong_input_is_refused_before_anything_starts() {
             &["--payload", &large],
             "a payload of 16777217 bytes; at most 16777216",
         ),
-        (&["--preset", "fast"], "default, low-latency and throughput"),
+        (&["--preset", "fast"], "default, low-latency, throughput"),
         (
             &["--burst", "5:1s", "--callers", "5"],
             "cannot be used with",

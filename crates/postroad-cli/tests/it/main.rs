@@ -5,10 +5,16 @@
 //! program after the other, so nothing else runs beside them.
 
 mod bench;
+mod call;
 mod clients;
 mod compare;
+mod config;
+mod help;
+mod hints;
 mod peers;
 mod practice;
 mod program;
+mod signals;
 mod support;
+mod terminal;
 mod workers;

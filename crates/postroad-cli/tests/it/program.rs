@@ -242,6 +242,13 @@ fn frames_are_explained_to_the_byte_that_is_wrong() {
         (&"type".into(), &3.into())
     );
     assert_eq!(run(&["decode", "zz"]).status.code(), Some(2));
+    let output = run(&["decode", "ABCD 0"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("5 hexadecimal digits: two make a byte"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -3,14 +3,14 @@
 mod reports;
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::time::Duration;
 
-use clap::builder::RangedI64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use postroad::config::Preset;
 use postroad_bench::{Burst, CONNECTIONS_MAX, LoadConfig, Mix, Rate, SIZE_MAX, THREADS_MAX};
 
+use super::examples;
 use crate::terminal::Output;
 use crate::times::duration;
 pub(crate) use reports::{Codec, Compare, ReportFiles, Rewrite};
@@ -27,12 +27,16 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Load servers for a coordinator that runs elsewhere: `postroad bench URL --workers ADDRESS`.
+    #[command(after_long_help = examples::WORKER)]
     Worker(Worker),
     /// Say which differences between runs are real.
+    #[command(after_long_help = examples::COMPARE)]
     Compare(Compare),
     /// Make a page and other files from the result of an earlier run.
+    #[command(after_long_help = examples::REPORT)]
     Report(Rewrite),
     /// Measure what the payload codecs cost, in bytes and in time.
+    #[command(after_long_help = examples::CODEC)]
     Codec(Codec),
 }
 
@@ -127,74 +131,94 @@ pub(crate) enum Spacing {
     Poisson,
 }
 
+/// Headings of the help.
+const LOAD: &str = "Load";
+const CONNECTIONS: &str = "Connections and threads";
+const DURATION: &str = "Duration";
+const OUTPUT: &str = "Output";
+
+fn presets() -> impl TypedValueParser<Value = Preset> {
+    let names = Preset::ALL.map(|(name, _)| name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Preset>())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Endpoint to load.
     #[arg(required = true)]
     pub(crate) url: Option<String>,
     /// Route to call; by default postroad/echo, in a dialect command/1.
-    #[arg(long)]
+    #[arg(long, help_heading = LOAD)]
     pub(crate) route: Option<String>,
     /// Closed loop: callers, each with one call in flight.
-    #[arg(long, default_value_t = 64, value_parser = count(100_000))]
+    #[arg(long, default_value_t = 64, value_parser = count(100_000), help_heading = LOAD)]
     pub(crate) callers: u32,
     /// Open loop: calls a second, due whatever the answers do; latency counts from when a call was
     /// due. 20000, a ramp 100..5000, or steps 1000:10s,5000:20s.
-    #[arg(long, conflicts_with = "callers")]
+    #[arg(long, conflicts_with = "callers", help_heading = LOAD)]
     pub(crate) rate: Option<Rate>,
     /// How the calls of an open loop are spaced.
-    #[arg(long, value_enum, default_value_t = Spacing::Constant, requires = "rate")]
+    #[arg(
+        long, value_enum, default_value_t = Spacing::Constant, requires = "rate",
+        help_heading = LOAD
+    )]
     pub(crate) arrival: Spacing,
     /// Open loop: so many calls at once, each time, such as 500:1s; with --rate on top of it.
-    #[arg(long, value_name = "CALLS:TIME", value_parser = burst, conflicts_with = "callers")]
+    #[arg(
+        long, value_name = "CALLS:TIME", value_parser = burst, conflicts_with = "callers",
+        help_heading = LOAD
+    )]
     pub(crate) burst: Option<Burst>,
     /// Connections that the calls are spread over; by default one a thread of each worker.
-    #[arg(long, value_parser = count(CONNECTIONS_MAX.into()))]
+    #[arg(long, value_parser = count(CONNECTIONS_MAX.into()), help_heading = CONNECTIONS)]
     pub(crate) connections: Option<u32>,
-    /// What the connections are tuned for: default, low-latency, throughput.
-    #[arg(long, default_value = "default", value_parser = Preset::from_str)]
+    /// What the connections are tuned for.
+    #[arg(long, default_value = "default", value_parser = presets(), help_heading = CONNECTIONS)]
     pub(crate) preset: Preset,
     /// Threads that make calls.
-    #[arg(long, default_value_t = 1, value_parser = count(THREADS_MAX.into()))]
+    #[arg(
+        long, default_value_t = 1, value_parser = count(THREADS_MAX.into()),
+        help_heading = CONNECTIONS
+    )]
     pub(crate) threads: u32,
     /// How long to measure; by default 5s, or the time of the steps of a rate.
-    #[arg(long, short, value_parser = duration)]
+    #[arg(long, short, value_parser = duration, help_heading = DURATION)]
     pub(crate) duration: Option<Duration>,
     /// How long to load before measuring.
-    #[arg(long, value_parser = duration, default_value = "1s")]
+    #[arg(long, value_parser = duration, default_value = "1s", help_heading = DURATION)]
     pub(crate) warmup: Duration,
     /// Parts of the measured time that are reported by themselves.
-    #[arg(long, value_parser = interval, default_value = "1s")]
+    #[arg(long, value_parser = interval, default_value = "1s", help_heading = DURATION)]
     pub(crate) interval: Duration,
     /// End after so many measured calls.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), help_heading = DURATION)]
     pub(crate) calls: Option<u64>,
     /// Bytes of the payload, or a mix such as 64:90%,4KiB:10%.
-    #[arg(long, default_value = "64", value_parser = sizes)]
+    #[arg(long, default_value = "64", value_parser = sizes, help_heading = LOAD)]
     pub(crate) size: Mix<u32>,
     /// File that is the payload.
-    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    #[arg(long, value_name = "FILE", conflicts_with = "size", help_heading = LOAD)]
     pub(crate) payload: Option<PathBuf>,
     /// Each line of the file is a payload; they are taken in turn.
-    #[arg(long, requires = "payload")]
+    #[arg(long, requires = "payload", help_heading = LOAD)]
     pub(crate) payload_lines: bool,
     /// 0 to 7, 7 most urgent, or a mix such as 7:5%,3:95%.
-    #[arg(long, default_value = "3", value_parser = priorities)]
+    #[arg(long, default_value = "3", value_parser = priorities, help_heading = LOAD)]
     pub(crate) priority: Mix<u8>,
     /// Deadline of each call, or a mix such as 50ms:10%,5s:90%.
-    #[arg(long, default_value = "5s", value_parser = deadlines)]
+    #[arg(long, default_value = "5s", value_parser = deadlines, help_heading = LOAD)]
     pub(crate) timeout: Mix<Duration>,
     /// What random choices come from; the same seed makes the same load.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, help_heading = LOAD)]
     pub(crate) seed: u64,
     /// Process of the server, if it is not found by its socket.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", help_heading = CONNECTIONS)]
     pub(crate) server_pid: Option<u32>,
     /// Workers that make the calls, instead of this process.
-    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',', help_heading = CONNECTIONS)]
     pub(crate) workers: Vec<String>,
     /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = OUTPUT)]
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) files: ReportFiles,
@@ -204,9 +228,10 @@ pub(crate) struct Run {
 
 /// When to end early, and what to call a failure.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Stop conditions and thresholds")]
 pub(crate) struct Bounds {
     /// End, with exit code 99, when so many calls have failed; looked at once an interval, and when
-    /// all have ended. Of a run that is invalid with 98, as with all that follow.
+    /// all have ended. Where the run is invalid, this and the following exit with 98 instead.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stop_errors: Option<u64>,
     /// End, with exit code 99, when the 99th percentile of an interval is over this.

@@ -33,8 +33,8 @@ fn load(run: &Run, color: Color) -> Result<ExitCode, Failed> {
     let (outcome, interrupted) = runtime()?.block_on(async {
         let mut terminal = Terminal::new(test.warms_up())?;
         let outcome = test.run(&mut terminal).await;
-        terminal.clear();
-        Ok::<_, Failed>((outcome?, terminal.code()))
+        let interrupted = terminal.end();
+        Ok::<_, Failed>((outcome?, interrupted))
     })?;
     let Outcome::Measured(report) = outcome else {
         tell("it was interrupted before it had begun: nothing was measured");

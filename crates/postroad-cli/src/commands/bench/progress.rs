@@ -2,6 +2,8 @@
 //! then where stderr is a file or a pipe.
 
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,46 +16,73 @@ use crate::terminal::tell;
 const TICK: Duration = Duration::from_millis(250);
 /// Seconds between lines that stay.
 const LINE: f64 = 5.0;
+/// How long the end of a run waits for the changing line to be taken away.
+const CLEARED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Follows a run for somebody at a terminal, whose Ctrl-C ends it.
+///
+/// What is shown is written by a thread of its own: a terminal that was stopped, or a pipe that
+/// nobody reads, holds up neither the signals nor the end of the run.
 pub(super) struct Terminal {
     signals: Signals,
     /// The exit code of the last signal.
     interrupted: Option<ExitCode>,
-    bar: ProgressBar,
-    lines: Lines,
+    /// The newest progress, for the thread; what it has no time for is left out.
+    shown: SyncSender<Progress>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Terminal {
     /// Listens to signals from now on.
     pub(super) fn new(warms_up: bool) -> std::io::Result<Self> {
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-            bar.set_style(style);
-        }
-        if !bar.is_hidden() {
-            bar.enable_steady_tick(TICK);
-        }
-        if warms_up {
-            bar.set_message("warming up");
-        }
+        let (shown, newest) = sync_channel(1);
+        let (ends, ended) = sync_channel(0);
+        thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(move || {
+                show(&newest, warms_up);
+                drop(ends);
+            })?;
         Ok(Self {
             signals: Signals::listen()?,
             interrupted: None,
-            bar,
-            lines: Lines::default(),
+            shown,
+            ended,
         })
     }
 
-    /// The exit code of the last signal, if there was one.
-    pub(super) fn code(&self) -> Option<ExitCode> {
+    /// Takes the changing line away, for nothing follows it; the exit code of the last signal, if
+    /// there was one.
+    pub(super) fn end(self) -> Option<ExitCode> {
+        drop(self.shown);
+        // The answer is always an error: the thread has ended, or it is stuck.
+        let _ = self.ended.recv_timeout(CLEARED_WITHIN);
         self.interrupted
     }
+}
 
-    /// Takes the changing line away: nothing follows it.
-    pub(super) fn clear(&self) {
-        self.bar.finish_and_clear();
+/// Shows progress until no more comes.
+fn show(newest: &Receiver<Progress>, warms_up: bool) {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        bar.set_style(style);
     }
+    if !bar.is_hidden() {
+        bar.enable_steady_tick(TICK);
+    }
+    if warms_up {
+        bar.set_message("warming up");
+    }
+    let mut lines = Lines::default();
+    for progress in newest {
+        if !bar.is_hidden() {
+            bar.set_message(progress.to_string());
+        } else if lines.is_due(progress.at.as_secs_f64()) {
+            tell(progress);
+        }
+    }
+    bar.finish_and_clear();
 }
 
 impl Watcher for Terminal {
@@ -63,11 +92,8 @@ impl Watcher for Terminal {
     }
 
     fn progress(&mut self, progress: &Progress) {
-        if !self.bar.is_hidden() {
-            self.bar.set_message(progress.to_string());
-        } else if self.lines.is_due(progress.at.as_secs_f64()) {
-            tell(progress);
-        }
+        // If the thread is stuck, the next one will do as well.
+        let _ = self.shown.try_send(progress.clone());
     }
 }
 

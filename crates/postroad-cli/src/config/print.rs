@@ -1,0 +1,96 @@
+//! The configuration that is in effect, as a file that could be read again.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use humantime::format_duration;
+
+use super::NodeConfig;
+
+impl NodeConfig {
+    /// Every key with its value and where that comes from.
+    pub(crate) fn print(&self) -> String {
+        let mut out = String::new();
+        for (section, keys) in self.sections() {
+            out.push_str(&format!("[{section}]\n"));
+            for (key, value) in keys {
+                let path = format!("{section}.{key}");
+                let origin = self.origins.get(&path).map_or("default", String::as_str);
+                let setting = format!("{key} = {value}");
+                out.push_str(&format!("{setting:<36} # {origin}\n"));
+            }
+            out.push('\n');
+        }
+        for (index, endpoint) in self.listen.iter().enumerate() {
+            let origin = self.origins.get(&format!("listen.{index}"));
+            let origin = origin.map_or("default", String::as_str);
+            out.push_str(&format!("[[listen]] # {origin}\n"));
+            out.push_str(&format!("url = {:?}\n", endpoint.to_string()));
+            let mapping = endpoint.mapping();
+            // What the URL has already said would be said twice, which is no harm.
+            if let Some(envelope) = mapping.envelope {
+                out.push_str(&format!("envelope = {:?}\n", envelope.name()));
+            }
+            if let Some(route) = &mapping.fixed {
+                out.push_str(&format!("route = {route:?}\n"));
+            }
+            if !mapping.codes.is_empty() {
+                // In their order, so that two outputs can be compared.
+                let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
+                let codes = codes.into_iter();
+                let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
+                let codes = codes.collect::<Vec<_>>().join(", ");
+                out.push_str(&format!("codes = {{ {codes} }}\n"));
+            }
+            out.push('\n');
+        }
+        out.trim_end().to_owned()
+    }
+
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+        let text = |value: &dyn Display| format!("{:?}", value.to_string());
+        let number = |value: usize| value.to_string();
+        let server = &self.server;
+        let connection = &server.connection;
+        let limits = &connection.limits;
+        let mut of_connection = vec![
+            ("preset", text(&connection.preset)),
+            ("heartbeat", text(&format_duration(connection.heartbeat))),
+            ("handshake", text(&format_duration(connection.handshake))),
+            ("read_stall", text(&format_duration(connection.read_stall))),
+            (
+                "write_stall",
+                text(&format_duration(connection.write_stall)),
+            ),
+        ];
+        // Without it the transport decides, which no value says.
+        let checksum = connection.checksum;
+        of_connection.extend(checksum.map(|is_on| ("checksum", is_on.to_string())));
+        [
+            (
+                "server",
+                vec![
+                    ("workers", number(server.workers.unwrap_or(1))),
+                    ("max_connections", number(server.max_connections)),
+                    ("max_requests", number(server.max_requests)),
+                    ("drain", text(&format_duration(server.drain))),
+                ],
+            ),
+            ("connection", of_connection),
+            (
+                "limits",
+                vec![
+                    ("max_frame", number(limits.max_frame)),
+                    ("max_message", number(limits.max_message)),
+                    ("max_calls", number(limits.max_calls)),
+                    ("max_routes", number(limits.max_routes)),
+                    ("max_dialect_payload", number(limits.max_dialect_payload)),
+                    ("outbox_pause", number(limits.outbox_pause)),
+                    ("outbox_max", number(limits.outbox_max)),
+                    ("assembly_max", number(limits.assembly_max)),
+                    ("assemblies", number(limits.assemblies)),
+                ],
+            ),
+        ]
+    }
+}
