@@ -23,6 +23,9 @@ pub const OPENING_BODY_MAX: usize = 4096;
 pub const OPENING_HEAD_BYTES: usize = 8;
 /// Events that may wait for the driver; at this bound no more bytes are decoded.
 pub const EVENTS_MAX: usize = 1024;
+/// Time without a further fragment after which a one-way message is dropped, also if its deadline
+/// is far or it has none. Slow lines on which many large messages take turns are well within it.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(300);
 /// Large messages of one priority that take turns. The others wait until one of them is complete,
 /// so that the peer has few incomplete messages to hold.
 pub const TURNS_MAX: usize = 8;
