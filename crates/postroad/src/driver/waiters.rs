@@ -151,20 +151,31 @@ impl Waiters {
             }
             return Poll::Pending;
         }
-        self.free.push(key.0);
+        // Only an entry whose answer is taken becomes free: a free one that is asked again must not
+        // be given to two callers.
         match std::mem::replace(entry, Entry::Free) {
-            Entry::Done(answer) => Poll::Ready(answer),
-            _ => Poll::Ready(Err(Box::new(Failure::NotOpen))),
+            Entry::Done(answer) => {
+                self.free.push(key.0);
+                Poll::Ready(answer)
+            }
+            other => {
+                *entry = other;
+                Poll::Ready(Err(Box::new(Failure::NotOpen)))
+            }
         }
     }
 
     /// The caller is gone; its call, if it still is in flight.
     pub(super) fn abandon(&mut self, key: WaiterKey) -> Option<CallId> {
-        self.free.push(key.0);
-        match std::mem::replace(&mut self.entries[key.0 as usize], Entry::Free) {
+        let call = match self.entries[key.0 as usize] {
             Entry::Waiting { call, .. } => Some(call),
-            _ => None,
-        }
+            Entry::Done(_) => None,
+            // It is not the caller's any more.
+            Entry::Free | Entry::Piped { .. } => return None,
+        };
+        self.entries[key.0 as usize] = Entry::Free;
+        self.free.push(key.0);
+        call
     }
 
     /// A place for the answers of one pipeline.
@@ -208,5 +219,22 @@ impl Entry {
         if let Self::Free = self {
             *self = entry;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_whose_answer_was_taken_is_given_to_one_caller_only() {
+        let mut waiters = Waiters::default();
+        let key = waiters.add(CallId(0), Waker::noop());
+        waiters.finish(CallId(0), Err(Box::new(Failure::NotOpen)));
+        for _ in 0..2 {
+            assert!(waiters.poll(key, Waker::noop()).is_ready());
+        }
+        assert_eq!(waiters.abandon(key), None);
+        assert_eq!(waiters.free, [key.0]);
     }
 }
