@@ -197,8 +197,7 @@ impl Server {
     }
 
     fn surround(self, hook: &Around) -> Self {
-        self.routes
-            .change(|table| table.surround_all(hook, builtin::echo_route));
+        self.routes.change(|table| table.surround_all(hook));
         self
     }
 

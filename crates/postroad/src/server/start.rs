@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
+use postroad_proto::session::{CallId, Request as Asked, RouteRef};
 
 use super::intake::{Arrival, Decision, Meter, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
@@ -110,14 +110,6 @@ impl Dispatcher {
                             }
                         }
                     }
-                }
-                Target::Echo => {
-                    starting.started += 1;
-                    let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
-                    if let Some(id) = asked.id {
-                        answers.reply(id, Reply { codec, payload });
-                    }
-                    None
                 }
                 Target::Nothing(what) => {
                     let error = Error::of(Code::NOT_FOUND, what);

@@ -57,7 +57,14 @@ async fn no_route_escapes_a_servers_hook() -> Tested {
     let error = refused.expect_err("no token");
     assert!(error.to_string().contains("AUT-E-401"), "{error}");
     server.shutdown().await;
+    let before = server.stats();
     Ok(())
+    let after = server.stats();
+    assert_eq!(
+        (after.started, after.failed),
+        (before.started + 1, before.failed + 1),
+        "it is counted as any request"
+    );
 }
 
 #[tokio::test]
