@@ -433,6 +433,7 @@ impl RunningServer {
         if !self.shared.transition(ServerState::ShuttingDown) {
             return;
         }
+        self.shared.routes.dispatch.intake.drain();
         let grace = self.shared.config.drain;
         self.shared
             .live()
@@ -463,6 +464,7 @@ impl Drop for RunningServer {
             self.shared.transition(ServerState::ShuttingDown);
         }
         self.shared.transition(ServerState::Stopped);
+        self.shared.routes.dispatch.intake.drain();
         let reason = postroad_proto::session::CloseReason::Local;
         self.shared
             .live()
