@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postroad_proto::limits::LimitError;
+use postroad_proto::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, LimitError};
 use postroad_proto::session;
 use postroad_proto::units::time;
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct ConnectionConfig {
     #[serde(skip)]
     pub limits: Limits,
     /// Heartbeat on an otherwise idle connection; the larger of both ends' is agreed. Default 30 s,
-    /// 10 ms to a day.
+    /// 10 ms to 10 minutes.
     #[serde(deserialize_with = "time::deserialize")]
     pub heartbeat: Duration,
     /// Time for the opening; at a server for TLS, detection and opening together. Default 5 s, 1 ms
@@ -74,7 +74,12 @@ impl ConnectionConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.limits.check()?;
         let least = Duration::from_millis(1);
-        check_time("heartbeat", self.heartbeat, 10 * least, "10 ms to a day")?;
+        bound(
+            (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&self.heartbeat),
+            "heartbeat",
+            self.heartbeat,
+            "10 ms to 10 minutes",
+        )?;
         check_time("handshake", self.handshake, least, "1 ms to a day")?;
         check_time("read_stall", self.read_stall, least, "1 ms to a day")?;
         check_time("write_stall", self.write_stall, least, "1 ms to a day")?;
@@ -172,7 +177,11 @@ mod tests {
         };
         assert_eq!(
             error(|config| config.heartbeat = Duration::from_millis(1)),
-            "heartbeat = 1ms is out of bounds: 10 ms to a day"
+            "heartbeat = 1ms is out of bounds: 10 ms to 10 minutes"
+        );
+        assert_eq!(
+            error(|config| config.heartbeat = Duration::from_secs(601)),
+            "heartbeat = 601s is out of bounds: 10 ms to 10 minutes"
         );
         assert_eq!(
             error(|config| config.versions = (2, 1)),
