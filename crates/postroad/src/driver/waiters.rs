@@ -224,13 +224,38 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use postroad_proto::Time;
+    use postroad_proto::session::{Call, Config, Session};
+
     use super::*;
+    use crate::endpoint::Endpoint;
+
+    /// The id of a call, which only a session can give; that of a dialect is open at once.
+    fn call_id() -> Option<CallId> {
+        let endpoint: Endpoint = "tcp+line://127.0.0.1:1".parse().ok()?;
+        let config = Config::default();
+        let dialect = endpoint.dialect(config.limits.max_dialect_payload)?;
+        let mut session = Session::dialect_client(config, dialect, Time(0));
+        let call = Call {
+            route: "",
+            payload: &bytes::Bytes::from_static(b"hello"),
+            codec: 0,
+            priority: 3,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        session.call(Time(0), &call).ok()
+    }
 
     #[test]
     fn an_entry_whose_answer_was_taken_is_given_to_one_caller_only() {
         let mut waiters = Waiters::default();
-        let key = waiters.add(CallId(0), Waker::noop());
-        waiters.finish(CallId(0), Err(Box::new(Failure::NotOpen)));
+        let call = call_id().expect("a session makes a call");
+        let key = waiters.add(call, Waker::noop());
+        waiters.finish(call, Err(Box::new(Failure::NotOpen)));
         for _ in 0..2 {
             assert!(waiters.poll(key, Waker::noop()).is_ready());
         }
