@@ -19,10 +19,19 @@ pub const FRAME_BODY_MIN: usize = 1024;
 /// Largest body of an opening, bytes. It has room for a credential of the size of a certificate;
 /// more would be memory that a peer takes before anything is known about it.
 pub const OPENING_BODY_MAX: usize = 4096;
+/// Largest credentials in an opening, bytes: what is left beside the fixed fields and the agent,
+/// with some room for parts to come.
+pub const CREDENTIALS_MAX: usize = 3072;
 /// Bytes of an opening before its body.
 pub const OPENING_HEAD_BYTES: usize = 8;
 /// Events that may wait for the driver; at this bound no more bytes are decoded.
 pub const EVENTS_MAX: usize = 1024;
+/// Default of the requests of a server, or of a table of routes without one, whose handlers wait
+/// for something at once.
+pub const REQUESTS_MAX: usize = 10_000;
+/// Time without a further fragment after which a one-way message is dropped, also if its deadline
+/// is far or it has none. Slow lines on which many large messages take turns are well within it.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(300);
 /// Large messages of one priority that take turns. The others wait until one of them is complete,
 /// so that the peer has few incomplete messages to hold.
 pub const TURNS_MAX: usize = 8;

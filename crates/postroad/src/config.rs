@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postroad_proto::limits::LimitError;
+use postroad_proto::limits::{CREDENTIALS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, LimitError};
 use postroad_proto::session;
 use postroad_proto::units::time;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ pub use crate::preset::Preset;
 pub use postroad_proto::dialect::{Dialect, Envelope};
 pub use postroad_proto::limits::Limits;
 pub use postroad_proto::policy::{Backoff, GiveUp};
-pub use postroad_proto::session::Mapping;
+pub use postroad_proto::session::{Credentials, Mapping};
 
 /// Settings of a connection, of either end: `connection` of
 /// [`ClientConfig`](crate::ClientConfig) and [`ServerConfig`](crate::ServerConfig).
@@ -29,7 +29,7 @@ pub struct ConnectionConfig {
     #[serde(skip)]
     pub limits: Limits,
     /// Heartbeat on an otherwise idle connection; the larger of both ends' is agreed. Default 30 s,
-    /// 10 ms to a day.
+    /// 10 ms to 10 minutes.
     #[serde(deserialize_with = "time::deserialize")]
     pub heartbeat: Duration,
     /// Time for the opening; at a server for TLS, detection and opening together. Default 5 s, 1 ms
@@ -45,6 +45,18 @@ pub struct ConnectionConfig {
     /// Whether frames carry a checksum. `None`, the default: where the transport has no integrity
     /// of its own.
     pub checksum: Option<bool>,
+    /// As a client: what is sent to a native server when the connection is opened, to prove who
+    /// this is; at most 3 KiB. Default `None`. A server that does not accept credentials refuses
+    /// the connection. They are sent as they are, so the transport has to keep them secret; they
+    /// are not shown in logs. A dialect has no place for them, and sends none.
+    #[serde(skip)]
+    pub credentials: Option<Credentials>,
+    /// As a server: whether native clients may present credentials. Default false. Whoever sets it
+    /// judges them, for instance in a hook: [`PeerInfo::credentials`].
+    ///
+    /// [`PeerInfo::credentials`]: crate::transport::PeerInfo::credentials
+    #[serde(skip)]
+    pub accepts_credentials: bool,
     /// Lowest and highest version of the native protocol that are spoken. Default 1 and 1.
     #[serde(skip)]
     pub versions: (u16, u16),
@@ -61,6 +73,8 @@ impl Default for ConnectionConfig {
             read_stall: session.read_stall,
             write_stall: session.write_stall,
             checksum: None,
+            credentials: None,
+            accepts_credentials: false,
             versions: (session.version_min, session.version_max),
         }
     }
@@ -74,10 +88,23 @@ impl ConnectionConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.limits.check()?;
         let least = Duration::from_millis(1);
-        check_time("heartbeat", self.heartbeat, 10 * least, "10 ms to a day")?;
+        bound(
+            (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&self.heartbeat),
+            "heartbeat",
+            self.heartbeat,
+            "10 ms to 10 minutes",
+        )?;
         check_time("handshake", self.handshake, least, "1 ms to a day")?;
         check_time("read_stall", self.read_stall, least, "1 ms to a day")?;
         check_time("write_stall", self.write_stall, least, "1 ms to a day")?;
+        let credentials = self.credentials.as_ref();
+        let len = credentials.map_or(0, |credentials| credentials.0.len());
+        bound(
+            len <= CREDENTIALS_MAX,
+            "length of credentials",
+            len,
+            "at most 3072 bytes",
+        )?;
         let (low, high) = self.versions;
         let is_range = low > 0 && low <= high;
         bound(
@@ -104,6 +131,8 @@ impl ConnectionConfig {
             handshake: self.handshake,
             read_stall: self.read_stall,
             write_stall: self.write_stall,
+            credentials: self.credentials.clone(),
+            accepts_credentials: self.accepts_credentials,
             ..session::Config::default()
         }
     }
@@ -172,7 +201,11 @@ mod tests {
         };
         assert_eq!(
             error(|config| config.heartbeat = Duration::from_millis(1)),
-            "heartbeat = 1ms is out of bounds: 10 ms to a day"
+            "heartbeat = 1ms is out of bounds: 10 ms to 10 minutes"
+        );
+        assert_eq!(
+            error(|config| config.heartbeat = Duration::from_secs(601)),
+            "heartbeat = 601s is out of bounds: 10 ms to 10 minutes"
         );
         assert_eq!(
             error(|config| config.versions = (2, 1)),

@@ -23,13 +23,11 @@ pub(crate) struct Table {
 /// What becomes of a dialect's request that names no route, if the table has none for it either.
 #[derive(Clone, Default)]
 pub(crate) enum Unrouted {
-    /// It is answered with what it has sent.
-    #[default]
-    Echo,
-    /// So it is, if the hooks let it pass that are around this route.
-    Hooked(Arc<Route>),
     /// It is refused.
+    #[default]
     Refuse,
+    /// It goes to this route, which stands in no list: a server's echo, within the hooks.
+    Route(Arc<Route>),
 }
 
 impl Table {
@@ -69,16 +67,14 @@ impl Table {
         }
     }
 
-    /// Puts a hook around everything: the routes that there are, those that come later, and the
-    /// echo of requests without a route, which is `echo`.
-    pub(crate) fn surround_all(&mut self, hook: &Around, echo: impl FnOnce() -> Arc<Route>) {
+    /// Puts a hook around everything: the routes that there are, those that come later, and where
+    /// requests without a route go.
+    pub(crate) fn surround_all(&mut self, hook: &Around) {
         self.surround(hook);
         self.around.push(hook.clone());
-        self.unrouted = match &self.unrouted {
-            Unrouted::Echo => Unrouted::Hooked(hook.surround(&echo())),
-            Unrouted::Hooked(route) => Unrouted::Hooked(hook.surround(route)),
-            Unrouted::Refuse => Unrouted::Refuse,
-        };
+        if let Unrouted::Route(route) = &mut self.unrouted {
+            *route = hook.surround(route);
+        }
     }
 
     pub(crate) fn remove(&mut self, name: &str) {

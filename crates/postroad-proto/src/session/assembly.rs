@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::Time;
 use crate::frame::{Head, Kind, OF_RESPONSE};
-use crate::limits::Limits;
+use crate::limits::{Limits, UNFINISHED_MAX};
 use crate::session::parsed_parts::ParsedParts;
 use crate::wire_error::{WireError, WireFault};
 
@@ -55,6 +55,8 @@ impl Message {
 struct Partial {
     /// The first fragment, without its payload.
     first: Message,
+    /// When the last of its fragments has arrived.
+    at: Time,
     /// The payload that has arrived.
     payload: BytesMut,
     /// Payload of the whole message, bytes.
@@ -65,6 +67,13 @@ impl Partial {
     /// Bytes that it holds now.
     fn bytes(&self) -> usize {
         self.payload.len() + self.first.parts_len()
+    }
+
+    /// Whether it is a one-way message that will not be whole in time. A request has a slot, which
+    /// sees to its deadline.
+    fn is_expired_message(&self, now: Time) -> bool {
+        let is_over = self.first.deadline <= now || now.since(self.at) >= UNFINISHED_MAX;
+        is_over && self.first.head.is(Kind::OneWay)
     }
 
     /// Bytes that it will hold when it is whole.
@@ -114,6 +123,7 @@ impl Assembly {
     /// If the peer broke the protocol, or if there is no room for another message now.
     pub(super) fn begin(
         &mut self,
+        now: Time,
         mut first: Message,
         whole: usize,
         limits: &Limits,
@@ -150,6 +160,7 @@ impl Assembly {
         }
         let partial = Partial {
             first,
+            at: now,
             payload,
             whole,
         };
@@ -167,6 +178,7 @@ impl Assembly {
     /// If the fragments do not add up to the length that the first one has announced.
     pub(super) fn add(
         &mut self,
+        now: Time,
         head: Head,
         payload: &Bytes,
     ) -> Result<Option<Message>, WireError> {
@@ -183,6 +195,7 @@ impl Assembly {
             partial.payload.reserve(more);
         }
         partial.payload.extend_from_slice(payload);
+        partial.at = now;
         self.bytes += payload.len();
         let (have, whole) = (partial.payload.len(), partial.whole);
         if have > whole || (have == whole) == head.has_more() {
@@ -215,5 +228,19 @@ impl Assembly {
     #[inline]
     pub(super) fn forget(&mut self, of: Of, id: u32) -> bool {
         !self.partial.is_empty() && self.remove(of, id).is_some()
+    }
+
+    /// Drops the one-way messages whose time is up; how many they were.
+    pub(super) fn expire_messages(&mut self, now: Time) -> usize {
+        let expired = self
+            .partial
+            .iter()
+            .filter(|(_, partial)| partial.is_expired_message(now))
+            .map(|((_, id), _)| *id)
+            .collect::<Vec<_>>();
+        for id in &expired {
+            self.forget(Of::Request, *id);
+        }
+        expired.len()
     }
 }

@@ -7,6 +7,7 @@ pub use crate::dialect::routes::Mapping;
 
 use crate::dialect::DialectCodec;
 use crate::limits::{FRAGMENT_BYTES, Limits};
+use crate::session::Credentials;
 
 /// Features of the native protocol, as bits.
 pub mod features {
@@ -47,6 +48,10 @@ pub struct Config {
     /// [`Event::Opened`](super::Event::Opened), and whoever drives the session judges them. Where
     /// this is off, credentials that a client calls critical are refused, and others are ignored.
     pub accepts_credentials: bool,
+    /// As a client: what is sent in HELLO to prove who this is, at most
+    /// [`CREDENTIALS_MAX`](crate::limits::CREDENTIALS_MAX) bytes.
+    /// A server that accepts none refuses the session.
+    pub credentials: Option<Credentials>,
     /// Time for the whole opening.
     pub handshake: Duration,
     /// Time for a frame that has begun to arrive.
@@ -69,6 +74,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(30),
             has_heartbeat: true,
             accepts_credentials: false,
+            credentials: None,
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::call::CallId;
-use super::failure::{CancelReason, CloseReason, Failure};
+use super::failure::{CancelReason, CloseReason, DropReason, Failure};
 
 /// What has happened, besides the requests and answers that went into the
 /// [`Sink`](super::Sink).
@@ -21,6 +21,9 @@ pub enum Event {
     /// A call of this end is over without an answer: its deadline has passed, or the connection
     /// has ended.
     Failed(CallId, Failure),
+    /// A one-way message has come and is dropped before it reached the sink. Nobody answers a
+    /// message, so its sender does not hear of it: whoever drives the session counts it.
+    Dropped(DropReason),
     /// The server wants no new calls here. Dial another connection; this one ends when its calls
     /// have.
     Draining,

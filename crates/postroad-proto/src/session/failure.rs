@@ -78,6 +78,21 @@ pub enum CancelReason {
     Lost,
 }
 
+/// Why a one-way message was dropped on arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Its deadline had passed when it was whole.
+    Late,
+    /// There was no room for putting another large message together.
+    NoRoom,
+    /// The rest of it did not come in time, or the connection has ended before.
+    Unfinished,
+    /// The connection has ended before it was started. A session does not say this; its driver
+    /// does.
+    Unstarted,
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -6,7 +6,8 @@ use crate::harness::{End, Pair, call, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
 use postroad_proto::code::{Code, Retry};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
-use postroad_proto::session::{CloseReason, Config, Event, Failure, Reply};
+use postroad_proto::limits::UNFINISHED_MAX;
+use postroad_proto::session::{CloseReason, Config, DropReason, Event, Failure, Reply};
 use postroad_proto::wire_error::WireFault;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -153,6 +154,71 @@ fn a_fragmented_message_is_held_to_its_deadline_and_its_critical_parts_m_018_m_0
     assert!(closed(&pair.server).is_none());
     inject(&mut pair, first, &whole(&[(0xff, b"?")]), b"a");
     assert_eq!(protocol_fault(&pair), Some(WireFault::Parts));
+}
+
+/// The one-way messages that the server has dropped since it was asked last, and why.
+fn dropped(pair: &mut Pair) -> Vec<DropReason> {
+    let events = std::mem::take(&mut pair.server.events);
+    let reasons = events.into_iter().filter_map(|event| match event {
+        Event::Dropped(reason) => Some(reason),
+        _ => None,
+    });
+    reasons.collect()
+}
+
+/// Sends the first of two fragments of a one-way message.
+fn begin_message(pair: &mut Pair, number: u32, micros: u32) {
+    let mut parts = BytesMut::new();
+    put_part(&mut parts, PartTag::WholeLength as u8, &2_u32.to_le_bytes());
+    let first = Head::new(Kind::OneWay)
+        .with_class(MORE)
+        .with_id(1 << 31 | number)
+        .with_arg(micros);
+    inject(pair, first, &parts, b"a");
+}
+
+fn end_message(pair: &mut Pair, number: u32) {
+    let rest = Head::new(Kind::Data).with_id(1 << 31 | number);
+    inject(pair, rest, &[], b"b");
+}
+
+#[test]
+fn a_one_way_message_that_is_dropped_is_told_with_the_reason() {
+    let mut server = Config::default();
+    server.limits.assemblies = 1;
+    let mut pair = Pair::opened(Config::default(), server);
+    let late = Head::new(Kind::OneWay).with_id(1 << 31).with_arg(0);
+    inject(&mut pair, late, &[], b"whole");
+    assert_eq!(dropped(&mut pair), [DropReason::Late]);
+    begin_message(&mut pair, 1, 10_000);
+    begin_message(&mut pair, 2, u32::MAX);
+    assert_eq!(dropped(&mut pair), [DropReason::NoRoom]);
+    end_message(&mut pair, 2);
+    pair.run_for(SECOND);
+    end_message(&mut pair, 1);
+    assert_eq!(dropped(&mut pair), [DropReason::Late]);
+    assert!(pair.request().is_none() && closed(&pair.server).is_none());
+}
+
+#[test]
+fn a_one_way_message_whose_rest_never_comes_gives_its_place_back() {
+    let mut server = Config::default();
+    server.limits.assemblies = 2;
+    let mut pair = Pair::opened(Config::default(), server);
+    begin_message(&mut pair, 1, 10_000);
+    begin_message(&mut pair, 2, u32::MAX);
+    pair.run_for(61 * SECOND);
+    assert_eq!(dropped(&mut pair), [DropReason::Unfinished], "its deadline");
+    pair.run_for(UNFINISHED_MAX);
+    assert_eq!(dropped(&mut pair), [DropReason::Unfinished], "its age");
+    begin_message(&mut pair, 3, u32::MAX);
+    begin_message(&mut pair, 4, u32::MAX);
+    end_message(&mut pair, 4);
+    assert!(pair.request().is_some() && dropped(&mut pair).is_empty());
+    let now = pair.now;
+    pair.server.session.close(now, CloseReason::Local);
+    pair.run_for(SECOND);
+    assert_eq!(dropped(&mut pair), [DropReason::Unfinished], "its end");
 }
 
 #[test]

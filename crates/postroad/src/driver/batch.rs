@@ -96,8 +96,12 @@ impl RequestBatch {
         self.0.fill(fill);
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// Forgets all; how many one-way messages were among them.
+    pub(super) fn clear(&mut self) -> usize {
+        let mut messages = 0;
+        self.0
+            .drain(|request| messages += usize::from(request.id.is_none()));
+        messages
     }
 
     /// Forgets a request that was called off before it was started.

@@ -61,11 +61,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use postroad_proto::session::{CloseReason, Session};
+use postroad_proto::session::{CloseReason, DropReason, Session};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::observe::counters::Counters;
 use crate::preset::Preset;
 use crate::transport::{PeerInfo, Stream};
 
@@ -132,7 +133,7 @@ enum Callers {
 /// Which end a driver drives.
 enum Role {
     Client(watch::Sender<LinkState>),
-    Server(Box<dyn Service>),
+    Server(Box<dyn Service>, Arc<Counters>),
 }
 
 /// Drives one connection to its end, which is its output.
@@ -172,23 +173,26 @@ impl ConnectionDriver {
         (driver, watcher)
     }
 
-    /// Joins a stream and a server's session, whose requests `service` handles.
+    /// Joins a stream and a server's session, whose requests `service` handles; what is dropped
+    /// before it gets there is counted.
     pub(crate) fn server(
         stream: Stream,
         session: Session,
         peer: PeerInfo,
         service: Box<dyn Service>,
+        counters: Arc<Counters>,
         preset: Preset,
     ) -> Self {
-        Self::new(stream, session, peer, Role::Server(service), preset)
+        let role = Role::Server(service, counters);
+        Self::new(stream, session, peer, role, preset)
     }
 
     fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
         let (reader, writer) = stream.split();
         let polling = Polling::new(preset.spin());
-        let (link, service) = match role {
-            Role::Client(link) => (Some(link), None),
-            Role::Server(service) => (None, Some(service)),
+        let (link, service, counters) = match role {
+            Role::Client(link) => (Some(link), None, None),
+            Role::Server(service, counters) => (None, Some(service), Some(counters)),
         };
         let is_client = service.is_none();
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
@@ -199,7 +203,7 @@ impl ConnectionDriver {
         };
         // A server's driver writes by itself nearly always, and so is awake afterwards anyway.
         let polls_for_answers = is_client && polling.is_some();
-        let connection = Connection::new(session, writer, peer, link, polls_for_answers);
+        let connection = Connection::new(session, writer, peer, link, counters, polls_for_answers);
         let status = connection.hand_out_first();
         Self {
             connection: Arc::new(connection),
@@ -263,7 +267,9 @@ impl ConnectionDriver {
         gathered.now = clock::now();
         self.status = self.connection.status(self.alarm.armed());
         if self.status.is_closed {
-            gathered.batch.arrived.clear();
+            let messages = gathered.batch.arrived.clear();
+            self.connection
+                .count_dropped(messages, DropReason::Unstarted);
         }
     }
 
@@ -394,7 +400,7 @@ impl ConnectionDriver {
             }
             Some(_) => {}
             // A client handles no requests.
-            None => arrived.clear(),
+            None => drop(arrived.clear()),
         }
     }
 

@@ -151,20 +151,31 @@ impl Waiters {
             }
             return Poll::Pending;
         }
-        self.free.push(key.0);
+        // Only an entry whose answer is taken becomes free: a free one that is asked again must not
+        // be given to two callers.
         match std::mem::replace(entry, Entry::Free) {
-            Entry::Done(answer) => Poll::Ready(answer),
-            _ => Poll::Ready(Err(Box::new(Failure::NotOpen))),
+            Entry::Done(answer) => {
+                self.free.push(key.0);
+                Poll::Ready(answer)
+            }
+            other => {
+                *entry = other;
+                Poll::Ready(Err(Box::new(Failure::NotOpen)))
+            }
         }
     }
 
     /// The caller is gone; its call, if it still is in flight.
     pub(super) fn abandon(&mut self, key: WaiterKey) -> Option<CallId> {
-        self.free.push(key.0);
-        match std::mem::replace(&mut self.entries[key.0 as usize], Entry::Free) {
+        let call = match self.entries[key.0 as usize] {
             Entry::Waiting { call, .. } => Some(call),
-            _ => None,
-        }
+            Entry::Done(_) => None,
+            // It is not the caller's any more.
+            Entry::Free | Entry::Piped { .. } => return None,
+        };
+        self.entries[key.0 as usize] = Entry::Free;
+        self.free.push(key.0);
+        call
     }
 
     /// A place for the answers of one pipeline.
@@ -208,5 +219,47 @@ impl Entry {
         if let Self::Free = self {
             *self = entry;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_proto::Time;
+    use postroad_proto::session::{Call, Config, Session};
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    /// The id of a call, which only a session can give; that of a dialect is open at once.
+    fn call_id() -> Option<CallId> {
+        let endpoint: Endpoint = "tcp+line://127.0.0.1:1".parse().ok()?;
+        let config = Config::default();
+        let dialect = endpoint.dialect(config.limits.max_dialect_payload)?;
+        let mut session = Session::dialect_client(config, dialect, Time(0));
+        let call = Call {
+            route: "",
+            payload: &bytes::Bytes::from_static(b"hello"),
+            codec: 0,
+            priority: 3,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        session.call(Time(0), &call).ok()
+    }
+
+    #[test]
+    fn an_entry_whose_answer_was_taken_is_given_to_one_caller_only() {
+        let mut waiters = Waiters::default();
+        let call = call_id().expect("a session makes a call");
+        let key = waiters.add(call, Waker::noop());
+        waiters.finish(call, Err(Box::new(Failure::NotOpen)));
+        for _ in 0..2 {
+            assert!(waiters.poll(key, Waker::noop()).is_ready());
+        }
+        assert_eq!(waiters.abandon(key), None);
+        assert_eq!(waiters.free, [key.0]);
     }
 }

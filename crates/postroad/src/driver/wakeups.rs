@@ -15,7 +15,9 @@
 //!
 //! While a wake-up is under way nobody sends another: what is queued before the driver clears the
 //! signal is written by the driver's next write, since both happen under the lock. This is why the
-//! signal is cleared right before the driver writes and nowhere else.
+//! signal is cleared right before the driver writes. Besides, it is cleared when the driver has
+//! moved to another task: a wake-up that is under way may reach the old one only, so the driver
+//! looks at how things stand right after that, as [`Wakeups::register`] says.
 
 use std::task::Waker;
 

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::code::Retry;
+use postroad_proto::code::{Code, Retry};
+use postroad_proto::session::DropReason;
 use postroad_proto::trace::Trace;
 
 use super::counters::{Counters, count};
@@ -138,6 +139,29 @@ pub(crate) fn dropped(counters: &Counters, peer: &PeerInfo, error: &Error) {
             trace = error.trace().map(tracing::field::display), %error,
             "one-way message dropped"
         );
+    }
+}
+
+/// Counts and logs one-way messages that were dropped before their routes were looked up.
+#[cold]
+pub(crate) fn dropped_on_arrival(
+    counters: &Counters,
+    peer: &PeerInfo,
+    many: usize,
+    reason: DropReason,
+) {
+    let (code, text) = match reason {
+        DropReason::Late => (Code::DEADLINE, "the deadline had passed when it arrived"),
+        DropReason::NoRoom => (Code::OVERLOADED, "no room for another large message now"),
+        DropReason::Unfinished => (Code::DEADLINE, "the rest of it did not come in time"),
+        _ => (
+            Code::CANCELLED,
+            "the connection ended before it was started",
+        ),
+    };
+    for _ in 0..many {
+        count(&counters.failed, 1);
+        dropped(counters, peer, &Error::of(code, text));
     }
 }
 

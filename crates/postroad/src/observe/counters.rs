@@ -25,7 +25,8 @@ pub struct ServerStats {
     /// Requests that ended with an error, refused ones included.
     pub failed: u64,
     /// One-way messages that reached the server and that no handler has taken: there is no such
-    /// route, or too much is at work, or they came too late. They are counted as failed as well.
+    /// route, or too much is at work, or they came too late or never whole, or their connection
+    /// ended before. They are counted as failed as well.
     pub dropped: u64,
     /// Handlers that panicked.
     pub panicked: u64,

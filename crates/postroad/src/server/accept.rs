@@ -218,7 +218,8 @@ impl Listening {
         let dispatch = Arc::clone(&shared.routes.dispatch);
         let service = Box::new(Dispatcher::new(dispatch, queue));
         let preset = shared.config.connection.preset;
-        let driver = ConnectionDriver::server(stream, session, peer, service, preset);
+        let counters = Arc::clone(&shared.counters);
+        let driver = ConnectionDriver::server(stream, session, peer, service, counters, preset);
         let connection = driver.connection();
         shared.enter(connection);
         // A shutdown that began meanwhile has not seen this connection.

@@ -15,7 +15,7 @@ const ECHO: &str = "postroad/echo";
 /// The route that lists the routes.
 const ROUTES: &str = "postroad/routes";
 
-/// Adds the built-in routes to a table.
+/// Adds the built-in routes to a table, and the echo of requests without a route.
 pub(super) fn add_to(routes: &Routes) {
     // The table holds this handler, so the handler must not hold the table: neither would ever be
     // given back.
@@ -36,6 +36,8 @@ pub(super) fn add_to(routes: &Routes) {
         .route_with(ECHO, echo_options, echo)
         .route_with(ROUTES, list_options, list);
     routes.add(router);
+    let unrouted = echo_route();
+    routes.change(|table| table.unrouted = Unrouted::Route(Arc::clone(&unrouted)));
 }
 
 async fn echo(request: Request) -> Reply {
@@ -46,7 +48,7 @@ async fn echo(request: Request) -> Reply {
 }
 
 /// A route of its own that echoes: where a dialect's requests go that name none.
-pub(super) fn echo_route() -> Arc<Route> {
+fn echo_route() -> Arc<Route> {
     let make = |request: &mut Request| {
         let request = request.take();
         async move { Ok(echo(request).await) }

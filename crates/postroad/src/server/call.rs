@@ -6,9 +6,8 @@ use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::Reply;
 
-use super::intake::{Arrival, Decision};
 use super::routes::Routes;
-use super::start::Running;
+use super::start::{Place, Running};
 use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
@@ -29,7 +28,7 @@ impl Routes {
     ///
     /// # Errors
     /// What the handler answers with; `SRV-E-404` if there is no such route, `SRV-E-429` if too
-    /// many requests are at work, `SRV-E-504` if the deadline passes, `SRV-E-500` if the handler
+    /// many requests are at work, `SRV-E-503` if the server is being shut down, `SRV-E-504` if the deadline passes, `SRV-E-500` if the handler
     /// panics.
     ///
     /// ```
@@ -59,19 +58,16 @@ impl Routes {
             let text = format!("no route {:?}", request.route());
             return refused(Error::of(Code::NOT_FOUND, text));
         };
-        let arrival = Arrival {
-            is_late: request.is_expired(),
-            ..Arrival::default()
+        let place = match Place::try_take(dispatch, request.is_expired()) {
+            Ok(place) => place,
+            Err(why) => return refused(why.error()),
         };
-        if let Decision::Refuse(why) = dispatch.intake.decide(arrival) {
-            return refused(why.error());
-        }
         count(&dispatch.counters.started, 1);
         let watched = begin(&mut request);
         let (deadline, context) = (request.deadline, request.inherited());
         let origin = Arc::clone(&request.origin);
         let future = Scoped::new(context, route.run(request));
-        let running = Running::new(dispatch, future, &origin, watched, None);
+        let running = Running::new(place, future, &origin, watched, None);
         if deadline == Time::NEVER {
             return running.await;
         }

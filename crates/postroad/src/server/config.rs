@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postroad_proto::limits::REQUESTS_MAX;
 use postroad_proto::units::time;
 use serde::Deserialize;
 
@@ -46,7 +47,7 @@ impl Default for ServerConfig {
         Self {
             connection: ConnectionConfig::default(),
             max_connections: 65_536,
-            max_requests: 10_000,
+            max_requests: REQUESTS_MAX,
             drain: Duration::from_secs(25),
             workers: None,
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postroad_proto::Time;
 use postroad_proto::code::{Code, Retry};
+use postroad_proto::limits::REQUESTS_MAX;
 use tokio::sync::Notify;
 
 use super::share::ShareMax;
@@ -72,6 +73,8 @@ pub(super) enum Refusal {
     ShareFull,
     /// The reactor's queue is full.
     QueueFull,
+    /// The server is being shut down.
+    Draining,
 }
 
 impl Refusal {
@@ -89,6 +92,8 @@ impl Refusal {
             Self::ShareFull => overloaded(
                 "the requests of this connection that are running hold too much already".to_owned(),
             ),
+            Self::Draining => Error::of(Code::DRAINING, "the server is shutting down")
+                .with_retry(Retry::Elsewhere, Duration::ZERO),
             Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
         }
     }
@@ -126,6 +131,8 @@ pub(super) struct Intake {
     queued: AtomicUsize,
     /// Nanoseconds; see [`WORK_BUDGET`].
     work_budget: AtomicU64,
+    /// The server is being shut down. Its sessions refuse by themselves what comes from then on.
+    is_draining: AtomicBool,
     /// Somebody waits in [`Self::wait_until_idle`]. So that giving back the last place, which an
     /// otherwise idle server does for each request that waits, need not touch `idle`.
     is_awaited: AtomicBool,
@@ -136,11 +143,12 @@ impl Default for Intake {
     fn default() -> Self {
         Self {
             running: AtomicUsize::new(0),
-            running_max: AtomicUsize::new(10_000),
+            running_max: AtomicUsize::new(REQUESTS_MAX),
             share_bytes_max: AtomicUsize::new(usize::MAX),
             share_messages_max: AtomicUsize::new(usize::MAX),
             queued: AtomicUsize::new(0),
             work_budget: AtomicU64::new(nanos(WORK_BUDGET)),
+            is_draining: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             idle: Notify::new(),
         }
@@ -210,6 +218,34 @@ impl Intake {
     /// Takes a place at work; [`Self::leave_work`] gives it back.
     pub(super) fn enter_work(&self) {
         self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same for a request without a connection, unless it is late, there is no place left, or
+    /// the server is being shut down.
+    ///
+    /// # Errors
+    /// Which of these it is.
+    pub(super) fn try_enter_work(&self, is_late: bool) -> Result<(), Refusal> {
+        if is_late {
+            return Err(Refusal::Late);
+        }
+        let max = self.running_max.load(Ordering::Relaxed);
+        let next = |running| (running < max).then_some(running + 1);
+        // Sequentially consistent, as in `leave`: either a drain that begins now sees this place,
+        // or this thread sees the drain.
+        self.running
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, next)
+            .map_err(|_| Refusal::TooManyRunning(max))?;
+        if self.is_draining.load(Ordering::SeqCst) {
+            self.leave_work();
+            return Err(Refusal::Draining);
+        }
+        Ok(())
+    }
+
+    /// From now on [`Self::try_enter_work`] lets nothing in.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn leave_work(&self) {
@@ -378,6 +414,31 @@ mod tests {
         let mut meter = turn.measure(10_000_000_000, clock::now());
         assert!(!meter.is_over(1));
         assert!(turn.measure(0, clock::now()).is_over(0), "no budget");
+    }
+
+    #[test]
+    fn places_for_requests_without_a_connection_are_never_more_than_the_bound() {
+        let intake = Intake::default();
+        intake.set_running_max(8);
+        let entered = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    (0..8)
+                        .filter(|_| intake.try_enter_work(false).is_ok())
+                        .count()
+                })
+            });
+            threads
+                .map(|thread| thread.join().expect("it counts"))
+                .iter()
+                .sum::<usize>()
+        });
+        assert_eq!((entered, intake.running()), (8, 8));
+        assert_eq!(intake.try_enter_work(true), Err(Refusal::Late));
+        intake.leave_work();
+        intake.drain();
+        assert_eq!(intake.try_enter_work(false), Err(Refusal::Draining));
+        assert_eq!(intake.running(), 7, "its place was given back");
     }
 
     #[tokio::test]

@@ -87,14 +87,12 @@ pub(super) struct CachedRoute {
 enum Found {
     /// The place of a cached route.
     Route(usize),
-    Echo,
     Nothing(String),
 }
 
 /// Where a request goes.
 pub(super) enum Target<'a> {
     Route(&'a mut CachedRoute),
-    Echo,
     Nothing(&'a str),
 }
 
@@ -168,7 +166,7 @@ impl Lookup {
         match found {
             Some(Found::Route(at)) => Target::Route(&mut self.cached[*at]),
             Some(Found::Nothing(what)) => Target::Nothing(what),
-            Some(Found::Echo) | None => Target::Echo,
+            None => Target::Nothing("no route"),
         }
     }
 
@@ -207,10 +205,10 @@ impl Lookup {
     /// What becomes of a request without a route; `refusal` says why it is refused, if it is.
     fn unrouted(&mut self, connection: &Connection, refusal: impl FnOnce() -> String) -> Found {
         match &self.table.unrouted {
-            Unrouted::Echo => Found::Echo,
-            Unrouted::Hooked(route) => {
+            Unrouted::Route(route) => {
                 let route = Arc::clone(route);
-                Found::Route(self.cache(connection, DEFAULT, route))
+                let name = route.describes.route.clone();
+                Found::Route(self.cache(connection, &name, route))
             }
             Unrouted::Refuse => Found::Nothing(refusal()),
         }
@@ -219,16 +217,19 @@ impl Lookup {
     /// The place of a route among the cached ones, where it is put if it is not there yet; `None`
     /// if there is no such route.
     fn cached_place(&mut self, connection: &Connection, name: &str) -> Option<usize> {
-        let is_it = |cached: &CachedRoute| cached.request.route() == name;
-        if let Some(at) = self.cached.iter().position(is_it) {
-            return Some(at);
-        }
         let route = Arc::clone(self.table.get(name)?);
         Some(self.cache(connection, name, route))
     }
 
-    /// Keeps a route under this name; its place.
+    /// The place of a route under this name, where it is kept from now on.
     fn cache(&mut self, connection: &Connection, name: &str, route: Arc<Route>) -> usize {
+        // By both: a route that stands in no list may have the name of one that does.
+        let is_it = |cached: &CachedRoute| {
+            Arc::ptr_eq(&cached.route, &route) && cached.request.route() == name
+        };
+        if let Some(at) = self.cached.iter().position(is_it) {
+            return at;
+        }
         let origin = Origin {
             route: name.into(),
             peer: Arc::clone(&connection.peer),

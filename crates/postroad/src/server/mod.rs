@@ -197,8 +197,7 @@ impl Server {
     }
 
     fn surround(self, hook: &Around) -> Self {
-        self.routes
-            .change(|table| table.surround_all(hook, builtin::echo_route));
+        self.routes.change(|table| table.surround_all(hook));
         self
     }
 
@@ -434,6 +433,7 @@ impl RunningServer {
         if !self.shared.transition(ServerState::ShuttingDown) {
             return;
         }
+        self.shared.routes.dispatch.intake.drain();
         let grace = self.shared.config.drain;
         self.shared
             .live()
@@ -464,6 +464,7 @@ impl Drop for RunningServer {
             self.shared.transition(ServerState::ShuttingDown);
         }
         self.shared.transition(ServerState::Stopped);
+        self.shared.routes.dispatch.intake.drain();
         let reason = postroad_proto::session::CloseReason::Local;
         self.shared
             .live()

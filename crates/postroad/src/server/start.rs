@@ -13,9 +13,9 @@ use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Reply, Request as Asked, RouteRef};
+use postroad_proto::session::{CallId, Request as Asked, RouteRef};
 
-use super::intake::{Arrival, Decision, Meter, Turn};
+use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{LaneState, Queued, RunQueue};
@@ -110,14 +110,6 @@ impl Dispatcher {
                             }
                         }
                     }
-                }
-                Target::Echo => {
-                    starting.started += 1;
-                    let (codec, payload) = (asked.codec, std::mem::take(&mut asked.payload));
-                    if let Some(id) = asked.id {
-                        answers.reply(id, Reply { codec, payload });
-                    }
-                    None
                 }
                 Target::Nothing(what) => {
                     let error = Error::of(Code::NOT_FOUND, what);
@@ -392,7 +384,8 @@ impl Begun<'_> {
                 let share = self.share.get_or_insert_default();
                 let holding = Some(share.hold(bytes, self.id.is_none()));
                 let origin = &request.origin;
-                let running = Running::new(self.dispatch, future, origin, watched, holding);
+                let running =
+                    Running::new(Place::take(self.dispatch), future, origin, watched, holding);
                 self.connection.spawn(self.id, running);
             }
         }
@@ -511,9 +504,36 @@ fn start_queued(
     }
 }
 
+/// A place at work, which is given back when it is dropped.
+pub(super) struct Place(Arc<Dispatch>);
+
+impl Place {
+    /// One more, whatever the bound: whoever starts a handler has looked at it before, and cannot
+    /// know whether the handler is done at once.
+    fn take(dispatch: &Arc<Dispatch>) -> Self {
+        dispatch.intake.enter_work();
+        Self(Arc::clone(dispatch))
+    }
+
+    /// One of those that are left.
+    ///
+    /// # Errors
+    /// Why there is none for a request that is late or not.
+    pub(super) fn try_take(dispatch: &Arc<Dispatch>, is_late: bool) -> Result<Self, Refusal> {
+        dispatch.intake.try_enter_work(is_late)?;
+        Ok(Self(Arc::clone(dispatch)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.intake.leave_work();
+    }
+}
+
 /// A handler that was not done at once: it has a place at work while it lives.
 pub(super) struct Running {
-    dispatch: Arc<Dispatch>,
+    place: Place,
     future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
     watched: Option<Box<Watched>>,
@@ -523,26 +543,19 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn new(
-        dispatch: &Arc<Dispatch>,
+        place: Place,
         future: Scoped<BoxFuture<'static, Answered>>,
         origin: &Arc<Origin>,
         watched: Option<Box<Watched>>,
         holding: Option<Holding>,
     ) -> Self {
-        dispatch.intake.enter_work();
         Self {
-            dispatch: Arc::clone(dispatch),
+            place,
             future,
             origin: Arc::clone(origin),
             watched,
             _holding: holding,
         }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.dispatch.intake.leave_work();
     }
 }
 
@@ -556,7 +569,7 @@ impl Future for Running {
             trace: this.future.trace(),
             since: this.watched.as_deref().map(Watched::since),
         };
-        let (future, counters) = (&mut this.future, &this.dispatch.counters);
+        let (future, counters) = (&mut this.future, &this.place.0.counters);
         let polled = catch_unwind(AssertUnwindSafe(|| match &this.watched {
             None => Pin::new(future).poll(cx),
             Some(watched) => watched.span.in_scope(|| Pin::new(future).poll(cx)),

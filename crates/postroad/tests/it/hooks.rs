@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use postroad::config::Credentials;
 use postroad::extract::{Identity, Reply, Request};
-use postroad::{CallError, Client, Code, Error, Json, Next, Router, Routes, Server, code};
+use postroad::{
+    Bytes, CallError, Client, ClientConfig, Code, Error, Json, Next, Router, Routes, Server,
+    ServerConfig, code,
+};
 
 use crate::support::Tested;
 
@@ -53,10 +57,54 @@ async fn no_route_escapes_a_servers_hook() -> Tested {
     let refused = server.routes().call(Request::to("who", "")).await;
     assert_eq!(refused.expect_err("no token").code(), code!("AUT-E-401"));
     let line = Client::connect(&format!("tcp+line://{}", server.addresses()[1])).await?;
+    let before = server.stats();
     let refused = line.request("").call_raw("hello").await;
+    let after = server.stats();
+    assert_eq!(
+        (after.started, after.failed),
+        (before.started + 1, before.failed + 1),
+        "it is counted as any request"
+    );
     let error = refused.expect_err("no token");
     assert!(error.to_string().contains("AUT-E-401"), "{error}");
     server.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_sees_the_credentials_of_a_client_if_the_server_accepts_some() -> Tested {
+    async fn judge(mut request: Request) -> Result<Request, Error> {
+        match request.peer().credentials() {
+            Some(bytes) if bytes == "let me in" => request.set_identity(User("ada".to_owned())),
+            _ => return Err(Error::new(code!("AUT-E-401"), "no credentials")),
+        }
+        Ok(request)
+    }
+    let mut config = ClientConfig::default();
+    config.connection.credentials = Some(Credentials(Bytes::from_static(b"let me in")));
+    assert!(
+        !format!("{config:?}").contains("let me in"),
+        "they are secret"
+    );
+    for accepts_credentials in [true, false] {
+        let mut server = ServerConfig::default();
+        server.connection.accepts_credentials = accepts_credentials;
+        let url = format!("mem://credentials-{accepts_credentials}");
+        let server = Server::new(routes()).before(judge).config(server);
+        let server = server.listen(url.parse()?).start().await?;
+        let client = Client::connect_with(url.parse()?, config.clone()).await;
+        if accepts_credentials {
+            assert_eq!(client?.request("who").call_raw("").await?, "ada");
+        } else {
+            let error = client.err().map(|error| error.to_string());
+            assert!(error.unwrap_or_default().contains("critical part"));
+        }
+        server.shutdown().await;
+    }
+    let mut config = ServerConfig::default();
+    config.connection.credentials = Some(Credentials(Bytes::from(vec![0; 3073])));
+    let error = config.check().expect_err("they are too long").to_string();
+    assert!(error.contains("at most 3072 bytes"), "{error}");
     Ok(())
 }
 

@@ -418,12 +418,17 @@ async fn more_connections_than_allowed_are_turned_away_and_counted() -> Tested {
 
 /// A one-way message that names its route.
 fn message(number: u32, route: &str) -> Vec<u8> {
+    message_until(u32::MAX, number, route)
+}
+
+/// The same with so many microseconds left.
+fn message_until(micros: u32, number: u32, route: &str) -> Vec<u8> {
     use postroad_proto::frame::{Head, Kind, MESSAGE_ID, PartTag, put_frame, put_part};
     let (mut parts, mut out) = (Vec::new(), Vec::new());
     put_part(&mut parts, PartTag::RouteName as u8, route.as_bytes());
     let head = Head::new(Kind::OneWay)
         .with_id(number | MESSAGE_ID)
-        .with_arg(u32::MAX);
+        .with_arg(micros);
     put_frame(&mut out, head, &parts, b"", false);
     out
 }
@@ -454,6 +459,25 @@ async fn one_way_messages_that_wait_have_a_bound_a_connection_and_the_rest_is_co
     };
     tokio::time::timeout(Duration::from_secs(10), dropped).await?;
     assert_eq!(server.stats().running, 10);
+    still_serves(&server).await
+}
+
+#[tokio::test]
+async fn one_way_messages_that_come_late_are_counted_as_dropped() -> Tested {
+    let server = serve("tcp://127.0.0.1:0").await?;
+    let mut late = raw(&server).await?;
+    let messages: Vec<u8> = (0..3)
+        .flat_map(|number| message_until(0, number, "big"))
+        .collect();
+    late.write_all(&messages).await?;
+    let dropped = async {
+        while server.stats().dropped < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), dropped).await?;
+    let stats = server.stats();
+    assert_eq!((stats.dropped, stats.failed, stats.started), (3, 3, 0));
     still_serves(&server).await
 }
 

@@ -347,6 +347,25 @@ async fn calls_without_a_connection_share_the_servers_places_and_counters() -> T
 }
 
 #[tokio::test]
+async fn nothing_is_started_without_a_connection_once_the_server_drains() -> Tested {
+    let router = Router::new().route("hello", async || "hello");
+    let server = Server::new(router).listen("mem://drained".parse()?);
+    let server = server.start().await?;
+    let routes = server.routes().clone();
+    assert_eq!(
+        routes.call(Request::to("hello", "")).await?.payload,
+        "hello"
+    );
+    server.shutdown().await;
+    let error = routes.call(Request::to("hello", "")).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.retry()),
+        (Code::DRAINING, postroad::Retry::Elsewhere)
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_as_soon_as_the_last_one_way_handler_has() -> Tested {
     let gate = Arc::new(tokio::sync::Notify::new());
     let waits = Arc::clone(&gate);

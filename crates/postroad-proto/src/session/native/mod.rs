@@ -23,7 +23,9 @@ use super::liveness::{GRACE, LATE_MIN, Liveness};
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
 use super::timers::{Timer, Timers};
-use super::{CancelReason, CloseReason, Config, Event, Failure, Sink, cut_short, next_event};
+use super::{
+    CancelReason, CloseReason, Config, DropReason, Event, Failure, Sink, cut_short, next_event,
+};
 use crate::Time;
 use crate::code::Retry;
 use crate::frame::{FrameDecoder, Head, Kind, Run};
@@ -363,7 +365,17 @@ impl Native {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Lost));
         }
+        // No fragment comes any more.
+        self.drop_unfinished(Time::NEVER);
         self.events.push_back(Event::Closed(reason));
+    }
+
+    /// Drops the one-way messages whose time is up by `now` and that are not whole.
+    fn drop_unfinished(&mut self, now: Time) {
+        for _ in 0..self.assembly.expire_messages(now) {
+            self.events
+                .push_back(Event::Dropped(DropReason::Unfinished));
+        }
     }
 
     pub(super) fn drain(&mut self, now: Time, grace: Duration) {
@@ -542,7 +554,10 @@ impl Timers for Native {
             Timer::RequestDeadlines => self.expire_requests(now),
             Timer::Drain => self.continue_drain(now),
             // The heartbeat, which is due at the same time, moves both.
-            Timer::ReleaseMemory => self.release_memory(),
+            Timer::ReleaseMemory => {
+                self.drop_unfinished(now);
+                self.release_memory();
+            }
             Timer::Heartbeat => self.beat(now),
         }
     }

@@ -52,6 +52,11 @@ fn unread_critical(parts: &OpeningParts, read: &[u8]) -> Option<u8> {
 impl Native {
     pub(super) fn send_hello(&mut self) {
         let (config, limits) = (&self.config, &self.config.limits);
+        let mut parts = agent_part(config);
+        if let Some(Credentials(bytes)) = &config.credentials {
+            // Critical: a client that has to prove who it is must not be taken for a stranger.
+            parts.push((CREDENTIALS | CRITICAL, bytes.clone()));
+        }
         let hello = Opening::Hello(Hello {
             version_min: config.version_min,
             version_max: config.version_max,
@@ -62,7 +67,7 @@ impl Native {
             max_calls: 0,
             heartbeat_ms: millis(config),
             max_routes: limits.max_routes as u16,
-            parts: agent_part(config),
+            parts,
         });
         self.outbox.control_mut(|out| hello.encode(out));
     }

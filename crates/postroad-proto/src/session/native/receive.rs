@@ -17,7 +17,7 @@ use crate::session::parsed_parts::{
     ParsedParts, check_route, check_whole, refuse_critical, route_name,
 };
 use crate::session::slots::Accepted;
-use crate::session::{CallId, CloseReason, Failure, Reply, RouteRef, Sink};
+use crate::session::{CallId, CloseReason, DropReason, Failure, Reply, RouteRef, Sink};
 use crate::text::printable_within;
 use crate::wire_error::{WireError, WireFault};
 
@@ -184,7 +184,7 @@ impl Native {
         }
         check_whole(head, parts.as_deref(), payload.len())?;
         self.check_len(head, payload.len())?;
-        deliver(now, head, parts, deadline, payload, sink);
+        self.deliver(now, head, parts, deadline, payload, sink);
         Ok(())
     }
 
@@ -308,7 +308,7 @@ impl Native {
         if whole > limits.max_message {
             return Err(too_long(first.head, whole, limits.max_message));
         }
-        match self.assembly.begin(first, whole, limits) {
+        match self.assembly.begin(now, first, whole, limits) {
             Ok(()) => Ok(()),
             Err(BeginError::Wrong(error)) => Err(error.with_id(id)),
             Err(BeginError::NoRoom) => {
@@ -318,8 +318,8 @@ impl Native {
         }
     }
 
-    /// There is no room for another large message: a call is told so, and a call of this end ends
-    /// without its answer.
+    /// There is no room for another large message: a call is told so, a call of this end ends
+    /// without its answer, and a one-way message is dropped.
     fn refuse_message(&mut self, now: Time, of: Of, id: u32, sink: &mut impl Sink) {
         let error = ErrorBody::new(Code::OVERLOADED, "no room for another large message now");
         if of == Of::Response {
@@ -329,7 +329,15 @@ impl Native {
             self.finish(now, CallId(id), |id| sink.failed(id, failure));
         } else if id & MESSAGE_ID == 0 {
             self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
+        } else {
+            self.drop_message(DropReason::NoRoom);
         }
+    }
+
+    /// A one-way message is not handed out, which nobody but this end's driver can be told.
+    #[cold]
+    fn drop_message(&mut self, reason: DropReason) {
+        self.events.push_back(Event::Dropped(reason));
     }
 
     fn receive_data(
@@ -339,7 +347,7 @@ impl Native {
         body: &Bytes,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
-        let Some(message) = self.assembly.add(head, body)? else {
+        let Some(message) = self.assembly.add(now, head, body)? else {
             return Ok(());
         };
         let id = CallId(head.id());
@@ -359,7 +367,7 @@ impl Native {
                 deadline,
                 payload,
             } = message;
-            deliver(now, head, parts, deadline, payload, sink);
+            self.deliver(now, head, parts, deadline, payload, sink);
         }
         Ok(())
     }
@@ -469,39 +477,40 @@ impl Native {
         }
         self.continue_drain(now);
     }
-}
 
-/// Hands a whole request or message to the sink, unless it is a message that is late. A late call
-/// was answered when it was accepted; nobody can be told about a message. Inlined as
-/// [`Native::receive_request`] is.
-#[inline(always)]
-fn deliver(
-    now: Time,
-    head: Head,
-    parts: Option<Box<ParsedParts>>,
-    deadline: Time,
-    payload: Bytes,
-    sink: &mut impl Sink,
-) {
-    let is_call = head.is(Kind::Request);
-    if !is_call && deadline <= now {
-        return;
+    /// Hands a whole request or message to the sink, unless it is a message that is late. A late call
+    /// was answered when it was accepted; a late message is dropped. Inlined as
+    /// [`Self::receive_request`] is.
+    #[inline(always)]
+    fn deliver(
+        &mut self,
+        now: Time,
+        head: Head,
+        parts: Option<Box<ParsedParts>>,
+        deadline: Time,
+        payload: Bytes,
+        sink: &mut impl Sink,
+    ) {
+        let is_call = head.is(Kind::Request);
+        if !is_call && deadline <= now {
+            return self.drop_message(DropReason::Late);
+        }
+        // Made inside the closure, so that a request is put together where it lies.
+        sink.request(|request| {
+            let (name, extras) = match parts {
+                None => (None, None),
+                Some(parts) => (parts.route, Some(Box::new(parts.extras))),
+            };
+            request.id = is_call.then_some(CallId(head.id()));
+            request.route = match (head.route(), name) {
+                (0, Some(name)) => RouteRef::Name(name),
+                (0, None) => RouteRef::Unsaid,
+                (number, _) => RouteRef::Number(number),
+            };
+            request.set_flags(head);
+            request.deadline = deadline;
+            request.extras = extras;
+            request.payload = payload;
+        });
     }
-    // Made inside the closure, so that a request is put together where it lies.
-    sink.request(|request| {
-        let (name, extras) = match parts {
-            None => (None, None),
-            Some(parts) => (parts.route, Some(Box::new(parts.extras))),
-        };
-        request.id = is_call.then_some(CallId(head.id()));
-        request.route = match (head.route(), name) {
-            (0, Some(name)) => RouteRef::Name(name),
-            (0, None) => RouteRef::Unsaid,
-            (number, _) => RouteRef::Number(number),
-        };
-        request.set_flags(head);
-        request.deadline = deadline;
-        request.extras = extras;
-        request.payload = payload;
-    });
 }

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use postroad_proto::Time;
-use postroad_proto::session::{CloseReason, Event, Session};
+use postroad_proto::session::{CloseReason, DropReason, Event, Session};
 use tokio::sync::{Notify, watch};
 
 use super::batch::Batch;
@@ -43,7 +43,8 @@ use super::status::Status;
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
 use crate::clock;
-use crate::observe::connections;
+use crate::observe::counters::Counters;
+use crate::observe::{calls, connections};
 use crate::transport::{PeerInfo, Writer};
 
 /// How many callers the last read has answered.
@@ -135,6 +136,8 @@ pub(crate) struct Connection {
     writer: Writer,
     /// Of a client.
     watched: Option<Box<Watched>>,
+    /// Of a server: where what is dropped on arrival is counted.
+    counters: Option<Arc<Counters>>,
     pub(crate) peer: Arc<PeerInfo>,
 }
 
@@ -148,12 +151,14 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// A connection whose driver has not run yet. `link` is told where a client's connection
-    /// stands. A driver that `polls` is woken whenever a caller has written.
+    /// stands, and a server's has `counters`. A driver that `polls` is woken whenever a caller has
+    /// written.
     pub(super) fn new(
         session: Session,
         writer: Writer,
         peer: PeerInfo,
         link: Option<watch::Sender<LinkState>>,
+        counters: Option<Arc<Counters>>,
         polls: bool,
     ) -> Self {
         let inner = Inner {
@@ -174,6 +179,7 @@ impl Connection {
             inner: Mutex::new(inner),
             writer,
             watched,
+            counters,
             peer: Arc::new(peer),
         }
     }
@@ -312,6 +318,7 @@ impl Connection {
                 self.peer.opened(&hello.agent, credentials);
                 batch.link = Some(LinkState::Open);
             }
+            Event::Dropped(reason) => self.count_dropped(1, reason),
             Event::Draining => batch.link = Some(LinkState::Draining),
             Event::RoundTrip(round_trip) => {
                 connections::round_trip(&self.peer, round_trip);
@@ -322,6 +329,13 @@ impl Connection {
                 batch.link = Some(LinkState::Closed(reason));
             }
             _ => {}
+        }
+    }
+
+    /// One-way messages were dropped before their routes were looked up.
+    pub(super) fn count_dropped(&self, many: usize, reason: DropReason) {
+        if let Some(counters) = &self.counters {
+            calls::dropped_on_arrival(counters, &self.peer, many, reason);
         }
     }
 
