@@ -72,7 +72,7 @@ fn config() -> Outcome<ClientConfig> {
 }
 
 async fn connect(url: &str) -> Outcome<Client> {
-    Ok(Client::connect_with(url.parse::<Endpoint>()?, config()?).await?)
+    Ok(Client::connect_with(url.parse()?, config()?).await?)
 }
 
 /// A thread that waits for each of its answers, beside whatever else runs.
@@ -89,7 +89,7 @@ async fn blocking(url: &str, count: u64) -> Outcome<()> {
     };
     let (done, end) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let client = BlockingClient::connect_with(endpoint, config);
+        let client = BlockingClient::connect_with(endpoint.into(), config);
         done.send(client.map(calling))
     });
     Ok(end.await???)

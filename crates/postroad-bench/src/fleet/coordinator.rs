@@ -40,7 +40,7 @@ impl Remote {
         let mut config = ClientConfig::default();
         config.timeout = CONNECTING;
         config.connection.limits = limits();
-        let client = Client::connect_with(endpoint, config).await;
+        let client = Client::connect_with(endpoint.into(), config).await;
         let client = client.map_err(|error| named(error.into()))?.with_msgpack();
         let run = LoadWorkerClient::new(client.clone()).prepare(plan).await;
         let run = run.map_err(|error| named(error.into()))?;

@@ -81,7 +81,7 @@ impl Target for Postroad {
         let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
         let route = Arc::clone(&self.route);
         async move {
-            let client = Client::connect_with(endpoint, config).await?;
+            let client = Client::connect_with(endpoint.into(), config).await?;
             Ok(Connected { client, route })
         }
     }

@@ -24,6 +24,6 @@ pub(super) async fn connect(
         (limits.max_message, limits.max_dialect_payload) = (max, max);
         limits.assembly_max = limits.assembly_max.max(max);
     }
-    let client = Client::connect_with(endpoint, config).await?;
+    let client = Client::connect_with(endpoint.into(), config).await?;
     Ok((client, timeout.saturating_sub(begin.elapsed())))
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use postroad_proto::code::{Fault, Retry};
 use postroad_proto::policy::{ConnectionState, Outcome};
 use serde::Serialize;
@@ -14,15 +16,17 @@ use super::call_options::{Hook, Outgoing};
 use super::channel::Channel;
 use super::config::ClientConfig;
 use super::fleet::Fleet;
+use super::keeper::Keeper;
 use super::keeping;
 use super::pipeline::Pipeline;
 use super::producer::Producer;
 use super::values::DefaultCodec;
+use crate::codec::numbers;
 use crate::config::ConfigError;
 use crate::discovery::Target;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
-use crate::transport::{PeerInfo, Transports, Use};
+use crate::transport::{BoxFuture, PeerInfo, Transports, Use};
 
 /// Why a client was not made, or did not connect.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +147,7 @@ impl Client {
         let lone = target.endpoint().filter(|_| config.policies.is_none());
         let channel = match lone.cloned() {
             Some(endpoint) => Self::lone(endpoint, config, transports)?,
-            None => Channel::to_fleet(Fleet::start(target.clone(), config, transports)?),
+            None => Channel::to_fleet(Fleet::start(target.clone(), config, transports, ask)?),
         };
         Ok(Self {
             channel,
@@ -288,6 +292,23 @@ impl Client {
     pub async fn close(&self) {
         self.channel.close().await;
     }
+}
+
+/// Calls a route of one server, for what a fleet wants to know of it. It goes before all calls,
+/// since they go by it.
+fn ask(
+    server: Arc<Keeper>,
+    route: String,
+    timeout: Duration,
+) -> BoxFuture<'static, Result<Bytes, CallError>> {
+    Box::pin(async move {
+        let channel = Channel::new(server);
+        let call = CallBuilder::new(&channel, DefaultCodec::Json, &route);
+        let null = Bytes::from_static(b"null");
+        let call = call.priority(7).timeout(timeout);
+        let (_, answer) = call.call_bytes(numbers::JSON, null).await?;
+        Ok(answer)
+    })
 }
 
 impl fmt::Debug for Client {

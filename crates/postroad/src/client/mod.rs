@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper -> trouble
-//!                            \-> governed -> attempt         \-> fleet -> keeping -> keeper
+//!                                                             \-> fleet -> keeping -> keeper
 //! ```
 //!
 //! Each module imports only what stands to the right of it. `options` holds what producers and
@@ -16,7 +16,6 @@ mod call_options;
 mod channel;
 mod config;
 mod fleet;
-mod governed;
 mod handle;
 mod keeper;
 mod keeping;

@@ -5,41 +5,39 @@ use std::fmt::Display;
 
 use postroad_proto::policy::BreakerState;
 
-use crate::discovery::{Instance, Target};
-
 /// The list has changed.
-pub(crate) fn list(target: &Target, before: usize, now: usize) {
+pub(crate) fn list(target: &dyn Display, before: usize, now: usize) {
     tracing::debug!(target: "postroad::fleet", service = %target, before, now, "servers");
 }
 
 /// A server in the list cannot be used.
-pub(crate) fn unusable(target: &Target, instance: &Instance, error: &impl Display) {
+pub(crate) fn unusable(target: &dyn Display, instance: &dyn Display, error: &dyn Display) {
     tracing::warn!(
         target: "postroad::fleet", service = %target, server = %instance, %error, "left out"
     );
 }
 
 /// A breaker has changed its state.
-pub(crate) fn breaker(target: &Target, instance: &Instance, state: BreakerState) {
+pub(crate) fn breaker(target: &dyn Display, instance: &dyn Display, state: BreakerState) {
     tracing::info!(
         target: "postroad::fleet", service = %target, server = %instance, ?state, "breaker"
     );
 }
 
 /// A server has failed too often in a row.
-pub(crate) fn ejected(target: &Target, instance: &Instance) {
+pub(crate) fn ejected(target: &dyn Display, instance: &dyn Display) {
     tracing::info!(
         target: "postroad::fleet", service = %target, server = %instance, "put aside"
     );
 }
 
 /// Servers do far worse than their peers.
-pub(crate) fn swept(target: &Target, ejected: usize) {
+pub(crate) fn swept(target: &dyn Display, ejected: usize) {
     tracing::info!(target: "postroad::fleet", service = %target, ejected, "put aside");
 }
 
 /// A server has failed its probes, or is well again.
-pub(crate) fn health(target: &Target, instance: &Instance, is_well: bool) {
+pub(crate) fn health(target: &dyn Display, instance: &dyn Display, is_well: bool) {
     tracing::info!(
         target: "postroad::fleet", service = %target, server = %instance, is_well, "health"
     );

@@ -28,8 +28,8 @@ impl Routes {
     ///
     /// # Errors
     /// What the handler answers with; `SRV-E-404` if there is no such route, `SRV-E-429` if too
-    /// many requests are at work, `SRV-E-503` if the server is being shut down, `SRV-E-504` if the deadline passes, `SRV-E-500` if the handler
-    /// panics.
+    /// many requests are at work, `SRV-E-503` if the server is being shut down, `SRV-E-504` if the
+    /// deadline passes, `SRV-E-500` if the handler panics.
     ///
     /// ```
     /// use postroad::{Json, Router, Routes};

@@ -117,7 +117,7 @@ async fn noticed_after(dialect: Option<&str>, busy: u32, timeout: Duration) -> T
     let server = server.start().await?;
     let mut config = ClientConfig::default();
     config.connection.heartbeat = HEARTBEAT;
-    let client = Client::with_transports(endpoint, config, &transports)?;
+    let client = Client::with_transports(endpoint.into(), config, &transports)?;
     let route = echo_route(dialect);
     client.request(route).call_raw("x").await?;
     // Not at a beat, and after several that went well.

@@ -99,7 +99,7 @@ async fn warm(client: &Client, nodes: &[&Node]) -> Tested {
     let asked = async {
         while nodes.iter().any(|node| node.asked() == 0) {
             let _: String = client.call("who", &()).await?;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
         Ok::<(), CallError>(())
     };
@@ -147,7 +147,7 @@ async fn lose_one(name: &str, is_idempotent: bool) -> Tested<Vec<Result<String, 
             };
             call.call::<_, String>(&()).await
         });
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
     drop(slow.server);
     Ok(calls.join_all().await)
@@ -186,7 +186,7 @@ async fn what_a_servers_owner_declares_is_heeded() -> Tested {
     // Servers tell of their routes in the background.
     let told = async {
         while client.call::<_, String>("who/again", &()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, told).await?;
@@ -197,7 +197,7 @@ async fn what_a_servers_owner_declares_is_heeded() -> Tested {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_breaker_that_is_open_fails_at_once_and_there_may_be_a_fallback() -> Tested {
     let node = Node::start("mem://fleet-breaker-1", |call| {
         Box::pin(async move {
@@ -221,7 +221,7 @@ async fn a_breaker_that_is_open_fails_at_once_and_there_may_be_a_fallback() -> T
     let call = client.request("who").call_or(&(), || "nobody".to_owned());
     assert_eq!(call.await?, "nobody");
     assert_eq!(node.asked(), 20);
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    tokio::time::advance(Duration::from_millis(350)).await;
     assert_eq!(client.call::<_, String>("who", &()).await?, node.url);
     assert_eq!(client.call::<_, String>("who", &()).await?, node.url);
     Ok(())
@@ -284,7 +284,7 @@ async fn standby_servers_get_calls_only_while_no_other_can_take_one() -> Tested 
     let _again = Node::well("mem://fleet-first-1").await?;
     let back = async {
         while client.call::<_, String>("who", &()).await? != first.url {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
         Ok::<(), CallError>(())
     };
@@ -365,7 +365,7 @@ async fn a_server_that_says_it_is_not_ready_gets_no_calls_until_it_is() -> Teste
             if asked.load(Ordering::Relaxed) == before && two.asked() > 0 {
                 return Ok::<(), CallError>(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, settled).await??;
@@ -374,7 +374,7 @@ async fn a_server_that_says_it_is_not_ready_gets_no_calls_until_it_is() -> Teste
     let back = async {
         while asked.load(Ordering::Relaxed) == before {
             let _: String = client.call("who", &()).await?;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
         Ok::<(), CallError>(())
     };
@@ -382,12 +382,12 @@ async fn a_server_that_says_it_is_not_ready_gets_no_calls_until_it_is() -> Teste
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_straggler_is_hedged_and_the_first_answer_is_taken() -> Tested {
     let straggle = |call: u32| -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
             if call >= 150 {
-                tokio::time::sleep(PATIENCE).await;
+                std::future::pending::<()>().await;
             }
             Ok(())
         })
@@ -412,7 +412,7 @@ async fn a_straggler_is_hedged_and_the_first_answer_is_taken() -> Tested {
         if slow.asked() < 140 {
             let _: String = client.call("who", &()).await?;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::advance(Duration::from_millis(2)).await;
     }
     for _ in 0..40 {
         let call = client.request("who").explain(&why).timeout(PATIENCE / 2);

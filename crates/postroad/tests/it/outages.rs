@@ -164,10 +164,10 @@ async fn users(
         let endpoint: Endpoint = place.url.parse()?;
         let user = if may_block && number % 4 == 3 {
             let config = config.clone();
-            let connect = move || BlockingClient::connect_with(endpoint, config);
+            let connect = move || BlockingClient::connect_with(endpoint.into(), config);
             User::Blocking(Arc::new(tokio::task::spawn_blocking(connect).await??))
         } else {
-            let client = Client::with_transports(endpoint, config.clone(), transports)?;
+            let client = Client::with_transports(endpoint.into(), config.clone(), transports)?;
             match number % 3 {
                 0 => User::Call(client),
                 1 => User::Pipeline(client),

@@ -108,7 +108,7 @@ struct OneWay {
 async fn dial(arguments: Arguments) -> Result<Connection> {
     let config = configured(&arguments.mode)?.1;
     Ok(Connection {
-        client: Client::connect_with(endpoint(&arguments.at)?, config).await?,
+        client: Client::connect_with(endpoint(&arguments.at)?.into(), config).await?,
         payload: arguments.payload(),
     })
 }
@@ -122,7 +122,7 @@ fn check(answer: &Bytes, sent: &Bytes) -> Result<()> {
 
 fn call_from_a_thread(arguments: &Arguments, recorder: &Arc<Recorder>) -> Result<()> {
     let config = configured(&arguments.mode)?.1;
-    let client = BlockingClient::connect_with(endpoint(&arguments.at)?, config)?;
+    let client = BlockingClient::connect_with(endpoint(&arguments.at)?.into(), config)?;
     let (mut lap, payload) = (recorder.lap(), arguments.payload());
     loop {
         let answer = client.with("echo", |call| {

@@ -478,8 +478,8 @@ impl Native {
         self.continue_drain(now);
     }
 
-    /// Hands a whole request or message to the sink, unless it is a message that is late. A late call
-    /// was answered when it was accepted; a late message is dropped. Inlined as
+    /// Hands a whole request or message to the sink, unless it is a message that is late. A late
+    /// call was answered when it was accepted; a late message is dropped. Inlined as
     /// [`Self::receive_request`] is.
     #[inline(always)]
     fn deliver(

@@ -14,8 +14,7 @@ use super::super::config::ClientConfig;
 use super::super::keeper::Keeper;
 use super::super::keeping;
 use super::super::policies::PoolPolicy;
-use super::Fleet;
-use super::pool::ticks;
+use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Instance;
 use crate::driver::Connection;
@@ -261,7 +260,7 @@ impl Member {
 
     /// For how long its connections could write all.
     pub(super) fn calm_for(&self) -> Duration {
-        ticks(self.calm.load(Ordering::Relaxed))
+        TICK.saturating_mul(self.calm.load(Ordering::Relaxed))
     }
 
     /// Begins a new connection in the place of one that is too old.

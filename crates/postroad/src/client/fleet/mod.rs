@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::policy::{
@@ -37,14 +38,15 @@ use postroad_proto::policy::{
 use tokio::sync::{Notify, watch};
 
 use super::config::ClientConfig;
+use super::keeper::Keeper;
 use super::options::PRIORITY;
 use super::policies::Policies;
 use crate::clock;
 use crate::discovery::{Found, Target};
 use crate::driver::Connection;
-use crate::error::CallError;
+use crate::error::{CallError, TransportError};
 use crate::observe::fleet as observe;
-use crate::transport::Transports;
+use crate::transport::{BoxFuture, Transports};
 
 pub(super) use member::Member;
 use owner::{Advice, Owner};
@@ -53,6 +55,17 @@ pub(super) use waiting::Waiting;
 
 /// The latency of a server that has never answered, as it is shown.
 const UNKNOWN: Duration = Duration::from_millis(1);
+
+/// How often the pool and the members are looked after.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Calls a route of one server, beside all policies: for what a fleet itself wants to know. The
+/// body is JSON's `null`.
+pub(super) type AskServer = fn(
+    server: Arc<Keeper>,
+    route: String,
+    timeout: Duration,
+) -> BoxFuture<'static, Result<Bytes, CallError>>;
 
 /// The servers of one target, and what is decided about them.
 pub(super) struct Fleet {
@@ -83,6 +96,7 @@ pub(super) struct Fleet {
     ejector: Option<Ejector>,
     /// What the servers say of their routes.
     owner: ArcSwap<Owner>,
+    ask: AskServer,
     /// Drawn once: clients choose different servers of many, and begin at different ones.
     seed: u64,
 }
@@ -111,7 +125,8 @@ impl Fleet {
         target: Target,
         config: ClientConfig,
         transports: &Transports,
-    ) -> Result<Arc<Self>, crate::error::TransportError> {
+        ask: AskServer,
+    ) -> Result<Arc<Self>, TransportError> {
         let policies = config.policies.clone().unwrap_or_default();
         let found = target.follow(config.copy.as_deref())?;
         let standby = match &policies.standby {
@@ -136,6 +151,7 @@ impl Fleet {
             throttle: policies.throttle_config().map(Throttle::new),
             ejector: policies.outlier_config().map(Ejector::new),
             owner: ArcSwap::default(),
+            ask,
             seed: rand::random(),
             policies,
             target,

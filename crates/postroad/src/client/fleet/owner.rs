@@ -1,8 +1,8 @@
 //! What the servers say of their routes: the owner of a service knows best what may be called twice
 //! and how long it takes.
 //!
-//! It is asked for on each new connection by the built-in route `postroad/routes`. What the client's
-//! own settings and the call itself say goes before it.
+//! It is asked for on each new connection by the built-in route `postroad/routes`. What the
+//! client's own settings and the call itself say goes before it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::call::CallBuilder;
-use super::super::channel::Channel;
-use super::super::values::DefaultCodec;
 use super::{Fleet, Member};
 use crate::endpoint::Protocol;
 
+/// The built-in route that lists the routes.
+const ROUTES: &str = "postroad/routes";
 /// How long the answer may take. Calls do not wait for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Routes of one service that are remembered.
@@ -65,14 +64,17 @@ impl Fleet {
 }
 
 async fn ask(fleet: Weak<Fleet>, member: Arc<Member>) {
-    let keepers = member.keepers();
-    let Some(keeper) = keepers.first() else {
+    let Some(keeper) = member.keepers().first().cloned() else {
         return;
     };
-    let channel = Channel::new(Arc::clone(keeper));
-    let call = CallBuilder::new(&channel, DefaultCodec::Json, "postroad/routes");
+    let Some(ask) = fleet.upgrade().map(|fleet| fleet.ask) else {
+        return;
+    };
     // A server that does not tell has no advice.
-    let Ok(listed) = call.timeout(TIMEOUT).call::<_, Vec<Listed>>(&()).await else {
+    let Ok(body) = ask(keeper, ROUTES.to_owned(), TIMEOUT).await else {
+        return;
+    };
+    let Ok(listed) = serde_json::from_slice::<Vec<Listed>>(&body) else {
         return;
     };
     let said = |listed: &Listed| listed.advice != Advice::default();

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use postroad_proto::Time;
 
-use super::supervisor::TICK;
 use super::{Fleet, Member};
 use crate::clock;
 
@@ -98,9 +97,4 @@ fn draw(seed: u64, name: &str) -> u64 {
             .wrapping_mul(0x0100_0000_01b3)
             .rotate_left(29)
     })
-}
-
-/// For how long so many ticks last.
-pub(super) fn ticks(many: u32) -> Duration {
-    TICK.saturating_mul(many)
 }

@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use postroad_proto::code::Code;
 use serde::Deserialize;
 
-use super::super::call::CallBuilder;
-use super::super::channel::Channel;
 use super::super::policies::HealthPolicy;
-use super::super::values::DefaultCodec;
 use super::{Fleet, Member};
 use crate::error::CallError;
 use crate::observe::fleet as observe;
+use crate::transport::BoxFuture;
 
 /// What the health route answers with.
 #[derive(Deserialize)]
@@ -49,7 +48,10 @@ impl Fleet {
 }
 
 async fn probe(fleet: std::sync::Weak<Fleet>, member: Arc<Member>, health: HealthPolicy) {
-    let answer = ask(&member, &health).await;
+    let Some(asking) = ask(&fleet, &member, &health) else {
+        return member.end_probe();
+    };
+    let answer = judge(asking.await);
     member.end_probe();
     let Some(fleet) = fleet.upgrade() else {
         return;
@@ -65,26 +67,26 @@ async fn probe(fleet: std::sync::Weak<Fleet>, member: Arc<Member>, health: Healt
     }
 }
 
-async fn ask(member: &Member, health: &HealthPolicy) -> Answer {
-    let keepers = member.keepers();
-    let Some(keeper) = keepers.first() else {
-        return Answer::Silent;
-    };
-    let channel = Channel::new(Arc::clone(keeper));
-    let call = CallBuilder::new(&channel, DefaultCodec::Json, &health.route);
-    // It goes before what it is asked about.
-    let answer = call
-        .priority(7)
-        .timeout(health.every)
-        .call::<_, Health>(&())
-        .await;
+/// Asks a member over its first connection. The fleet is not held while it is waited for.
+fn ask(
+    fleet: &std::sync::Weak<Fleet>,
+    member: &Member,
+    health: &HealthPolicy,
+) -> Option<BoxFuture<'static, Result<Bytes, CallError>>> {
+    let keeper = Arc::clone(member.keepers().first()?);
+    let ask = fleet.upgrade()?.ask;
+    Some(ask(keeper, health.route.clone(), health.every))
+}
+
+fn judge(answer: Result<Bytes, CallError>) -> Answer {
     match answer {
-        Ok(health) if health.ready => Answer::Well,
-        Ok(_) => Answer::NotReady,
+        // Whoever answers in another form has answered.
+        Ok(body) => match serde_json::from_slice::<Health>(&body) {
+            Ok(Health { ready: false }) => Answer::NotReady,
+            _ => Answer::Well,
+        },
         Err(CallError::Remote(error)) if error.code() == Code::DRAINING => Answer::NotReady,
-        // It has answered: another route, another form, an error of its own.
         Err(CallError::Remote(error)) if error.code() == Code::NOT_FOUND => Answer::Well,
-        Err(CallError::Codec(_)) => Answer::Well,
         Err(_) => Answer::Silent,
     }
 }

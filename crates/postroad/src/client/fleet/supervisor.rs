@@ -7,12 +7,9 @@ use postroad_proto::Time;
 use postroad_proto::policy::ConnectionState;
 use tokio::sync::{Notify, watch};
 
-use super::Fleet;
+use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Found;
-
-/// How often the pool and the members are looked after.
-pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// How often the members' rates of success are compared; [`OutlierConfig`] says so too.
 ///

@@ -23,11 +23,11 @@ use postroad_proto::Time;
 use postroad_proto::policy::{Again, CallInfo, Ending, Failed, NoRetry};
 use postroad_proto::session::Reply;
 
-use super::attempt::{InFlight, Sent};
-use super::call::CallBuilder;
-use super::channel::ending;
-use super::fleet::{Fleet, Member};
-use super::why::Recorder;
+use super::super::attempt::{InFlight, Sent};
+use super::super::channel::ending;
+use super::super::fleet::{Fleet, Member};
+use super::super::why::Recorder;
+use super::CallBuilder;
 use crate::clock;
 use crate::context::Inherited;
 use crate::driver::Budget;

@@ -1,5 +1,7 @@
 //! One call: its settings, its deadline, its way to an answer.
 
+mod governed;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +19,6 @@ use serde::de::DeserializeOwned;
 use super::attempt::{InFlight, Offered, Sent, at_once, offered, patiently};
 use super::call_options::{CallOptions, Hook};
 use super::channel::{Channel, Lease};
-use super::governed::Tries;
 use super::values::{DefaultCodec, decode, encode, to_json};
 use super::why::{Explanation, Recorder};
 use crate::codec::{Codec, numbers};
@@ -26,6 +27,7 @@ use crate::driver::Budget;
 use crate::error::{CallError, CodecError};
 use crate::observe::{calls, trace};
 use crate::transport::BoxFuture;
+use governed::Tries;
 
 /// A call with settings of its own, made by [`Client::request`](super::Client::request).
 ///
@@ -47,7 +49,7 @@ use crate::transport::BoxFuture;
 #[derive(Clone)]
 #[must_use = "a call does nothing until it is sent"]
 pub struct CallBuilder<'a> {
-    pub(super) channel: &'a Channel,
+    channel: &'a Channel,
     default_codec: DefaultCodec,
     route: &'a str,
     timeout: Option<Duration>,
@@ -319,7 +321,7 @@ impl<'a> CallBuilder<'a> {
 
     /// The time that the call has; every wait is charged to it.
     #[inline]
-    pub(super) fn budget(&self, context: Option<&Inherited>) -> Budget {
+    fn budget(&self, context: Option<&Inherited>) -> Budget {
         let timeout = self.timeout;
         Budget::within(
             timeout.unwrap_or_else(|| self.channel.timeout_of(self.route)),
@@ -328,7 +330,7 @@ impl<'a> CallBuilder<'a> {
     }
 
     #[inline]
-    pub(super) fn trace_of(&self, context: Option<&Inherited>) -> Option<Box<Trace>> {
+    fn trace_of(&self, context: Option<&Inherited>) -> Option<Box<Trace>> {
         let own = self
             .extras
             .as_ref()
@@ -339,7 +341,7 @@ impl<'a> CallBuilder<'a> {
     /// The call as the session takes it. The connection sets its deadline when it takes the call,
     /// because only then is it known how much of its time was waited for.
     #[inline]
-    pub(super) fn spec<'b>(
+    fn spec<'b>(
         &'b self,
         codec: u8,
         payload: &'b Bytes,
@@ -375,12 +377,7 @@ impl<'a> CallBuilder<'a> {
 
     /// What the channel may look at to pick a connection.
     #[inline]
-    pub(super) fn info<'b>(
-        &'b self,
-        call: &Call<'b>,
-        is_answered: bool,
-        budget: Budget,
-    ) -> CallInfo<'b> {
+    fn info<'b>(&'b self, call: &Call<'b>, is_answered: bool, budget: Budget) -> CallInfo<'b> {
         let extras = self.extras.as_deref();
         CallInfo {
             route: call.route,
@@ -396,20 +393,20 @@ impl<'a> CallBuilder<'a> {
 
     /// Whether somebody wants to know why the call goes where it goes.
     #[inline]
-    pub(super) fn is_explained(&self) -> bool {
+    fn is_explained(&self) -> bool {
         let extras = self.extras.as_deref();
         extras.is_some_and(|extras| extras.explanation.is_some())
     }
 
     /// Writes down what is decided, if somebody wants to know.
-    pub(super) fn recorder(&self) -> Recorder {
+    fn recorder(&self) -> Recorder {
         let extras = self.extras.as_deref();
         Recorder::new(extras.and_then(|extras| extras.explanation.clone()))
     }
 
     /// Tells whoever watches calls how this one has ended.
     #[inline]
-    pub(super) fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
+    fn observe(&self, trace: Option<&Trace>, error: Option<&CallError>) {
         if trace::is_watched() {
             self.write_event(trace, error);
         }
