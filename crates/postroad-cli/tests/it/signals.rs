@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crate::support::{Worker, counting_server, postroad, signal, text, wait};
+use crate::support::{
+    Worker, counting_server, postroad, postroad_heeding_hangups, signal, text, wait,
+};
 use tokio::sync::Semaphore;
 
 #[test]
 fn a_node_says_at_a_hangup_that_nothing_was_reloaded_and_goes_on() {
-    let mut command = postroad();
+    let mut command = postroad_heeding_hangups();
     command.args(["serve", "--listen", "tcp://127.0.0.1:0"]);
     let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut node = command.spawn().expect("the program was built");
@@ -65,7 +67,7 @@ fn a_hangup_ends_a_load_test_as_sigterm_does_and_its_result_is_kept() {
     let called = Called::start();
     let files = tempfile::tempdir().expect("a folder");
     let result = files.path().join("run.json");
-    let mut bench = postroad();
+    let mut bench = postroad_heeding_hangups();
     bench.args(["bench", &called.url, "--route", "count", "--warmup", "0s"]);
     bench.args(["--duration", "60s", "--json"]).arg(&result);
     let bench = bench.stdout(Stdio::piped()).stderr(Stdio::null());

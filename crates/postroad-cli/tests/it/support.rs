@@ -22,6 +22,14 @@ pub fn postroad() -> Command {
     command
 }
 
+/// The program, which heeds a hangup even if the tests were started by `nohup`.
+pub fn postroad_heeding_hangups() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_postroad")]);
+    command.stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+}
+
 /// Runs the program to its end.
 pub fn run(arguments: &[&str]) -> Output {
     postroad()
@@ -114,7 +122,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn start() -> Self {
-        let mut command = postroad();
+        let mut command = postroad_heeding_hangups();
         command.args(["bench", "worker", "--listen", "127.0.0.1:0"]);
         let mut child = command
             .stdout(Stdio::piped())

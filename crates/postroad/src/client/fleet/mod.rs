@@ -244,7 +244,7 @@ impl Fleet {
             .load
             .finish(now, &judged(outcome, verdict), None, None);
         if let (Some(hedge), Some(timing)) = (&self.hedge, timing)
-            && verdict != Verdict::Failure
+            && (verdict != Verdict::Failure || matches!(outcome.ending, Ending::Deadline { .. }))
         {
             hedge.observe(now, timing.took);
         }
@@ -423,6 +423,7 @@ impl Fleet {
     /// Ready when a server is connected, or it is known that none can be reached for now.
     pub(super) async fn first_attempt(&self) -> Result<(), CallError> {
         let mut state = self.state.subscribe();
+        self.wake_all();
         let settled = state.wait_for(|state| *state != ConnectionState::Connecting);
         // A source that does not answer is waited for no longer than a server.
         let settled = tokio::time::timeout(self.config.connect_timeout, settled).await;
@@ -466,6 +467,12 @@ impl Fleet {
         }
         self.state.send_replace(ConnectionState::Closed);
         self.news.notify_waiters();
+    }
+
+    /// Whether discovery has said who there is, now or when its copy was made.
+    fn knows_its_servers(&self) -> bool {
+        let found = self.found.borrow();
+        found.has_answered || found.is_copy
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -25,23 +25,57 @@ impl Fleet {
     }
 
     /// Connects to all servers, or as many as may be connected. Of more, each client draws its own,
-    /// and while some of those cannot be reached, others take their places.
+    /// and while some of those cannot be reached, others take their places: as many are tried
+    /// besides as may be connected.
     pub(super) fn wake_all(&self) {
         let most = self.policies.pool.connections;
         let roster = self.roster.load();
         let mut members: Vec<&Arc<Member>> = roster.members.iter().collect();
         if members.len() > most {
-            members.sort_by_cached_key(|member| draw(self.seed, member.instance.endpoint.url()));
+            members.sort_by_cached_key(|member| {
+                // Those that are connected, or being tried, stay.
+                (member.connections() == 0, draw(self.seed, member.identity))
+            });
         }
-        let mut places = most;
+        let (mut places, mut tries) = (most, most.saturating_mul(2));
         for member in members {
-            if places == 0 {
+            if places == 0 || tries == 0 {
                 return;
             }
             member.wake(self);
+            tries -= 1;
             // Whoever cannot be reached holds no connection.
             if !member.has_failed() {
                 places -= 1;
+            }
+        }
+    }
+
+    /// While too few servers can be reached and as many as may be are tried, some that cannot be
+    /// reached are left, so that others are tried.
+    fn rotate(&self, now: Time) {
+        let most = self.policies.pool.connections;
+        let roster = self.roster.load();
+        let awake = roster
+            .members
+            .iter()
+            .filter(|member| member.connections() > 0);
+        if roster.members.len() <= 2 * most || awake.clone().count() < 2 * most {
+            return;
+        }
+        let failed = awake.filter(|member| member.has_failed());
+        let mut failed: Vec<_> = failed.collect();
+        failed.sort_by_cached_key(|member| draw(now.0, member.identity));
+        for member in failed.into_iter().take(1 + most / 10) {
+            member.leave();
+        }
+    }
+
+    /// A caller waits: servers that cannot be reached are tried sooner than they would be.
+    pub(super) fn ask_for_attempts(&self) {
+        for member in &self.roster.load().members {
+            for keeper in member.keepers().iter() {
+                keeper.wanted.notify_one();
             }
         }
     }
@@ -56,6 +90,7 @@ impl Fleet {
         if self.is_idle(now) {
             self.rest(now);
         } else {
+            self.rotate(now);
             self.wake_all();
         }
         let roster = self.roster.load();
@@ -90,11 +125,8 @@ impl Fleet {
     }
 }
 
-/// Orders servers differently for each client, and the same way each time.
-fn draw(seed: u64, name: &str) -> u64 {
-    name.bytes().fold(seed, |hash, byte| {
-        (hash ^ u64::from(byte))
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(29)
-    })
+/// Orders servers differently for each seed, and the same way each time.
+fn draw(seed: u64, identity: u64) -> u64 {
+    let mixed = (seed ^ identity).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::super::policies::HealthPolicy;
 use super::{Fleet, Member};
+use crate::endpoint::Protocol;
 use crate::error::CallError;
 use crate::observe::fleet as observe;
 use crate::transport::BoxFuture;
@@ -39,12 +40,19 @@ impl Fleet {
     /// Asks all that are connected. Nobody waits for the answers here.
     pub(super) fn probe_all(self: &Arc<Self>, health: &HealthPolicy) {
         for member in &self.roster.load().members {
-            if member.is_connected() && member.begin_probe() {
+            if is_probed(member, health) && member.is_connected() && member.begin_probe() {
                 let probe = probe(Arc::downgrade(self), Arc::clone(member), health.clone());
                 tokio::spawn(probe);
             }
         }
     }
+}
+
+/// Whether a member is asked at all. What a dialect's peer makes of our own route nobody knows, so
+/// it is asked only by a route that somebody has chosen for it.
+fn is_probed(member: &Member, health: &HealthPolicy) -> bool {
+    let is_native = matches!(member.instance.endpoint.protocol(), Protocol::Native);
+    is_native || health.route != HealthPolicy::default().route
 }
 
 async fn probe(fleet: std::sync::Weak<Fleet>, member: Arc<Member>, health: HealthPolicy) {

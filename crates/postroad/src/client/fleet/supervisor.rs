@@ -116,7 +116,9 @@ impl Supervisor {
         }
         let next = if roster.members.iter().any(|member| member.is_connected()) {
             ConnectionState::Connected
-        } else if roster.members.iter().any(|member| !member.has_failed()) {
+        } else if roster.members.iter().any(|member| !member.has_failed())
+            || !fleet.knows_its_servers()
+        {
             ConnectionState::Connecting
         } else {
             ConnectionState::Offline

@@ -113,6 +113,7 @@ impl<'a> Waiting<'a> {
             return Err(CallError::Busy(text));
         };
         fleet.wake_all();
+        fleet.ask_for_attempts();
         let until = self.deadline.min(clock::now() + fleet.config.max_wait);
         let wait = async {
             loop {
