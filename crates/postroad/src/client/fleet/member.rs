@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::super::config::ClientConfig;
 use super::super::keeper::Keeper;
 use super::super::keeping;
-use super::super::policies::PoolPolicy;
+use super::super::policies::{Policies, PoolPolicy};
 use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Instance;
@@ -88,7 +88,7 @@ impl Member {
             .config
             .policies
             .as_ref()
-            .and_then(|p| p.breaker_config());
+            .and_then(Policies::breaker_config);
         let (transport, config) = (Arc::clone(&self.transport), self.config.clone());
         let breaker = breaker.map(Breaker::new);
         let news = Arc::clone(&self.news);

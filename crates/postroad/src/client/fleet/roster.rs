@@ -126,7 +126,7 @@ impl Tier {
             return only.pick(key, avoid, random, now);
         }
         // Calls with equal keys are in the same group too.
-        let drawn = key.map_or_else(|| random(), |key| key >> 20) % 1000;
+        let drawn = key.map_or_else(&mut *random, |key| key >> 20) % 1000;
         let mut drawn = drawn as u32;
         let chosen = self.groups.iter().position(|group| {
             let is_it = drawn < group.share;
