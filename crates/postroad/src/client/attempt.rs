@@ -63,9 +63,10 @@ fn not_taken<T>(
     let is_full = matches!(failure, Failure::TooManyCalls(_) | Failure::Full(_));
     let error = CallError::from_failure(failure, timeout);
     channel.finish(lease, || Outcome {
-        ending: error
-            .as_ref()
-            .map_or(Ending::NotSent { retry: Retry::Here }, ending),
+        // Whatever the reason, the server knows nothing of it.
+        ending: Ending::NotSent {
+            retry: error.as_ref().map_or(Retry::Here, CallError::retry),
+        },
         timing: None,
     });
     match error {

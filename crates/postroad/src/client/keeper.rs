@@ -134,7 +134,7 @@ impl Keeper {
 
     /// Whether no connection will ever follow: the client was closed, its runtime has ended, or it
     /// has given up as it was told to.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         *self.closing.borrow()
     }
 

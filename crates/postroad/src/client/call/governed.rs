@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postroad_proto::Time;
+use postroad_proto::code::Retry;
 use postroad_proto::policy::{Again, CallInfo, Ending, Failed, NoRetry};
 use postroad_proto::session::Reply;
 
@@ -84,7 +85,8 @@ impl Tries {
         let again = fleet.judge(&Failed {
             retry: ending.retry(),
             is_unsent,
-            hint: error.retry_after(),
+            // It is the hint of the server that has failed, and says nothing about another.
+            hint: error.retry_after().filter(|_| !has_other),
             is_idempotent: info.is_idempotent || fleet.is_idempotent(info.route),
             no_retry: info.no_retry,
             sent: self.made,
@@ -332,19 +334,20 @@ impl<'c, 'a> Governed<'c, 'a> {
     }
 }
 
-/// The first that succeeds of two, or the last failure.
+/// The first of two that is final, an answer or an error of a handler, or the last failure.
 async fn either(
     mut first: impl Future<Output = Result<Reply, CallError>> + Unpin,
     mut second: impl Future<Output = Result<Reply, CallError>> + Unpin,
 ) -> Result<Reply, CallError> {
+    let is_final = |error: &CallError| error.retry() == Retry::Never;
     tokio::select! {
         result = &mut first => match result {
-            Ok(reply) => Ok(reply),
-            Err(_) => second.await,
+            Err(error) if !is_final(&error) => second.await,
+            result => result,
         },
         result = &mut second => match result {
-            Ok(reply) => Ok(reply),
-            Err(_) => first.await,
+            Err(error) if !is_final(&error) => first.await,
+            result => result,
         },
     }
 }

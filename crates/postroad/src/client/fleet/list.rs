@@ -45,6 +45,7 @@ impl Fleet {
         let gone: Vec<_> = known.into_values().map(Arc::clone).collect();
         self.roster.store(Arc::new(roster));
         gone.iter().for_each(|member| member.leave());
+        self.merge_owners();
         self.choose_members();
         self.news.notify_waiters();
     }
@@ -64,9 +65,7 @@ impl Fleet {
             }
         };
         let breaker = self.policies.breaker_config().map(Breaker::new);
-        let config = self.config.clone();
-        let news = Arc::clone(&self.news);
-        let member = Member::new(instance.clone(), transport, config, breaker, news);
+        let member = Member::new(instance.clone(), transport, self, breaker);
         if !is_first {
             // It comes to a fleet at work.
             member.load.became_healthy(clock::now());

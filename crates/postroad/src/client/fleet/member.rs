@@ -1,48 +1,66 @@
 //! One server of a fleet: its connections, and what is known of how it does.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use postroad_proto::Time;
 use postroad_proto::policy::{Breaker, Load, LoadConfig, Outlier, hash_key};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::super::config::ClientConfig;
 use super::super::keeper::Keeper;
 use super::super::keeping;
-use super::super::policies::{Policies, PoolPolicy};
+use super::super::policies::PoolPolicy;
+use super::owner::Owner;
 use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Instance;
 use crate::driver::Connection;
+use crate::endpoint::Endpoint;
 use crate::transport::Transport;
 
 /// Unsent bytes at which a connection cannot write all that is to be sent.
 const UNSENT: usize = 512 * 1024;
 
-/// One server of a fleet. Dropping the last handle drains its connections.
+/// One server of a fleet, as the list describes it now. When its weight, tag or rank changes, there
+/// is another member, which shares all that is known.
 pub(in crate::client) struct Member {
     pub(super) instance: Instance,
+    known: Arc<Known>,
+}
+
+/// What is known of a server, and its connections. Dropping the last handle drains them.
+pub(in crate::client) struct Known {
+    endpoint: Endpoint,
     /// What its keys go by, the same in every client.
     pub(super) identity: u64,
     transport: Arc<dyn Transport>,
     config: ClientConfig,
+    runtime: Handle,
     news: Arc<Notify>,
     /// Its connections: none while it rests, one, or more where one cannot write all that is to be
     /// sent.
-    keepers: Arc<ArcSwap<Vec<Arc<Keeper>>>>,
+    keepers: ArcSwap<Vec<Arc<Keeper>>>,
+    /// Held while the connections are exchanged for others, so that none is lost.
+    changing: Mutex<()>,
     /// Calls in flight, latency, failures.
     pub(super) load: Load,
     pub(super) breaker: Option<Breaker>,
     pub(super) outlier: Outlier,
-    /// Probes that have failed one after the other, and whether one is under way.
+    /// What it says of its routes, once it has said so.
+    pub(super) owner: ArcSwapOption<Owner>,
+    /// Probes that were not answered, one after the other, and whether one is under way.
     failed_probes: AtomicU32,
     is_probed: AtomicBool,
-    /// It has failed too many probes, or has said that it takes no calls now.
+    /// It has not answered too many probes.
     is_unhealthy: AtomicBool,
+    /// It has said that it takes no calls now.
+    says_not_ready: AtomicBool,
     /// Whether it was connected when the supervisor looked last, and since when.
     was_connected: AtomicBool,
     connected_since: AtomicU64,
@@ -53,51 +71,59 @@ pub(in crate::client) struct Member {
     calm: AtomicU32,
 }
 
+impl Deref for Member {
+    type Target = Known;
+
+    #[inline]
+    fn deref(&self) -> &Known {
+        &self.known
+    }
+}
+
 impl Member {
     pub(super) fn new(
         instance: Instance,
         transport: Arc<dyn Transport>,
-        config: ClientConfig,
+        fleet: &Fleet,
         breaker: Option<Breaker>,
-        news: Arc<Notify>,
     ) -> Self {
-        Self {
+        let known = Known {
+            endpoint: instance.endpoint.clone(),
             identity: hash_key(instance.endpoint.url().as_bytes()),
-            instance,
             transport,
-            config,
-            news,
-            keepers: Arc::default(),
+            config: fleet.config.clone(),
+            runtime: fleet.runtime.clone(),
+            news: Arc::clone(&fleet.news),
+            keepers: ArcSwap::default(),
+            changing: Mutex::new(()),
             load: Load::new(LoadConfig::default()),
             breaker,
             outlier: Outlier::new(),
+            owner: ArcSwapOption::empty(),
             failed_probes: AtomicU32::new(0),
             is_probed: AtomicBool::new(false),
             is_unhealthy: AtomicBool::new(false),
+            says_not_ready: AtomicBool::new(false),
             was_connected: AtomicBool::new(false),
             connected_since: AtomicU64::new(0),
             used: AtomicU64::new(0),
             saturated: AtomicU32::new(0),
             calm: AtomicU32::new(0),
-        }
+        };
+        let known = Arc::new(known);
+        Self { instance, known }
     }
 
-    /// The same server with another weight, tag or rank. It keeps its connections.
+    /// The same server with another weight, tag or rank.
     pub(super) fn changed(&self, instance: Instance) -> Self {
-        let breaker = self
-            .config
-            .policies
-            .as_ref()
-            .and_then(Policies::breaker_config);
-        let (transport, config) = (Arc::clone(&self.transport), self.config.clone());
-        let breaker = breaker.map(Breaker::new);
-        let news = Arc::clone(&self.news);
-        Self {
-            keepers: Arc::clone(&self.keepers),
-            is_unhealthy: AtomicBool::new(self.is_unhealthy()),
-            was_connected: AtomicBool::new(self.was_connected.load(Ordering::Relaxed)),
-            ..Self::new(instance, transport, config, breaker, news)
-        }
+        let known = Arc::clone(&self.known);
+        Self { instance, known }
+    }
+
+    /// Whether both are of one server.
+    #[inline]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.known, &other.known)
     }
 
     /// What it is known by.
@@ -147,6 +173,14 @@ impl Member {
         !self.is_unhealthy() && !self.outlier.is_ejected(now)
     }
 
+    /// Whether it can be asked when there is no better one.
+    pub(super) fn can_be_asked(&self, now: Time) -> bool {
+        let passes = |breaker: &Breaker| breaker.would_admit(now);
+        self.is_connected()
+            && !self.says_not_ready.load(Ordering::Relaxed)
+            && self.breaker.as_ref().is_none_or(passes)
+    }
+
     /// Why it cannot take a call now.
     pub(super) fn refusal(&self, now: Time) -> Option<&'static str> {
         if self.keepers.load().is_empty() {
@@ -170,28 +204,44 @@ impl Member {
 
     /// Begins to connect, unless it has begun.
     pub(super) fn wake(&self, fleet: &Fleet) {
-        if self.keepers.load().is_empty() && !fleet.is_closed() {
-            self.add_connection();
+        let is_awake = |keepers: &[Arc<Keeper>]| keepers.iter().any(|keeper| !keeper.has_ended());
+        if is_awake(&self.keepers.load()) || fleet.is_closed() {
+            return;
+        }
+        let _changing = self.change();
+        if !is_awake(&self.keepers.load()) {
+            self.keepers.store(Arc::new(vec![self.keep()]));
         }
     }
 
     /// One more connection.
     pub(super) fn add_connection(&self) {
-        let keeper = keeping::start(
-            self.instance.endpoint.clone(),
+        let _changing = self.change();
+        let mut keepers = Vec::clone(&self.keepers.load());
+        keepers.push(self.keep());
+        self.keepers.store(Arc::new(keepers));
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a connection, on the client's own runtime: whoever needs it first may live on another.
+    fn keep(&self) -> Arc<Keeper> {
+        self.saturated.store(0, Ordering::Relaxed);
+        self.calm.store(0, Ordering::Relaxed);
+        let _entered = self.runtime.enter();
+        keeping::start(
+            self.endpoint.clone(),
             self.config.clone(),
             Arc::clone(&self.transport),
             Some(Arc::clone(&self.news)),
-        );
-        self.saturated.store(0, Ordering::Relaxed);
-        self.calm.store(0, Ordering::Relaxed);
-        let mut keepers = Vec::clone(&self.keepers.load());
-        keepers.push(keeper);
-        self.keepers.store(Arc::new(keepers));
+        )
     }
 
     /// Lets all but the last connection go, once that one is there.
     pub(super) fn drop_extra(&self) {
+        let _changing = self.change();
         let mut keepers = Vec::clone(&self.keepers.load());
         if keepers.len() > 1 && keepers.last().is_some_and(|last| last.is_connected()) {
             let last = keepers.split_off(keepers.len() - 1);
@@ -202,9 +252,11 @@ impl Member {
 
     /// Ends its connections after the calls in flight; whoever still holds one is told.
     pub(super) fn leave(&self) {
+        let _changing = self.change();
         let keepers = self.keepers.swap(Arc::default());
         keepers.iter().for_each(|keeper| keeper.begin_close());
         self.was_connected.store(false, Ordering::Relaxed);
+        self.owner.store(None);
     }
 
     /// The keepers of its connections.
@@ -227,6 +279,7 @@ impl Member {
             if before > 0 {
                 self.load.became_healthy(now);
             }
+            self.owner.store(None);
             fleet.ask_owner(self);
         }
     }
@@ -290,24 +343,32 @@ impl Member {
         self.is_probed.store(false, Ordering::Relaxed);
     }
 
-    /// It was asked how it does. After `failures` bad answers in a row it gets no calls, and after
-    /// a good one it is brought back slowly. Whether that has changed anything.
-    pub(super) fn probed(&self, is_well: bool, failures: u32) -> bool {
-        if is_well {
-            self.failed_probes.store(0, Ordering::Relaxed);
-            let was_unhealthy = self.is_unhealthy.swap(false, Ordering::Relaxed);
-            if was_unhealthy {
-                self.load.became_healthy(clock::now());
-            }
-            return was_unhealthy;
+    /// It answers, and takes calls. Whether that is new; then it gets its share slowly.
+    pub(super) fn is_well(&self) -> bool {
+        self.failed_probes.store(0, Ordering::Relaxed);
+        let was_silent = self.is_unhealthy.swap(false, Ordering::Relaxed);
+        let was_not_ready = self.says_not_ready.swap(false, Ordering::Relaxed);
+        if was_silent || was_not_ready {
+            self.load.became_healthy(clock::now());
         }
+        was_silent || was_not_ready
+    }
+
+    /// It answers that it takes no calls now. Whether that is new.
+    pub(super) fn is_not_ready(&self) -> bool {
+        self.failed_probes.store(0, Ordering::Relaxed);
+        !self.says_not_ready.swap(true, Ordering::Relaxed)
+    }
+
+    /// It has not answered. Whether that was once too often.
+    pub(super) fn is_silent(&self, failures: u32) -> bool {
         let failed = self.failed_probes.fetch_add(1, Ordering::Relaxed) + 1;
         failed >= failures && !self.is_unhealthy.swap(true, Ordering::Relaxed)
     }
 
     #[inline]
     pub(super) fn is_unhealthy(&self) -> bool {
-        self.is_unhealthy.load(Ordering::Relaxed)
+        self.is_unhealthy.load(Ordering::Relaxed) || self.says_not_ready.load(Ordering::Relaxed)
     }
 }
 

@@ -35,6 +35,7 @@ use postroad_proto::policy::{
     Hedge, NoHedge, NoRetry, Outcome, Permit, RetryConfig, Throttle, Verdict, WHY_CANDIDATES_MAX,
     hash_key,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::config::ClientConfig;
@@ -97,6 +98,8 @@ pub(super) struct Fleet {
     /// What the servers say of their routes.
     owner: ArcSwap<Owner>,
     ask: AskServer,
+    /// Where connections are kept, whoever needs them first.
+    runtime: Handle,
     /// Drawn once: clients choose different servers of many, and begin at different ones.
     seed: u64,
 }
@@ -152,6 +155,7 @@ impl Fleet {
             ejector: policies.outlier_config().map(Ejector::new),
             owner: ArcSwap::default(),
             ask,
+            runtime: Handle::current(),
             seed: rand::random(),
             policies,
             target,
@@ -280,7 +284,7 @@ impl Fleet {
     fn eject(&self, member: &Member, ejector: &Ejector, now: Time) {
         let roster = self.roster.load();
         let mut members = roster.members.iter();
-        let Some(at) = members.position(|known| std::ptr::eq(&**known, member)) else {
+        let Some(at) = members.position(|known| known.is_same(member)) else {
             return;
         };
         let is_ejected = ejector.eject(
@@ -310,9 +314,7 @@ impl Fleet {
         let now = clock::now();
         let roster = self.roster.load();
         let mut others = roster.members.iter();
-        others.any(|member| {
-            than.is_none_or(|than| !std::ptr::eq(than, &**member)) && member.may_take(now)
-        })
+        others.any(|member| than.is_none_or(|than| !than.is_same(member)) && member.may_take(now))
     }
 
     /// After how long a second server is asked too; `None` if none is.
@@ -406,6 +408,10 @@ impl Fleet {
     pub(super) fn all_open(&self) -> Option<CallError> {
         let now = clock::now();
         let roster = self.roster.load();
+        let may_come = |member: &Arc<Member>| !member.is_connected() && !member.has_failed();
+        if roster.members.iter().any(may_come) {
+            return None;
+        }
         let connected = roster.members.iter().filter(|member| member.is_connected());
         let waits: Vec<Duration> = connected
             .map(|member| match &member.breaker {
@@ -423,6 +429,8 @@ impl Fleet {
     /// Ready when a server is connected, or it is known that none can be reached for now.
     pub(super) async fn first_attempt(&self) -> Result<(), CallError> {
         let mut state = self.state.subscribe();
+        // Whoever waits for a server uses the fleet.
+        self.calls.store(clock::now().0, Ordering::Relaxed);
         self.wake_all();
         let settled = state.wait_for(|state| *state != ConnectionState::Connecting);
         // A source that does not answer is waited for no longer than a server.
@@ -453,6 +461,7 @@ impl Fleet {
     /// Ends all connections after the calls in flight.
     pub(super) async fn close(&self) {
         self.closing.send_replace(true);
+        self.news.notify_waiters();
         let roster = self.roster.swap(Arc::default());
         self.state.send_replace(ConnectionState::Closing);
         for member in &roster.members {

@@ -17,8 +17,8 @@ use crate::endpoint::Protocol;
 const ROUTES: &str = "postroad/routes";
 /// How long the answer may take. Calls do not wait for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Routes of one service that are remembered.
-const ROUTES_MAX: usize = 65_536;
+/// Routes of one server that are remembered.
+const ROUTES_MAX: usize = 4_096;
 
 /// What a route's owner says of it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub(super) type Owner = HashMap<String, Advice>;
 
 impl Advice {
     pub(super) fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
+        // No time at all is a slip, and would end every call.
+        let millis = self.timeout_ms.filter(|millis| *millis > 0);
+        millis.map(Duration::from_millis)
     }
 
     pub(super) fn priority_max(&self) -> Option<u8> {
@@ -55,10 +57,22 @@ impl Advice {
 }
 
 impl Fleet {
+    /// Puts together what the connected members say.
+    pub(super) fn merge_owners(&self) {
+        let roster = self.roster.load();
+        let connected = roster.members.iter().filter(|member| member.is_connected());
+        let told: Vec<_> = connected.map(|member| member.owner.load_full()).collect();
+        let merged = merge(told.iter().map(Option::as_deref));
+        if **self.owner.load() != merged {
+            self.owner.store(Arc::new(merged));
+        }
+    }
+
     /// Asks a member that has just been connected. Nobody waits for the answer here.
     pub(super) fn ask_owner(self: &Arc<Self>, member: &Arc<Member>) {
         if matches!(member.instance.endpoint.protocol(), Protocol::Native) {
             tokio::spawn(ask(Arc::downgrade(self), Arc::clone(member)));
+            self.merge_owners();
         }
     }
 }
@@ -77,12 +91,34 @@ async fn ask(fleet: Weak<Fleet>, member: Arc<Member>) {
     let Ok(listed) = serde_json::from_slice::<Vec<Listed>>(&body) else {
         return;
     };
-    let said = |listed: &Listed| listed.advice != Advice::default();
-    let advice = listed.into_iter().filter(said).take(ROUTES_MAX);
-    let owner: Owner = advice.map(|listed| (listed.route, listed.advice)).collect();
-    if let Some(fleet) = fleet.upgrade()
-        && **fleet.owner.load() != owner
-    {
-        fleet.owner.store(Arc::new(owner));
+    let listed = listed.into_iter().take(ROUTES_MAX);
+    let owner: Owner = listed.map(|listed| (listed.route, listed.advice)).collect();
+    member.owner.store(Some(Arc::new(owner)));
+    if let Some(fleet) = fleet.upgrade() {
+        fleet.merge_owners();
     }
+}
+
+/// What all say of each route. It may be called twice only if everybody who has it says so, and
+/// everybody has told; of two times the longer one counts, of two priorities the higher one.
+fn merge<'a>(told: impl Iterator<Item = Option<&'a Owner>>) -> Owner {
+    let mut merged = Owner::new();
+    let mut have_all_told = true;
+    for owner in told {
+        let Some(owner) = owner else {
+            have_all_told = false;
+            continue;
+        };
+        for (route, advice) in owner {
+            let known = merged.entry(route.clone()).or_insert(*advice);
+            known.is_idempotent &= advice.is_idempotent;
+            known.timeout_ms = known.timeout_ms.max(advice.timeout_ms);
+            known.priority_max = known.priority_max.max(advice.priority_max);
+        }
+    }
+    for advice in merged.values_mut() {
+        advice.is_idempotent &= have_all_told;
+    }
+    merged.retain(|_, advice| *advice != Advice::default());
+    merged
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postroad_proto::Time;
+use postroad_proto::policy::Breaker;
 
 use super::{Fleet, Member};
 use crate::clock;
@@ -29,7 +30,7 @@ impl Fleet {
     /// besides as may be connected.
     pub(super) fn wake_all(&self) {
         let most = self.policies.pool.connections;
-        let roster = self.roster.load();
+        let (roster, now) = (self.roster.load(), clock::now());
         let mut members: Vec<&Arc<Member>> = roster.members.iter().collect();
         if members.len() > most {
             members.sort_by_cached_key(|member| {
@@ -44,8 +45,12 @@ impl Fleet {
             }
             member.wake(self);
             tries -= 1;
-            // Whoever cannot be reached holds no connection.
-            if !member.has_failed() {
+            // Whoever cannot be reached, or takes no calls now, is in nobody's place.
+            let is_open = |breaker: &Breaker| !breaker.would_admit(now);
+            if !member.has_failed()
+                && member.is_available(now)
+                && !member.breaker.as_ref().is_some_and(is_open)
+            {
                 places -= 1;
             }
         }

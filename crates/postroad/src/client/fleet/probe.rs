@@ -34,6 +34,8 @@ enum Answer {
     Well,
     NotReady,
     Silent,
+    /// This end could not ask: that says nothing about the server.
+    NotAsked,
 }
 
 impl Fleet {
@@ -65,9 +67,10 @@ async fn probe(fleet: std::sync::Weak<Fleet>, member: Arc<Member>, health: Healt
         return;
     };
     let has_changed = match answer {
-        Answer::Well => member.probed(true, health.failures),
-        Answer::NotReady => member.probed(false, 1),
-        Answer::Silent => member.probed(false, health.failures),
+        Answer::Well => member.is_well(),
+        Answer::NotReady => member.is_not_ready(),
+        Answer::Silent => member.is_silent(health.failures),
+        Answer::NotAsked => false,
     };
     if has_changed {
         observe::health(&fleet.target, &member.instance, !member.is_unhealthy());
@@ -94,7 +97,9 @@ fn judge(answer: Result<Bytes, CallError>) -> Answer {
             _ => Answer::Well,
         },
         Err(CallError::Remote(error)) if error.code() == Code::DRAINING => Answer::NotReady,
-        Err(CallError::Remote(error)) if error.code() == Code::NOT_FOUND => Answer::Well,
-        Err(_) => Answer::Silent,
+        // An error is a sign of life, also if the server has too much to do.
+        Err(CallError::Remote(_)) => Answer::Well,
+        Err(CallError::Lost { .. } | CallError::Deadline { sent: true, .. }) => Answer::Silent,
+        Err(_) => Answer::NotAsked,
     }
 }

@@ -87,15 +87,32 @@ impl Roster {
         let mut last = None;
         for tier in &self.tiers {
             match tier.pick(key, avoid, random, now) {
-                Some(member) if avoid.is_some_and(|avoid| std::ptr::eq(avoid, &**member)) => {
+                Some(member) if is_it(avoid, member) => {
                     last.get_or_insert(member);
                 }
                 Some(member) => return Some(member),
                 None => {}
             }
         }
-        last
+        last.or_else(|| self.pick_anyway(random, now))
     }
+
+    /// When no server can take a call, one that was put aside, or does not answer its probes, is
+    /// better than none. One that says that it is not ready, or whose breaker is open, is not.
+    #[cold]
+    fn pick_anyway(&self, random: &mut impl FnMut() -> u64, now: Time) -> Option<&Arc<Member>> {
+        let (before, from) = self.members.split_at(match self.members.len() {
+            0 => 0,
+            many => random() as usize % many,
+        });
+        let mut members = from.iter().chain(before);
+        members.find(|member| member.can_be_asked(now))
+    }
+}
+
+/// Whether this is the member to avoid.
+fn is_it(avoid: Option<&Member>, member: &Arc<Member>) -> bool {
+    avoid.is_some_and(|avoid| avoid.is_same(member))
 }
 
 impl Tier {
@@ -135,9 +152,18 @@ impl Tier {
         });
         let chosen = chosen.unwrap_or(self.groups.len() - 1);
         let (before, from) = self.groups.split_at(chosen);
-        from.iter()
-            .chain(before)
-            .find_map(|group| group.pick(key, avoid, random, now))
+        let mut last = None;
+        for group in from.iter().chain(before) {
+            match group.pick(key, avoid, random, now) {
+                // Before it is taken after all, the other groups are asked.
+                Some(member) if is_it(avoid, member) => {
+                    last.get_or_insert(member);
+                }
+                Some(member) => return Some(member),
+                None => {}
+            }
+        }
+        last
     }
 }
 
@@ -160,7 +186,7 @@ impl Group {
     ) -> Option<&Arc<Member>> {
         let avoid = avoid.and_then(|avoid| {
             let mut members = self.members.iter();
-            members.position(|member| std::ptr::eq(&**member, avoid))
+            members.position(|member| member.is_same(avoid))
         });
         let ask = Ask { key, avoid, now };
         let picked = self.balancer.pick(&self.members, &ask, random, None);

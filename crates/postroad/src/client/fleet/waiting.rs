@@ -13,6 +13,9 @@ use crate::clock;
 use crate::driver::Connection;
 use crate::error::CallError;
 
+/// How often those who wait look again although nothing was told.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Servers for one message, one after the other, until one takes it.
 pub(in crate::client) struct Waiting<'a> {
     fleet: &'a Fleet,
@@ -23,6 +26,9 @@ pub(in crate::client) struct Waiting<'a> {
     tried: Vec<Arc<Connection>>,
     /// Whether the last one was full, and not closing.
     is_full: bool,
+    /// The place among those who wait for room, and until when it may be kept. It is kept from one
+    /// offer to the next.
+    room: Option<(Counted<'a>, Time)>,
 }
 
 /// Counts one who waits, also if its future is dropped.
@@ -55,6 +61,7 @@ impl<'a> Waiting<'a> {
             avoid,
             tried: Vec::new(),
             is_full: false,
+            room: None,
         }
     }
 
@@ -81,7 +88,7 @@ impl<'a> Waiting<'a> {
         if let Some(error) = self.fleet.all_open() {
             return Err(error);
         }
-        if self.is_full {
+        if std::mem::take(&mut self.is_full) {
             return self.wait_for_room(info).await;
         }
         self.wait_for_server(info).await
@@ -89,14 +96,16 @@ impl<'a> Waiting<'a> {
 
     /// Picks a few times, since picking may draw one that was tried already.
     fn untried(&mut self, info: &CallInfo<'_>) -> Option<(Arc<Connection>, Place)> {
+        let mut avoid = self.avoid.clone();
         for _ in 0..=2 * self.tried.len() {
-            let (connection, place) = self.fleet.pick(info, self.avoid.as_deref())?;
+            let (connection, place) = self.fleet.pick(info, avoid.as_deref())?;
             let is_tried = |tried: &Arc<Connection>| Arc::ptr_eq(tried, &connection);
             if !self.tried.iter().any(is_tried) {
                 self.tried.push(Arc::clone(&connection));
                 return Some((connection, place));
             }
             super::release(place.member(), place.permit, clock::now());
+            avoid = Some(Arc::clone(place.member()));
         }
         None
     }
@@ -129,7 +138,8 @@ impl<'a> Waiting<'a> {
                 if let Some(error) = fleet.all_open() {
                     return Err(error);
                 }
-                news.await;
+                // A breaker or an ejection ends without news.
+                let _ = tokio::time::timeout(LOOK_AGAIN, news).await;
                 self.tried.clear();
             }
         };
@@ -145,35 +155,40 @@ impl<'a> Waiting<'a> {
     ) -> Result<(Arc<Connection>, Place), CallError> {
         let fleet = self.fleet;
         let pool = &fleet.policies.pool;
-        let full = |text: String| {
-            let target = &fleet.target;
-            CallError::Busy(format!(
-                "every connection to {target} has as many calls in flight as it may, and {text}"
-            ))
-        };
-        let Some(_counted) = Counted::enter(&fleet.waiting_for_room, pool.pending) else {
-            let pending = pool.pending;
-            return Err(full(format!(
-                "{pending} callers wait already (pool.pending)"
-            )));
-        };
-        let until = self.deadline.min(clock::now() + pool.wait);
-        let wait = async {
-            loop {
-                let freed = fleet.freed.notified();
-                tokio::pin!(freed);
-                freed.as_mut().enable();
-                self.tried.clear();
-                if let Some(picked) = self.untried(info) {
-                    return picked;
-                }
-                // News is for those without a connection; one that was lost wakes nobody here.
-                let _ = tokio::time::timeout(Duration::from_millis(50), freed).await;
+        let until = match &self.room {
+            Some((_, until)) => *until,
+            None => {
+                let Some(counted) = Counted::enter(&fleet.waiting_for_room, pool.pending) else {
+                    let pending = pool.pending;
+                    let text = format!("{pending} callers wait already (pool.pending)");
+                    return Err(self.full(&text));
+                };
+                let until = self.deadline.min(clock::now() + pool.wait);
+                self.room = Some((counted, until));
+                until
             }
         };
-        match tokio::time::timeout_at(clock::instant(until), wait).await {
-            Ok(picked) => Ok(picked),
-            Err(_) => Err(full("none had room in time (pool.wait)".to_owned())),
+        loop {
+            // A call that ends leaves a permit, also if nobody waits just then.
+            let freed = tokio::time::timeout(LOOK_AGAIN, fleet.freed.notified());
+            let in_time = tokio::time::timeout_at(clock::instant(until), freed).await;
+            if fleet.is_closed() {
+                return Err(fleet.not_connected());
+            }
+            if in_time.is_err() {
+                return Err(self.full("none had room in time (pool.wait)"));
+            }
+            self.tried.clear();
+            if let Some(picked) = self.untried(info) {
+                return Ok(picked);
+            }
         }
+    }
+
+    fn full(&self, why: &str) -> CallError {
+        let target = &self.fleet.target;
+        CallError::Busy(format!(
+            "every connection to {target} has as many calls in flight as it may, and {why}"
+        ))
     }
 }
