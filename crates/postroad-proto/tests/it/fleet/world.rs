@@ -243,7 +243,7 @@ impl World {
             let (clients, begin) = (random.bits(), 1000 + random.below(10_000));
             let servers = 1 << take(&mut random) | 1 << take(&mut random) | 1 << take(&mut random);
             self.later(begin, Fault::Partition(clients, servers));
-            // A shorter one would go unnoticed, and what was sent meanwhile would be sent again by TCP.
+            // A shorter one would go unnoticed; TCP would send again what was sent meanwhile.
             self.later(begin + 1000 + random.below(5000), Fault::Heals);
         }
         let begin = random.below(10_000);
