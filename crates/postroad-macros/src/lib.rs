@@ -36,8 +36,12 @@ use syn::{Ident, ItemTrait, LitStr, Path, TraitItem, parse_macro_input, parse_qu
 /// `&CallContext`: deadline, trace, priority, metadata, peer, and the identity that a hook has
 /// found. The client's method does not have it. It is known by the name of its type.
 ///
-/// Attributes of a method stand on the trait's method and on the client's. A method that `cfg`
-/// leaves out has no route either.
+/// `#[idempotent]` on a method says that a call of it may be run twice: the client's method says so
+/// with every call, so that it may be sent again after its connection was lost, and the route says
+/// so to whoever asks what it declares.
+///
+/// Other attributes of a method stand on the trait's method and on the client's. A method that
+/// `cfg` leaves out has no route either.
 ///
 /// If the library has another name in `Cargo.toml`, or is reached through another crate, say so:
 /// `#[postroad::service(crate = "other::postroad")]`.
@@ -205,11 +209,12 @@ fn client(item: &ItemTrait, methods: &[Method<'_>], library: &Path) -> Tokens {
         } = method;
         let ok = method.ok(library);
         let (arguments, route) = (method.arguments(service), method.route(service));
+        let idempotent = method.idempotent();
         quote! {
             #(#attributes)*
             #visibility async fn #name(&self #(, #names: #types)*)
                 -> ::core::result::Result<#ok, #library::CallError> {
-                let call = self.client.request(#route).options(&self.options);
+                let call = self.client.request(#route).options(&self.options)#idempotent;
                 call.call(&#arguments { #(#names),* }).await
             }
         }
@@ -276,6 +281,7 @@ fn route(method: &Method<'_>, service: &Ident, library: &Path) -> Tokens {
     } = method;
     let (arguments, route) = (method.arguments(service), method.route(service));
     let (request, response) = method.types_as_text();
+    let idempotent = method.idempotent();
     let (extracted, passed) = match &method.context {
         None => (None, None),
         Some(context) => {
@@ -299,7 +305,7 @@ fn route(method: &Method<'_>, service: &Ident, library: &Path) -> Tokens {
         #(#conditions)*
         let router = router.route_with(
             #route,
-            #library::route::RouteOptions::new().types(#request, #response),
+            #library::route::RouteOptions::new().types(#request, #response)#idempotent,
             move |#extracted payload: #library::extract::Payload<#arguments>| {
                 let service = ::std::sync::Arc::clone(&each);
                 async move {

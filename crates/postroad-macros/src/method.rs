@@ -1,7 +1,7 @@
 //! One method of a service's trait, taken apart.
 
 use proc_macro2::TokenStream as Tokens;
-use quote::{ToTokens, format_ident, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{FnArg, Ident, Pat, PatType, Path, ReturnType, TraitItemFn, Type};
 
@@ -10,8 +10,11 @@ use crate::{camel_case, text};
 /// What is needed of one method.
 pub(crate) struct Method<'a> {
     pub(crate) name: &'a Ident,
-    /// All that stand on it: they belong to the trait's method and to the client's.
-    pub(crate) attributes: &'a [syn::Attribute],
+    /// Those that stand on it and are not for the macro: they belong to the trait's method and to
+    /// the client's.
+    pub(crate) attributes: Vec<&'a syn::Attribute>,
+    /// Whether it stands there that a call may be run twice.
+    pub(crate) is_idempotent: bool,
     /// Those of them that decide whether the method exists at all (`cfg`): whatever is written for
     /// it goes by them.
     pub(crate) conditions: Vec<&'a syn::Attribute>,
@@ -77,9 +80,18 @@ impl<'a> Method<'a> {
             return fail(&signature.ident, text);
         };
         let is_cfg = |attribute: &&syn::Attribute| attribute.path().is_ident("cfg");
+        let (own, attributes): (Vec<_>, Vec<_>) = item.attrs.iter().partition(is_own);
+        for attribute in &own {
+            let text = "idempotent takes no arguments: #[idempotent]";
+            let is_plain = matches!(attribute.meta, syn::Meta::Path(_));
+            is_plain
+                .then_some(())
+                .ok_or_else(|| syn::Error::new_spanned(attribute, text))?;
+        }
         Ok(Self {
             name: &signature.ident,
-            attributes: &item.attrs,
+            attributes,
+            is_idempotent: !own.is_empty(),
             conditions: item.attrs.iter().filter(is_cfg).collect(),
             context,
             names: travelling.iter().map(|(name, _)| *name).collect(),
@@ -104,6 +116,11 @@ impl<'a> Method<'a> {
         quote_spanned!(output.span()=> <#output as #library::typed::MethodResult>::Ok)
     }
 
+    /// What is to be set of a call or a route because of `#[idempotent]`.
+    pub(crate) fn idempotent(&self) -> Option<Tokens> {
+        self.is_idempotent.then(|| quote!(.idempotent()))
+    }
+
     pub(crate) fn types_as_text(&self) -> (String, String) {
         let fields = self.names.iter().zip(&self.types);
         let fields: Vec<String> = fields
@@ -112,6 +129,11 @@ impl<'a> Method<'a> {
         let answer = first_argument(self.output).unwrap_or(self.output);
         (format!("{{{}}}", fields.join(", ")), text(answer))
     }
+}
+
+/// Whether an attribute is for the macro alone.
+fn is_own(attribute: &&syn::Attribute) -> bool {
+    attribute.path().is_ident("idempotent")
 }
 
 /// The first argument, if its type is `CallContext` or `&CallContext`. A macro sees names alone, so

@@ -2,6 +2,7 @@
 //! share the harness. `cargo test -p postroad-proto --test it session::` runs one module.
 
 mod faults;
+mod fleet;
 mod harness;
 mod policy;
 mod policy_balance;

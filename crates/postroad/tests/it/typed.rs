@@ -5,10 +5,13 @@
     reason = "the library has another name in this file"
 )]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use postroad::client::{Policies, RetryPolicy};
 use postroad::extract::Metadata;
-use postroad::{Bytes, CallContext, Client, Error, Json, Router, code};
+use postroad::{Bytes, CallContext, Client, ClientConfig, Error, Json, Retry, Router, code};
 
 use crate::support::{Tested, serve};
 
@@ -142,5 +145,72 @@ async fn a_clients_hook_adds_to_every_call_in_each_way_of_sending() -> Tested {
     }
     let typed = CircumstancesClient::new(client);
     assert_eq!(typed.told("token".to_owned()).await?, "Circumstances.told");
+    Ok(())
+}
+
+#[postroad::service]
+trait Ledger {
+    /// What is kept with it is kept.
+    #[idempotent]
+    async fn read(&self, page: u32) -> Result<u32, Error>;
+    async fn write(&self) -> Result<(), Error>;
+}
+
+struct Paper;
+
+impl Ledger for Paper {
+    async fn read(&self, page: u32) -> Result<u32, Error> {
+        Ok(page)
+    }
+
+    async fn write(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_route_of_an_idempotent_method_declares_it() -> Tested {
+    let _server = serve("mem://typed-idempotent", ledger_routes(Paper)).await?;
+    let client = Client::connect("mem://typed-idempotent").await?;
+    let routes: Vec<serde_json::Value> = client.call("postroad/routes", &()).await?;
+    let declared = |name: &str| {
+        let mut routes = routes.iter();
+        let route = routes.find(|route| route["route"] == name);
+        route.is_some_and(|route| route["idempotent"] == true)
+    };
+    assert!(declared("Ledger.read"), "{routes:?}");
+    assert!(!declared("Ledger.write"), "{routes:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_client_of_an_idempotent_method_sends_it_again() -> Tested {
+    // These routes declare nothing, so what is sent again is what the client's method says.
+    let fails_first = || {
+        let is_first = Arc::new(AtomicBool::new(true));
+        move || {
+            std::future::ready(if is_first.swap(false, Ordering::Relaxed) {
+                let error = Error::new(code!("TYP-E-002"), "half of it was done");
+                Err(error.with_retry(Retry::IfIdempotent, Duration::ZERO))
+            } else {
+                Ok(Json(7))
+            })
+        }
+    };
+    let router = Router::new()
+        .route("Ledger.write", fails_first())
+        .route("Ledger.read", fails_first());
+    let _server = serve("mem://typed-again", router).await?;
+    let mut config = ClientConfig::default();
+    let mut retry = RetryPolicy::default();
+    retry.wait = Duration::from_millis(1);
+    let mut policies = Policies::default();
+    policies.retry = Some(retry);
+    config.policies = Some(policies);
+    let client = Client::connect_with("mem://typed-again".parse()?, config).await?;
+    let ledger = LedgerClient::new(client);
+    let error = ledger.write().await.expect_err("it may not run twice");
+    assert_eq!(error.code(), code!("TYP-E-002"));
+    assert_eq!(ledger.read(1).await?, 7);
     Ok(())
 }
