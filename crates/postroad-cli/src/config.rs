@@ -5,6 +5,8 @@
 
 mod print;
 mod problems;
+mod register;
+mod service;
 mod source;
 mod variables;
 mod warnings;
@@ -17,6 +19,8 @@ use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
 use problems::Problems;
+pub(crate) use register::Register;
+pub(crate) use service::Service;
 use source::Source;
 use variables::Laid;
 
@@ -52,6 +56,8 @@ struct File {
     connection: ConnectionConfig,
     limits: Limits,
     listen: Vec<Listen>,
+    service: BTreeMap<String, toml::Table>,
+    register: Option<Register>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +75,12 @@ struct Listen {
 pub(crate) struct NodeConfig {
     pub(crate) server: ServerConfig,
     pub(crate) listen: Vec<Endpoint>,
+    /// What can be called by name.
+    pub(crate) services: BTreeMap<String, Service>,
+    /// Where the node says that it is there.
+    pub(crate) register: Option<Register>,
+    /// Sections that name what is called, and where a node registers, as they are written.
+    written: Vec<(String, toml::Table)>,
     /// What an operator should know although a node can start with it.
     pub(crate) warnings: Option<Problems>,
     /// Where the value of a key comes from, such as `server.drain`; by default if it is not here.
@@ -99,7 +111,11 @@ impl NodeConfig {
         source.check().map_err(ConfigError::File)?;
         source.file().map_err(ConfigError::File)?;
         let laid = variables::lay_over(&source.table(), variables);
-        let Laid { file: parsed, set } = laid.map_err(ConfigError::Variables)?;
+        let Laid {
+            file: parsed,
+            register: laid_register,
+            set,
+        } = laid.map_err(ConfigError::Variables)?;
         let mut origins = source.origins();
         origins.extend(set);
         let mut listen_on = Vec::new();
@@ -121,6 +137,19 @@ impl NodeConfig {
             let default = DEFAULT_LISTEN.parse::<Endpoint>();
             listen_on.push(default.map_err(|error| ConfigError::Wrong(error.to_string()))?);
         }
+        let mut services = BTreeMap::new();
+        let mut written = Vec::new();
+        for (name, section) in &parsed.service {
+            let wrong = |what| ConfigError::Wrong(format!("{path}: service.{name}: {what}"));
+            services.insert(name.clone(), Service::read(section).map_err(wrong)?);
+            written.push((format!("service.{name}"), section.clone()));
+        }
+        let register = parsed.register.clone();
+        if let Some(register) = &register {
+            let wrong = |(key, what)| ConfigError::Wrong(format!("{path}: register.{key}: {what}"));
+            register.check(listen_on.first()).map_err(wrong)?;
+            written.extend(laid_register.map(|section| ("register".to_owned(), section)));
+        }
         let server = parsed.settings(workers);
         server
             .check()
@@ -128,6 +157,9 @@ impl NodeConfig {
         Ok(Self {
             server,
             listen: listen_on,
+            services,
+            register,
+            written,
             warnings,
             origins,
         })

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen};
+use super::{File, Listen, Register, service};
 
 /// A file that is TOML; whether it says what a node understands, [`Source::check`] finds out.
 pub(super) struct Source {
@@ -83,12 +83,22 @@ impl Source {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
+                ("register", value) => {
+                    self.section::<Register>(section, value, &mut problems);
+                    self.register(value, &mut problems);
+                }
+                ("service", toml::Value::Table(all)) => {
+                    for (name, section) in all {
+                        let wrong = |at, what: &str| problems.add(at, what);
+                        service::check(self, name, section, wrong);
+                    }
+                }
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
                 ("listen", _) => {
                     problems.add(self.key(section), "write [[listen]], with two brackets");
                 }
                 _ => {
-                    let known = "server, connection, limits, listen";
+                    let known = "server, connection, limits, listen, service, register";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }
@@ -123,6 +133,21 @@ impl Source {
                 };
                 problems.add(at, error.message());
             }
+        }
+    }
+
+    /// The section as a whole; its single keys have been looked at.
+    fn register(&self, section: &toml::Value, problems: &mut Problems) {
+        let Ok(register) = Register::deserialize(section.clone()) else {
+            return;
+        };
+        if let Err((key, what)) = register.at().map(drop) {
+            let path = format!("register.{key}");
+            let at = match self.place(&path) {
+                Some(_) => self.value(&path),
+                None => self.key("register"),
+            };
+            problems.add(at, &what);
         }
     }
 

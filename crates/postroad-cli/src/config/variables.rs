@@ -10,11 +10,13 @@ use super::problems::in_words_of_users;
 use super::source::cause;
 
 /// Sections that variables can set keys of.
-const SECTIONS: [&str; 3] = ["server", "connection", "limits"];
+const SECTIONS: [&str; 4] = ["server", "connection", "limits", "register"];
 
 /// The file with the variables over it.
 pub(super) struct Laid {
     pub(super) file: File,
+    /// The section `register` as it is written.
+    pub(super) register: Option<Table>,
     /// Which variable has set which key, such as `server.drain`.
     pub(super) set: BTreeMap<String, String>,
 }
@@ -42,6 +44,10 @@ pub(super) fn lay_over(
         if section == "listen" {
             let what = "listeners are set by the file or by --listen".to_owned();
             mistakes.insert(name, what);
+            continue;
+        }
+        if section == "service" {
+            mistakes.insert(name, "services are set by the file".to_owned());
             continue;
         }
         // Numbers are numbers, everything else is text.
@@ -81,7 +87,12 @@ pub(super) fn lay_over(
     }
     if mistakes.is_empty() {
         let file = read(&table).map_err(|error| error.message().to_owned())?;
-        return Ok(Laid { file, set });
+        let register = table.get("register").and_then(Value::as_table).cloned();
+        return Ok(Laid {
+            file,
+            register,
+            set,
+        });
     }
     let lines = mistakes.iter();
     let lines = lines.map(|(name, what)| format!("environment variable {name}: {what}"));
