@@ -1,5 +1,5 @@
-//! `[service.NAME]`: a name for a target, and what is done when one of its servers is slow, wrong or
-//! gone.
+//! `[service.NAME]`: a name for a target, and what is done when one of its servers is slow, wrong
+//! or gone.
 
 use std::path::PathBuf;
 use std::time::Duration;

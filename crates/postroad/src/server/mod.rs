@@ -132,8 +132,8 @@ impl Server {
     }
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
-    /// (`postroad/echo`, `postroad/health`, `postroad/routes`), those that [`Routes::add`] adds
-    /// later, requests by [`Routes::call`], and what dialects send without naming a route. No route can be forgotten.
+    /// (`postroad/echo`, `postroad/health`, `postroad/routes`),
+    /// those that [`Routes::add`] adds later, requests by [`Routes::call`], and what dialects send without naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
     /// ([`Request::set_identity`]), or answers with an error. A hook that is added later runs

@@ -92,8 +92,8 @@ impl Routes {
 
     /// Says by `postroad/health` whether the server wants calls; it does from the start. Clients of
     /// several servers ask every few seconds, and give none to a server that is not ready while
-    /// another one is. A server that is not ready answers all calls that come all the same. One that
-    /// is being shut down is not ready.
+    /// another one is. A server that is not ready answers all calls that come all the same. One
+    /// that is being shut down is not ready.
     pub fn set_ready(&self, is_ready: bool) {
         self.dispatch.is_ready.store(is_ready, Ordering::Relaxed);
     }
