@@ -133,7 +133,8 @@ impl Server {
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
     /// (`postroad/echo`, `postroad/health`, `postroad/routes`),
-    /// those that [`Routes::add`] adds later, requests by [`Routes::call`], and what dialects send without naming a route. No route can be forgotten.
+    /// those that [`Routes::add`] adds later, requests by [`Routes::call`],
+    /// and what dialects send without naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
     /// ([`Request::set_identity`]), or answers with an error. A hook that is added later runs
@@ -202,8 +203,8 @@ impl Server {
     }
 
     /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/health`, no
-    /// `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends without naming a route,
-    /// which is refused with `SRV-E-404` then.
+    /// `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
+    /// without naming a route, which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
         self
