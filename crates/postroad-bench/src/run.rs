@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
-use postroad::Endpoint;
+use postroad::discovery::Target;
 
 use crate::bounds::{self, Bounds};
 use crate::engine::Generator;
@@ -171,7 +171,7 @@ impl LoadTest {
     /// [`Error::System`] if a thread cannot be started. Calls that fail are no error: they are what
     /// the report tells of.
     pub async fn run(&self, watcher: &mut impl Watcher) -> Result<Outcome, Error> {
-        let endpoint: Endpoint = self.plan.url.parse()?;
+        let target: Target = self.plan.url.parse()?;
         let Some(mut source) = Source::prepare(self, watcher).await? else {
             return Ok(Outcome::NotBegun);
         };
@@ -184,7 +184,7 @@ impl LoadTest {
             total: Chunk::new(0),
             series: Vec::new(),
             client,
-            server: Watched::server(self.server_pid, &endpoint),
+            server: Watched::server(self.server_pid, target.endpoint()),
             last: Chunk::new(0),
             stopped: None,
         };

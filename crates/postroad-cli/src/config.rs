@@ -5,6 +5,8 @@
 
 mod print;
 mod problems;
+mod register;
+mod service;
 mod source;
 mod variables;
 mod warnings;
@@ -17,6 +19,8 @@ use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
 use problems::Problems;
+pub(crate) use register::Register;
+pub(crate) use service::Service;
 use source::Source;
 use variables::Laid;
 
@@ -52,6 +56,8 @@ struct File {
     connection: ConnectionConfig,
     limits: Limits,
     listen: Vec<Listen>,
+    service: BTreeMap<String, toml::Table>,
+    register: Option<Register>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +75,12 @@ struct Listen {
 pub(crate) struct NodeConfig {
     pub(crate) server: ServerConfig,
     pub(crate) listen: Vec<Endpoint>,
+    /// What can be called by name.
+    pub(crate) services: BTreeMap<String, Service>,
+    /// Where the node says that it is there.
+    pub(crate) register: Option<Register>,
+    /// Sections that name what is called, and where a node registers, as they are written.
+    written: Vec<(String, toml::Table)>,
     /// What an operator should know although a node can start with it.
     pub(crate) warnings: Option<Problems>,
     /// Where the value of a key comes from, such as `server.drain`; by default if it is not here.
@@ -96,30 +108,33 @@ impl NodeConfig {
         );
         // The file alone first: a mistake in it has a place, and none of them hides another.
         let source = Source::parse(&path, &text).map_err(ConfigError::File)?;
-        source.check().map_err(ConfigError::File)?;
+        source.check(service::check).map_err(ConfigError::File)?;
         source.file().map_err(ConfigError::File)?;
         let laid = variables::lay_over(&source.table(), variables);
-        let Laid { file: parsed, set } = laid.map_err(ConfigError::Variables)?;
+        let Laid {
+            file: parsed,
+            register: laid_register,
+            set,
+        } = laid.map_err(ConfigError::Variables)?;
         let mut origins = source.origins();
         origins.extend(set);
-        let mut listen_on = Vec::new();
-        let mut warnings = None;
-        if listen.is_empty() {
-            let endpoints = parsed.listen.iter().map(Listen::endpoint);
-            let endpoints = endpoints.collect::<Result<Vec<_>, _>>();
-            listen_on = endpoints.map_err(|wrong| ConfigError::Wrong(wrong.detail))?;
-            warnings = warnings::find(&source, &listen_on).some();
-        } else {
-            for url in listen {
-                listen_on.push(
-                    url.parse()
-                        .map_err(|error| ConfigError::Flag(format!("--listen: {error}")))?,
-                );
-            }
+        let listen_on = parsed.listeners(listen)?;
+        let warnings = match listen {
+            [] => warnings::find(&source, &listen_on).some(),
+            _ => None,
+        };
+        let mut services = BTreeMap::new();
+        let mut written = Vec::new();
+        for (name, section) in &parsed.service {
+            let wrong = |what| ConfigError::Wrong(format!("{path}: service.{name}: {what}"));
+            services.insert(name.clone(), Service::read(section).map_err(wrong)?);
+            written.push((format!("service.{name}"), section.clone()));
         }
-        if listen_on.is_empty() {
-            let default = DEFAULT_LISTEN.parse::<Endpoint>();
-            listen_on.push(default.map_err(|error| ConfigError::Wrong(error.to_string()))?);
+        let register = parsed.register.clone();
+        if let Some(register) = &register {
+            let wrong = |(key, what)| ConfigError::Wrong(format!("{path}: register.{key}: {what}"));
+            register.check(listen_on.first()).map_err(wrong)?;
+            written.extend(laid_register.map(|section| ("register".to_owned(), section)));
         }
         let server = parsed.settings(workers);
         server
@@ -128,6 +143,9 @@ impl NodeConfig {
         Ok(Self {
             server,
             listen: listen_on,
+            services,
+            register,
+            written,
             warnings,
             origins,
         })
@@ -141,6 +159,27 @@ pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
 }
 
 impl File {
+    /// Where the node listens: where the flags say, or the file, or at the default.
+    fn listeners(&self, flags: &[String]) -> Result<Vec<Endpoint>, ConfigError> {
+        let flag = |url: &String| {
+            let wrong = |error| ConfigError::Flag(format!("--listen: {error}"));
+            url.parse::<Endpoint>().map_err(wrong)
+        };
+        if !flags.is_empty() {
+            return flags.iter().map(flag).collect();
+        }
+        let endpoints = self.listen.iter().map(Listen::endpoint);
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>();
+        let listen_on = endpoints.map_err(|wrong| ConfigError::Wrong(wrong.detail))?;
+        if !listen_on.is_empty() {
+            return Ok(listen_on);
+        }
+        let default = DEFAULT_LISTEN.parse::<Endpoint>();
+        Ok(vec![
+            default.map_err(|error| ConfigError::Wrong(error.to_string()))?,
+        ])
+    }
+
     /// The node's settings; without a number of workers, one a core.
     fn settings(self, workers: Option<usize>) -> ServerConfig {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -2,8 +2,8 @@
 //! before bulk. Every call has a deadline and a priority, is stopped when its caller gives up, and
 //! fails with an error that says whether it is safe to try again.
 //!
-//! Not built yet: acknowledged delivery, publish and subscribe, streams, retries, and clients of
-//! several servers. A one-way message is sent at most once, and nobody confirms it.
+//! Not built yet: acknowledged delivery, publish and subscribe, streams. A one-way message is
+//! sent at most once, and nobody confirms it.
 //!
 //! A service and its client:
 //!

@@ -30,7 +30,8 @@ pub enum Spacing {
 /// and what is called a failure. [`Self::new`] gives a closed loop of 64 callers for 5 seconds.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Endpoint to load, such as `tcp://127.0.0.1:7400`.
+    /// Target to load, such as `tcp://127.0.0.1:7400`. Of several servers each connection is a
+    /// client of its own.
     pub url: String,
     /// Route to call; by default `postroad/echo`, in a dialect `command/1`.
     pub route: Option<String>,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use postroad::config::{Backoff, Preset};
+use postroad::discovery::Target;
 use postroad::{Bytes, ClientConfig, Endpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -144,8 +145,8 @@ impl Payload {
 
     /// Leaves out the newline at a file's end where the end of a line is the dialect's own: every
     /// editor writes one.
-    fn fit(mut self, endpoint: &Endpoint) -> Self {
-        let is_line = matches!(endpoint.protocol(), Protocol::Dialect(codec)
+    fn fit(mut self, endpoint: Option<&Endpoint>) -> Self {
+        let is_line = matches!(endpoint.map(Endpoint::protocol), Some(Protocol::Dialect(codec))
             if codec.dialect.name() == "line");
         if is_line && let Self::File { bodies, .. } = &mut self {
             for body in bodies.iter_mut().filter(|body| body.ends_with(b"\n")) {
@@ -219,12 +220,13 @@ impl Plan {
         let workers = run.workers.len().max(1) as u32;
         let parts = run.threads.saturating_mul(workers);
         let url = run.url.clone();
-        let endpoint: Endpoint = url.parse()?;
+        let target: Target = url.parse()?;
+        let endpoint = target.endpoint();
         let payload = match &run.payload {
             None => Payload::Sizes(run.size.clone()),
-            Some(path) => Payload::read(path, run.payload_lines)?.fit(&endpoint),
+            Some(path) => Payload::read(path, run.payload_lines)?.fit(endpoint),
         };
-        let is_native = matches!(endpoint.protocol(), Protocol::Native);
+        let is_native = !matches!(endpoint.map(Endpoint::protocol), Some(Protocol::Dialect(_)));
         let route = if is_native { ROUTE } else { ROUTE_OF_DIALECT };
         let plan = Self {
             url,
@@ -281,7 +283,7 @@ impl Plan {
                 self.interval, self.duration
             )));
         }
-        self.url.parse::<Endpoint>()?;
+        self.url.parse::<Target>()?;
         self.preset.parse::<Preset>().map_err(Error::asked)?;
         Ok(())
     }

@@ -33,8 +33,10 @@ impl Watched {
     }
 
     /// The server: as it was named, or the one that listens at the endpoint.
-    pub(crate) fn server(pid: Option<u32>, endpoint: &Endpoint) -> Self {
-        Self::new(pid.map_or_else(|| listener(endpoint), Ok))
+    pub(crate) fn server(pid: Option<u32>, endpoint: Option<&Endpoint>) -> Self {
+        let several = "there may be several servers; name one by --server-pid";
+        let found = || endpoint.map_or_else(|| Err(several.to_owned()), listener);
+        Self::new(pid.map_or_else(found, Ok))
     }
 
     pub(crate) fn unknown(why: &str) -> Self {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad::codec::numbers;
-use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Endpoint, Protocol};
+use postroad::{Bytes, CallError, Client, ClientConfig, ConnectionState, Protocol, discovery};
 use tokio::sync::watch;
 
 use super::{Call, Connection, Ended, Pipeline, Target};
@@ -21,7 +21,7 @@ const PRIORITY: u8 = 3;
 /// A route of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Postroad {
-    endpoint: Endpoint,
+    target: discovery::Target,
     config: ClientConfig,
     route: Arc<str>,
 }
@@ -31,10 +31,10 @@ impl Postroad {
     ///
     /// # Errors
     ///
-    /// If its URL is not an endpoint.
+    /// If its URL is no target.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
         Ok(Self {
-            endpoint: plan.url.parse()?,
+            target: plan.url.parse()?,
             config: plan.client_config(),
             route: plan.route.as_str().into(),
         })
@@ -46,7 +46,11 @@ impl Postroad {
     ///
     /// What of the plan cannot be, and why.
     pub(crate) fn check(&self, plan: &Plan) -> Result<(), Error> {
-        let (endpoint, route) = (&self.endpoint, &*self.route);
+        // Of several servers it is not known before connecting what they can carry.
+        let Some(endpoint) = self.target.endpoint() else {
+            return Ok(());
+        };
+        let route = &*self.route;
         if let Protocol::Dialect(codec) = endpoint.protocol()
             && codec.dialect.name() != "priority"
             && plan.priority.values().any(|each| *each != PRIORITY)
@@ -78,10 +82,10 @@ impl Target for Postroad {
     type Connection = Connected;
 
     fn connect(&self) -> impl Future<Output = Result<Connected, Error>> + 'static {
-        let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
+        let (target, config) = (self.target.clone(), self.config.clone());
         let route = Arc::clone(&self.route);
         async move {
-            let client = Client::connect_with(endpoint.into(), config).await?;
+            let client = Client::connect_with(target, config).await?;
             Ok(Connected { client, route })
         }
     }

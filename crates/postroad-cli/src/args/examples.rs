@@ -11,6 +11,8 @@ pub(super) const CALL: &str = "\
 Examples:
   postroad call tcp://127.0.0.1:7400 postroad/echo '{\"a\": 1}'
   postroad call tcp://127.0.0.1:7400 Orders.place @order.json --timeout 2s --metadata tenant=a
+  postroad call tcp://127.0.0.1:7400,127.0.0.1:7401 Orders.get 7 --explain
+  postroad call orders Orders.get 7 --config postroad.toml
   date | postroad call tcp+line://127.0.0.1:7406 x -
   postroad call 'tls://host:7443?ca=ca.pem' postroad/echo --max-message 64MiB --trace @large.json";
 

@@ -22,7 +22,7 @@ const GLOBAL: &str = "Global options";
 /// with.
 ///
 /// It speaks Postroad's own protocol and six dialects of the Message Communication Protocol. Not
-/// built yet: acknowledged delivery, publish and subscribe, streams, retries, several servers.
+/// built yet: acknowledged delivery, publish and subscribe, streams.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 69 nobody answers there, 78 wrong configuration, 98
 /// a threshold cannot be judged because the run is invalid or incomplete, 99 a threshold was
@@ -116,17 +116,25 @@ pub(crate) struct Serve {
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
-    /// Endpoint, such as tcp://127.0.0.1:7400 or tcp+line://127.0.0.1:7406.
-    pub(crate) url: String,
+    /// Target, such as tcp://127.0.0.1:7400, tcp+line://127.0.0.1:7406 or
+    /// etcd://127.0.0.1:2379/orders, or the name of a service of the configuration file.
+    pub(crate) target: String,
     /// Route, such as postroad/echo or Greeter.hello; for dialects also command/0x17, opcode/1.
     pub(crate) route: String,
     /// The payload as JSON, @FILE for that of a file, - or @- for stdin; without one null is sent.
     /// Dialects without an envelope send its bytes as they are.
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
-    /// Time for the call, from looking up the name to the answer.
-    #[arg(long, value_parser = duration, default_value = "5s")]
-    pub(crate) timeout: Duration,
+    /// Time for the call, from looking up the name to the answer; by default that of the service,
+    /// or 5s.
+    #[arg(long, value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Configuration file that says what a service is; by default postroad.toml of this folder.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Say on stderr why the call went where it went.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// 0 to 7, 7 most urgent.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7), default_value_t = 3)]
     pub(crate) priority: u8,
@@ -158,11 +166,14 @@ fn message_size(text: &str) -> Result<usize, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
-    /// Endpoint of a node.
-    pub(crate) url: String,
-    /// Time for all, from looking up the name to the answer.
-    #[arg(long, value_parser = duration, default_value = "5s")]
-    pub(crate) timeout: Duration,
+    /// Target, of which one node is asked, or the name of a service of the configuration file.
+    pub(crate) target: String,
+    /// Time for all, from looking up the name to the answer; by default that of the service, or 5s.
+    #[arg(long, value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Configuration file that says what a service is; by default postroad.toml of this folder.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -1,9 +1,10 @@
-//! `postroad call URL ROUTE [JSON | @FILE | -]`.
+//! `postroad call TARGET ROUTE [JSON | @FILE | -]`.
 
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use postroad::client::Explanation;
 use postroad::codec::numbers;
 use postroad::{Bytes, CallError, Client, Endpoint, Protocol, Trace};
 use postroad_proto::dialect::Dialect;
@@ -22,12 +23,13 @@ const PAYLOAD_MAX: u64 = 64 << 20;
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
-    let endpoint: Endpoint = call.url.parse()?;
-    let is_native = matches!(endpoint.protocol(), Protocol::Native);
+    let service = super::service(&call.target, call.config.as_deref())?;
+    let endpoint = service.target.endpoint().cloned();
+    let is_native = is_native(endpoint.as_ref());
     if call.trace && !is_native {
         return Err(Failed::usage("--trace: a dialect carries no trace"));
     }
-    let (codec, payload) = payload(call, &endpoint)?;
+    let (codec, payload) = payload(call, endpoint.as_ref())?;
     let metadata = call.metadata.iter().map(|pair| {
         let pair = pair.split_once('=');
         pair.ok_or_else(|| Failed::usage("--metadata takes KEY=VALUE"))
@@ -36,8 +38,9 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     super::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let work = async {
-            let connected = super::deadline::connect(endpoint, call.timeout, call.max_message);
+            let connected = super::deadline::connect(service, call.timeout, call.max_message);
             let (client, left) = connected.await?;
+            let why = Explanation::default();
             let mut request = client
                 .request(&call.route)
                 .timeout(left)
@@ -53,9 +56,19 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
             if call.one_way {
                 request.send_bytes(codec, payload).await?;
             } else {
-                match request.call_bytes(codec, payload).await {
-                    Ok((codec, answer)) => print(codec, &answer),
-                    Err(error) if is_native => return Err(explained(&client, call, error).await),
+                if call.explain {
+                    request = request.explain(&why);
+                }
+                let answer = request.call_bytes(codec, payload).await;
+                match answer {
+                    Ok((codec, answer)) => {
+                        print(codec, &answer);
+                        explain(call, &why);
+                    }
+                    Err(error) if is_native => {
+                        explain(call, &why);
+                        return Err(hinted(&client, call, error).await);
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -69,6 +82,23 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
     })
 }
 
+fn is_native(endpoint: Option<&Endpoint>) -> bool {
+    // Servers that discovery finds may speak anything; what is said of them here is the rule.
+    endpoint.is_none_or(|endpoint| matches!(endpoint.protocol(), Protocol::Native))
+}
+
+/// Says why the call went where it went, if that was asked for.
+fn explain(call: &Call, why: &Explanation) {
+    if !call.explain {
+        return;
+    }
+    let why = why.take().to_string();
+    match why.trim_end() {
+        "" => tell("one endpoint without policies: there was nothing to decide"),
+        why => tell(layout::visible(why.as_bytes())),
+    }
+}
+
 /// A trace of its own for the call, to be found in logs.
 fn trace() -> Trace {
     Trace {
@@ -79,7 +109,7 @@ fn trace() -> Trace {
 }
 
 /// The failure, with what the route takes if it did not like what it got and the node tells.
-async fn explained(client: &Client, call: &Call, error: CallError) -> Failed {
+async fn hinted(client: &Client, call: &Call, error: CallError) -> Failed {
     let is_bad_request = error.code().as_str() == "SRV-E-400";
     let failed = Failed::from(error);
     if !is_bad_request {
@@ -98,7 +128,7 @@ async fn explained(client: &Client, call: &Call, error: CallError) -> Failed {
 }
 
 /// JSON for whoever speaks it; bytes as they are for dialects that say nothing about their payload.
-fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
+fn payload(call: &Call, endpoint: Option<&Endpoint>) -> Result<(u8, Bytes), Failed> {
     let mut bytes = match call.payload.as_deref() {
         Some("-" | "@-") => read("stdin", std::io::stdin())?,
         Some(text) => match text.strip_prefix('@') {
@@ -114,14 +144,17 @@ fn payload(call: &Call, endpoint: &Endpoint) -> Result<(u8, Bytes), Failed> {
         },
         None => Vec::new(),
     };
-    let is_dialect = matches!(endpoint.protocol(), Protocol::Dialect(_));
+    let protocol = endpoint.map(Endpoint::protocol);
+    let is_dialect = matches!(protocol, Some(Protocol::Dialect(_)));
     let is_line =
-        matches!(endpoint.protocol(), Protocol::Dialect(codec) if codec.dialect == Dialect::Line);
+        matches!(protocol, Some(Protocol::Dialect(codec)) if codec.dialect == Dialect::Line);
     if is_line && bytes.ends_with(b"\n") {
         // The end of a line is the dialect's; `echo` brings one along.
         bytes.pop();
     }
-    if call.raw || is_dialect && endpoint.mapping().envelope.is_none() {
+    if call.raw
+        || is_dialect && endpoint.is_some_and(|endpoint| endpoint.mapping().envelope.is_none())
+    {
         return Ok((numbers::RAW, bytes.into()));
     }
     if bytes.is_empty() {

@@ -41,6 +41,9 @@ fn check(file: &Path) -> Result<ExitCode, Failed> {
     for endpoint in &config.listen {
         say(format_args!("listen {endpoint}"));
     }
+    for (name, service) in &config.services {
+        say(format_args!("service {name} {}", service.target));
+    }
     match config.warnings {
         Some(warnings) => tell(format_args!(
             "{}: correct\nwarning: {warnings}",

@@ -1,9 +1,9 @@
-//! `postroad ls URL`.
+//! `postroad ls TARGET`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use postroad::{CallError, Client, Endpoint, Protocol};
+use postroad::{CallError, Client, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Ls;
@@ -52,13 +52,14 @@ pub(super) async fn routes(client: &Client, timeout: Duration) -> Result<Vec<Rou
 }
 
 pub(crate) fn run(ls: &Ls) -> Result<ExitCode, Failed> {
-    let endpoint: Endpoint = ls.url.parse()?;
-    if !matches!(endpoint.protocol(), Protocol::Native) {
+    let service = super::service(&ls.target, ls.config.as_deref())?;
+    let endpoint = service.target.endpoint();
+    if endpoint.is_some_and(|endpoint| !matches!(endpoint.protocol(), Protocol::Native)) {
         let hint = "name the node's native endpoint, such as tcp://127.0.0.1:7400";
         return Err(Failed::usage("a dialect cannot list routes").hint(hint));
     }
     let routes = super::runtime()?.block_on(async {
-        let (client, left) = super::deadline::connect(endpoint, ls.timeout, None).await?;
+        let (client, left) = super::deadline::connect(service, ls.timeout, None).await?;
         let routes = routes(&client, left).await?;
         client.close().await;
         Ok::<_, Failed>(routes)

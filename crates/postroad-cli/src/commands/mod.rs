@@ -10,9 +10,12 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod serve;
 
+use std::path::Path;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::config::{NodeConfig, Service};
 use crate::exit::Failed;
 
 /// The runtime of a tool: one thread is enough for one connection.
@@ -30,4 +33,34 @@ pub(crate) fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = ?limit.current, "the limit on open files stays");
     }
+}
+
+/// The configuration file that says what a service is, if none is named.
+const CONFIG_FILE: &str = "postroad.toml";
+
+/// What is called: a target as it stands, or a service of the configuration file by its name.
+pub(crate) fn service(name: &str, file: Option<&Path>) -> Result<Service, Failed> {
+    if name.contains("://") {
+        return Ok(Service::of(name.parse()?));
+    }
+    let default = Path::new(CONFIG_FILE);
+    let Some(file) = file.or_else(|| default.exists().then_some(default)) else {
+        // The text of the URL's parser says what a target looks like.
+        let wrong = name.parse::<postroad::discovery::Target>().err();
+        let wrong = wrong.map_or_else(|| name.to_owned(), |wrong| wrong.to_string());
+        let hint = format!(
+            "a service by its name needs a configuration file: --config FILE, or {CONFIG_FILE} here"
+        );
+        return Err(Failed::usage(wrong).hint(hint));
+    };
+    let mut config = NodeConfig::load(Some(file), crate::config::variables(), &[], None)?;
+    config.services.remove(name).ok_or_else(|| {
+        let names: Vec<_> = config.services.keys().map(String::as_str).collect();
+        let there_are = match names.is_empty() {
+            true => "it has no [service.NAME]".to_owned(),
+            false => format!("there are {}", names.join(", ")),
+        };
+        let what = format!("no service `{name}` in {}; {there_are}", file.display());
+        Failed::usage(what).hint("a target has `://`, such as tcp://127.0.0.1:7400")
+    })
 }

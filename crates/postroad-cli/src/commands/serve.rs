@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use postroad::{Endpoint, Protocol, Router, Server, practice};
+use postroad::discovery::Registration;
+use postroad::{Endpoint, Protocol, Router, RunningServer, Server, practice};
 
 use crate::args::Serve;
 use crate::config::NodeConfig;
-use crate::exit::Failed;
+use crate::exit::{self, Failed};
 use crate::signals::Signals;
 use crate::terminal::say;
 
@@ -28,11 +29,12 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
         true => practice::routes(),
         false => Router::new(),
     };
-    let mut server = Server::new(router).config(config.server);
+    let mut server = Server::new(router).config(config.server.clone());
     for endpoint in &config.listen {
         server = server.listen(endpoint.clone());
     }
     let server = server.start().await?;
+    let registration = register(&config, &server)?;
     let listeners = config.listen.iter().zip(server.addresses());
     if crate::logging::is_watched() {
         banner(listeners);
@@ -43,10 +45,32 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
     }
     signals.next_of_node().await;
     tracing::info!("finishing what was accepted; a second signal ends at once");
+    let drained = async {
+        // Clients hear of it while the node still answers everything.
+        server.routes().set_ready(false);
+        if let Some(registration) = registration
+            && let Err(error) = registration.leave().await
+        {
+            tracing::warn!(%error, "the registry was not left: it forgets this node within 20 s");
+        }
+        server.shutdown().await;
+    };
     tokio::select! {
-        () = server.shutdown() => Ok(ExitCode::SUCCESS),
+        () = drained => Ok(ExitCode::SUCCESS),
         code = signals.next_of_node() => Ok(code),
     }
+}
+
+/// Tells the registry that the node is there, if the configuration names one.
+fn register(config: &NodeConfig, server: &RunningServer) -> Result<Option<Registration>, Failed> {
+    let Some(register) = &config.register else {
+        return Ok(None);
+    };
+    let wrong = |(key, what)| Failed::new(exit::CONFIG, format!("register.{key}: {what}"));
+    let instance = register.instance(&config.listen[0], &server.addresses()[0]);
+    let registration =
+        Registration::start(&register.at().map_err(wrong)?, instance.map_err(wrong)?)?;
+    Ok(Some(registration))
 }
 
 /// What somebody at a terminal wants to know, in place of lines for programs.

@@ -21,6 +21,17 @@ impl NodeConfig {
             }
             out.push('\n');
         }
+        // What these do not say is decided by the library: docs/client.md has its defaults.
+        for (section, keys) in &self.written {
+            out.push_str(&format!("[{section}]\n"));
+            for (key, value) in keys {
+                let origin = self.origins.get(&format!("{section}.{key}"));
+                let origin = origin.map_or("default", String::as_str);
+                let setting = format!("{key} = {value}");
+                out.push_str(&format!("{setting:<36} # {origin}\n"));
+            }
+            out.push('\n');
+        }
         for (index, endpoint) in self.listen.iter().enumerate() {
             let origin = self.origins.get(&format!("listen.{index}"));
             let origin = origin.map_or("default", String::as_str);

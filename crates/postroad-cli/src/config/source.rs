@@ -11,7 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen};
+use super::{File, Listen, Register};
+
+/// Looks at a service's section, and tells each mistake with its place.
+pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
 
 /// A file that is TOML; whether it says what a node understands, [`Source::check`] finds out.
 pub(super) struct Source {
@@ -74,7 +77,7 @@ impl Source {
     }
 
     /// Looks at every key by itself, so that no mistake hides another.
-    pub(super) fn check(&self) -> Result<(), Problems> {
+    pub(super) fn check(&self, check_service: CheckService) -> Result<(), Problems> {
         let mut problems = self.problems();
         for (section, value) in &self.table {
             match (section.as_str(), value) {
@@ -83,12 +86,22 @@ impl Source {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
+                ("register", value) => {
+                    self.section::<Register>(section, value, &mut problems);
+                    self.register(value, &mut problems);
+                }
+                ("service", toml::Value::Table(all)) => {
+                    for (name, section) in all {
+                        let mut wrong = |at, what: &str| problems.add(at, what);
+                        check_service(self, name, section, &mut wrong);
+                    }
+                }
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
                 ("listen", _) => {
                     problems.add(self.key(section), "write [[listen]], with two brackets");
                 }
                 _ => {
-                    let known = "server, connection, limits, listen";
+                    let known = "server, connection, limits, listen, service, register";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }
@@ -123,6 +136,21 @@ impl Source {
                 };
                 problems.add(at, error.message());
             }
+        }
+    }
+
+    /// The section as a whole; its single keys have been looked at.
+    fn register(&self, section: &toml::Value, problems: &mut Problems) {
+        let Ok(register) = Register::deserialize(section.clone()) else {
+            return;
+        };
+        if let Err((key, what)) = register.at().map(drop) {
+            let path = format!("register.{key}");
+            let at = match self.place(&path) {
+                Some(_) => self.value(&path),
+                None => self.key("register"),
+            };
+            problems.add(at, &what);
         }
     }
 

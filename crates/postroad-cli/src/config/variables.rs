@@ -10,11 +10,13 @@ use super::problems::in_words_of_users;
 use super::source::cause;
 
 /// Sections that variables can set keys of.
-const SECTIONS: [&str; 3] = ["server", "connection", "limits"];
+const SECTIONS: [&str; 4] = ["server", "connection", "limits", "register"];
 
 /// The file with the variables over it.
 pub(super) struct Laid {
     pub(super) file: File,
+    /// The section `register` as it is written.
+    pub(super) register: Option<Table>,
     /// Which variable has set which key, such as `server.drain`.
     pub(super) set: BTreeMap<String, String>,
 }
@@ -44,6 +46,10 @@ pub(super) fn lay_over(
             mistakes.insert(name, what);
             continue;
         }
+        if section == "service" {
+            mistakes.insert(name, "services are set by the file".to_owned());
+            continue;
+        }
         // Numbers are numbers, everything else is text.
         let value = value
             .parse::<i64>()
@@ -57,9 +63,29 @@ pub(super) fn lay_over(
         put(&mut table, &section, &key, Some(value));
         set.insert(format!("{section}.{key}"), name);
     }
-    let read = |table: &Table| File::deserialize(table.clone());
-    // Those out of their bounds are taken out one by one until the rest is within them.
-    while let Ok(file) = read(&table) {
+    take_out_of_bounds(original, &mut table, &mut set, &mut mistakes);
+    if mistakes.is_empty() {
+        let file = File::deserialize(table.clone()).map_err(|error| error.message().to_owned())?;
+        let register = table.get("register").and_then(Value::as_table).cloned();
+        return Ok(Laid {
+            file,
+            register,
+            set,
+        });
+    }
+    let lines = mistakes.iter();
+    let lines = lines.map(|(name, what)| format!("environment variable {name}: {what}"));
+    Err(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Takes those that are out of their bounds out again, one by one until the rest is within them.
+fn take_out_of_bounds(
+    original: &Table,
+    table: &mut Table,
+    set: &mut BTreeMap<String, String>,
+    mistakes: &mut BTreeMap<String, String>,
+) {
+    while let Ok(file) = File::deserialize(table.clone()) {
         let Err(error) = file.settings(None).check() else {
             break;
         };
@@ -74,18 +100,11 @@ pub(super) fn lay_over(
         };
         let (section, key) = (section.to_owned(), key.to_owned());
         let before = original.get(&section).and_then(|all| all.get(&key));
-        put(&mut table, &section, &key, before.cloned());
+        put(table, &section, &key, before.cloned());
         if let Some(variable) = set.remove(&format!("{section}.{key}")) {
             mistakes.insert(variable, what);
         }
     }
-    if mistakes.is_empty() {
-        let file = read(&table).map_err(|error| error.message().to_owned())?;
-        return Ok(Laid { file, set });
-    }
-    let lines = mistakes.iter();
-    let lines = lines.map(|(name, what)| format!("environment variable {name}: {what}"));
-    Err(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// `true` and `false` are what they say, everything else is text.

@@ -9,6 +9,7 @@ mod call;
 mod clients;
 mod compare;
 mod config;
+mod fleet;
 mod help;
 mod hints;
 mod peers;

@@ -1,8 +1,10 @@
 //! The routes that every server has.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use postroad_proto::session::Reply;
+use serde::Serialize;
 
 use super::routes::Routes;
 use crate::codec::Json;
@@ -15,6 +17,15 @@ const ECHO: &str = "postroad/echo";
 /// The route that lists the routes.
 const ROUTES: &str = "postroad/routes";
 
+/// The route that says whether the server wants calls.
+const HEALTH: &str = "postroad/health";
+
+/// What [`HEALTH`] answers. Whoever answers is alive, so only readiness is said.
+#[derive(Serialize)]
+struct Health {
+    ready: bool,
+}
+
 /// Adds the built-in routes to a table, and the echo of requests without a route.
 pub(super) fn add_to(routes: &Routes) {
     // The table holds this handler, so the handler must not hold the table: neither would ever be
@@ -24,6 +35,12 @@ pub(super) fn add_to(routes: &Routes) {
         let described = table.upgrade().map(|table| table.list());
         async move { Json(described.unwrap_or_default()) }
     };
+    let dispatch = Arc::downgrade(&routes.dispatch);
+    let health = move || {
+        let dispatch = dispatch.upgrade();
+        let ready = dispatch.is_some_and(|dispatch| dispatch.is_ready.load(Ordering::Relaxed));
+        async move { Json(Health { ready }) }
+    };
     let echo_options = RouteOptions::new()
         .describe("Answers with what it was sent")
         .types("any", "the same")
@@ -32,8 +49,13 @@ pub(super) fn add_to(routes: &Routes) {
         .describe("Lists the routes")
         .types("", "[Description]")
         .idempotent();
+    let health_options = RouteOptions::new()
+        .describe("Says whether the server wants calls")
+        .types("", "{ready: bool}")
+        .idempotent();
     let router = Router::new()
         .route_with(ECHO, echo_options, echo)
+        .route_with(HEALTH, health_options, health)
         .route_with(ROUTES, list_options, list);
     routes.add(router);
     let unrouted = echo_route();
@@ -61,6 +83,7 @@ fn echo_route() -> Arc<Route> {
 pub(super) fn remove_from(routes: &Routes) {
     routes.change(|table| {
         table.remove(ECHO);
+        table.remove(HEALTH);
         table.remove(ROUTES);
         table.unrouted = Unrouted::Refuse;
     });

@@ -102,7 +102,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these routes, and of `postroad/echo` and `postroad/routes`.
+    /// A server of these routes, and of `postroad/echo`, `postroad/health` and `postroad/routes`.
     pub fn new<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
         let routes = Routes::new(router.into_table());
         builtin::add_to(&routes);
@@ -132,8 +132,9 @@ impl Server {
     }
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
-    /// (`postroad/echo`, `postroad/routes`), those that [`Routes::add`] adds later, requests by
-    /// [`Routes::call`], and what dialects send without naming a route. No route can be forgotten.
+    /// (`postroad/echo`, `postroad/health`, `postroad/routes`),
+    /// those that [`Routes::add`] adds later, requests by [`Routes::call`],
+    /// and what dialects send without naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
     /// ([`Request::set_identity`]), or answers with an error. A hook that is added later runs
@@ -201,9 +202,9 @@ impl Server {
         self
     }
 
-    /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/routes`
-    /// (which `postroad ls` asks), and no echo of what a dialect sends without naming a route,
-    /// which is refused with `SRV-E-404` then.
+    /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/health`, no
+    /// `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
+    /// without naming a route, which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
         self
@@ -425,6 +426,7 @@ impl RunningServer {
     ///
     /// Not cancellation safe: dropping the future stops the server at once.
     pub async fn shutdown(mut self) {
+        self.routes().set_ready(false);
         for task in std::mem::take(&mut self.accepting) {
             task.abort();
             // Only when it is gone, the endpoint is free.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -11,11 +12,23 @@ use crate::route::Description;
 use crate::router::{Router, Table};
 
 /// What the requests of all connections of a server share.
-#[derive(Default)]
 pub(crate) struct Dispatch {
     table: ArcSwap<Table>,
+    /// What `postroad/health` says.
+    pub(super) is_ready: AtomicBool,
     pub(super) intake: Intake,
     pub(super) counters: Arc<Counters>,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self {
+            table: ArcSwap::default(),
+            is_ready: AtomicBool::new(true),
+            intake: Intake::default(),
+            counters: Arc::default(),
+        }
+    }
 }
 
 impl Dispatch {
@@ -75,6 +88,14 @@ impl Routes {
         let was_there = self.dispatch.load().get(name).is_some();
         self.change(|table| table.remove(name));
         was_there
+    }
+
+    /// Says by `postroad/health` whether the server wants calls; it does from the start. Clients of
+    /// several servers ask every few seconds, and give none to a server that is not ready while
+    /// another one is. A server that is not ready answers all calls that come all the same. One
+    /// that is being shut down is not ready.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.dispatch.is_ready.store(is_ready, Ordering::Relaxed);
     }
 
     /// All routes, by name.

@@ -89,6 +89,41 @@ async fn a_typed_service_is_called_in_json_and_messagepack_and_by_name() -> Test
 }
 
 #[tokio::test]
+async fn a_server_says_by_its_health_route_whether_it_is_ready() -> Tested {
+    let begun = Arc::new(Notify::new());
+    let go = Arc::new(Notify::new());
+    let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
+    // A hook that holds the question until the server is being shut down.
+    let hold = move |request: Request| {
+        let (begins, goes) = (Arc::clone(&begins), Arc::clone(&goes));
+        async move {
+            if request.metadata("hold").is_some() {
+                begins.notify_one();
+                goes.notified().await;
+            }
+            Ok(request)
+        }
+    };
+    let server = Server::new(Router::new()).before(hold);
+    let server = server.listen("mem://health".parse()?).start().await?;
+    let client = Client::connect("mem://health").await?;
+    let health = || client.request("postroad/health").call_raw("");
+    assert_eq!(health().await?, r#"{"ready":true}"#);
+    server.routes().set_ready(false);
+    assert_eq!(health().await?, r#"{"ready":false}"#);
+    server.routes().set_ready(true);
+    assert_eq!(health().await?, r#"{"ready":true}"#);
+    let held = client.request("postroad/health").metadata("hold", "on");
+    let shutdown = async {
+        begun.notified().await;
+        tokio::join!(server.shutdown(), async { go.notify_one() });
+    };
+    let (answer, ()) = tokio::join!(held.call_raw(""), shutdown);
+    assert_eq!(answer?, r#"{"ready":false}"#, "it is being shut down");
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_codec_and_extractor_has_its_handler() -> Tested {
     let router = Router::with_state(Arc::new(7_i64))
         .route(

@@ -74,6 +74,29 @@ impl Discovery for Listed {
     }
 }
 
+/// A source that takes its time.
+#[derive(Debug)]
+struct Slow(Instance);
+
+impl Discovery for Slow {
+    fn watch<'a>(&'a self, updates: &'a Updates) -> BoxFuture<'a, DiscoveryError> {
+        Box::pin(async move {
+            pass(Duration::from_millis(300)).await;
+            updates.set(vec![self.0.clone()]);
+            std::future::pending().await
+        })
+    }
+}
+
+#[tokio::test]
+async fn connecting_waits_for_a_source_that_has_not_answered_yet() -> Tested {
+    let node = Node::well("mem://fleet-slow-source").await?;
+    let target = Target::of(Slow(instance(&node.url)));
+    let client = Client::connect_with(target, ClientConfig::default()).await?;
+    assert_eq!(client.call::<_, String>("who", &()).await?, node.url);
+    Ok(())
+}
+
 fn instance(url: &str) -> Instance {
     Instance::new(url.parse().expect("it is an endpoint"))
 }
@@ -530,7 +553,7 @@ async fn of_ten_thousand_servers_a_client_connects_to_as_many_as_it_may() -> Tes
     Ok(())
 }
 
-/// Lets time pass; the clock is paused in the tests that use it.
+/// Lets time pass.
 async fn pass(time: Duration) {
     let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }

@@ -47,7 +47,13 @@ async fn no_route_escapes_a_servers_hook() -> Tested {
     let friend = stranger
         .clone()
         .before(|call| call.metadata("token", "let me in"));
-    for route in ["who", "later", "postroad/echo", "postroad/routes"] {
+    for route in [
+        "who",
+        "later",
+        "postroad/echo",
+        "postroad/health",
+        "postroad/routes",
+    ] {
         let refused = stranger.request(route).call_raw("").await;
         assert_eq!(code_of(refused), Some(code!("AUT-E-401")), "{route}");
         friend.request(route).call_raw("").await?;
@@ -157,7 +163,7 @@ async fn a_server_without_built_in_routes_answers_for_its_own_alone() -> Tested 
         .await?;
     let client = Client::connect("mem://no-built-in").await?;
     assert_eq!(client.request("own").call_raw("").await?, "mine");
-    for route in ["postroad/echo", "postroad/routes"] {
+    for route in ["postroad/echo", "postroad/health", "postroad/routes"] {
         let refused = client.request(route).call_raw("").await;
         assert_eq!(code_of(refused), Some(Code::NOT_FOUND), "{route}");
     }

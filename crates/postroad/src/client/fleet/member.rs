@@ -16,7 +16,7 @@ use super::super::config::ClientConfig;
 use super::super::keeper::Keeper;
 use super::super::keeping;
 use super::super::policies::PoolPolicy;
-use super::owner::Owner;
+use super::advice::Owner;
 use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Instance;

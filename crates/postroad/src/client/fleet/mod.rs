@@ -13,6 +13,7 @@
 //! Picking reads a snapshot and atomic numbers; only callers that find no server wait, in bounded
 //! number and time. What becomes of a call that has failed is decided in [`super::governed`].
 
+mod advice;
 mod list;
 mod member;
 mod owner;
@@ -49,8 +50,8 @@ use crate::error::{CallError, TransportError};
 use crate::observe::fleet as observe;
 use crate::transport::{BoxFuture, Transports};
 
+use advice::{Advice, Owner};
 pub(super) use member::Member;
-use owner::{Advice, Owner};
 use roster::Roster;
 pub(super) use waiting::Waiting;
 
@@ -476,12 +477,6 @@ impl Fleet {
         }
         self.state.send_replace(ConnectionState::Closed);
         self.news.notify_waiters();
-    }
-
-    /// Whether discovery has said who there is, now or when its copy was made.
-    fn knows_its_servers(&self) -> bool {
-        let found = self.found.borrow();
-        found.has_answered || found.is_copy
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -4,12 +4,12 @@
 //! It is asked for on each new connection by the built-in route `postroad/routes`. What the
 //! client's own settings and the call itself say goes before it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::advice::{Advice, Owner};
 use super::{Fleet, Member};
 use crate::endpoint::Protocol;
 
@@ -20,40 +20,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Routes of one server that are remembered.
 const ROUTES_MAX: usize = 4_096;
 
-/// What a route's owner says of it.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
-pub(super) struct Advice {
-    /// Whether it may be called twice.
-    #[serde(rename = "idempotent")]
-    pub(super) is_idempotent: bool,
-    /// How long a caller should wait, milliseconds.
-    timeout_ms: Option<u64>,
-    /// The highest priority that its requests should have.
-    priority_max: Option<u8>,
-}
-
 /// A route, as `postroad/routes` lists it.
 #[derive(Deserialize)]
 struct Listed {
     route: String,
     #[serde(flatten)]
     advice: Advice,
-}
-
-/// The advice by route. Routes without any are not in it.
-pub(super) type Owner = HashMap<String, Advice>;
-
-impl Advice {
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        // No time at all is a slip, and would end every call.
-        let millis = self.timeout_ms.filter(|millis| *millis > 0);
-        millis.map(Duration::from_millis)
-    }
-
-    pub(super) fn priority_max(&self) -> Option<u8> {
-        self.priority_max
-    }
 }
 
 impl Fleet {

@@ -7,6 +7,7 @@ use postroad_proto::Time;
 use postroad_proto::policy::ConnectionState;
 use tokio::sync::{Notify, watch};
 
+use super::roster::Roster;
 use super::{Fleet, TICK};
 use crate::clock;
 use crate::discovery::Found;
@@ -117,7 +118,7 @@ impl Supervisor {
         let next = if roster.members.iter().any(|member| member.is_connected()) {
             ConnectionState::Connected
         } else if roster.members.iter().any(|member| !member.has_failed())
-            || !fleet.knows_its_servers()
+            || self.is_asking(&roster)
         {
             ConnectionState::Connecting
         } else {
@@ -129,6 +130,13 @@ impl Supervisor {
             is_other
         });
         true
+    }
+
+    /// Whether there are no servers because the source has not been heard yet.
+    fn is_asking(&self, roster: &Roster) -> bool {
+        let is_news = self.found.has_changed().unwrap_or(false);
+        let found = self.found.borrow();
+        roster.members.is_empty() && (is_news || !found.has_answered && found.trouble.is_none())
     }
 
     fn tick(&mut self) {
