@@ -1,5 +1,6 @@
 //! The handle that users have of a client: connecting, and the ways to send.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::pipeline::Pipeline;
 use super::producer::Producer;
 use super::values::DefaultCodec;
 use crate::codec::numbers;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, bound};
 use crate::discovery::Target;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::error::{CallError, TransportError};
@@ -120,9 +121,14 @@ impl Client {
     /// If settings or target are wrong, or no server can be reached.
     pub async fn connect_with(target: Target, config: ClientConfig) -> Result<Self, ConnectError> {
         let client = Self::new(target, config)?;
-        let first = client.channel.first_attempt().await;
-        first.map_err(ConnectError::Failed)?;
+        client.connected().await?;
         Ok(client)
+    }
+
+    /// Ready when a server is connected, or the first attempt has failed.
+    pub(super) async fn connected(&self) -> Result<(), ConnectError> {
+        let first = self.channel.first_attempt().await;
+        first.map_err(ConnectError::Failed)
     }
 
     /// A client that dials in the background and is there at once: calls wait for the connection as
@@ -275,6 +281,23 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.channel.state()
+    }
+
+    /// Gives servers with these tags other shares of the calls, in tenths of a percent, from the
+    /// next call on; see [`Policies::tags`](super::Policies::tags). A client of one endpoint
+    /// without policies has no shares.
+    ///
+    /// # Errors
+    /// If the shares are more than all calls together; then nothing changes.
+    pub fn set_tags(&self, tags: BTreeMap<String, u32>) -> Result<(), ConfigError> {
+        let all = tags
+            .values()
+            .fold(0, |all: u32, share| all.saturating_add(*share));
+        bound(all <= 1000, "tags", all, "at most 100% together")?;
+        if let Some(fleet) = self.channel.fleet() {
+            fleet.set_tags(tags);
+        }
+        Ok(())
     }
 
     /// Somebody knows that the server is back: dials at once, also when

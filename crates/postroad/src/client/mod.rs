@@ -2,8 +2,9 @@
 //! them.
 //!
 //! ```text
-//! blocking -> handle -> call, producer, pipeline -> attempt -> channel -> keeper -> trouble
-//!                                                             \-> fleet -> keeping -> keeper
+//! blocking, builder -> handle -> call, producer, pipeline -> attempt -> channel
+//! channel -> keeper -> trouble
+//!        \-> fleet -> keeping -> keeper
 //! ```
 //!
 //! Each module imports only what stands to the right of it. `options` holds what producers and
@@ -11,6 +12,7 @@
 
 mod attempt;
 mod blocking;
+mod builder;
 mod call;
 mod call_options;
 mod channel;
@@ -30,6 +32,7 @@ mod values;
 mod why;
 
 pub use blocking::BlockingClient;
+pub use builder::ClientBuilder;
 pub use call::CallBuilder;
 pub use call_options::{CallOptions, Outgoing};
 pub use config::ClientConfig;

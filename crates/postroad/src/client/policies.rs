@@ -226,7 +226,10 @@ impl Policies {
     /// The first that does not hold: its name, its value and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         let least = Duration::from_millis(1);
-        let shares: u32 = self.tags.values().sum();
+        let shares = self
+            .tags
+            .values()
+            .fold(0, |all: u32, share| all.saturating_add(*share));
         bound(shares <= 1000, "tags", shares, "at most 100% together")?;
         if let Some(retry) = &self.retry {
             let attempts = retry.attempts;

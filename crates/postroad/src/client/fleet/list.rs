@@ -1,12 +1,12 @@
 //! The list has changed: who stays, who comes, who goes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use postroad_proto::Time;
 use postroad_proto::policy::{Breaker, Candidate, Ejector};
 
-use super::roster::Roster;
+use super::roster::{Roster, Tags};
 use super::{Fleet, Member};
 use crate::clock;
 use crate::discovery::Instance;
@@ -40,14 +40,30 @@ impl Fleet {
             };
             Some((rank, member))
         });
-        let roster = Roster::new(members.collect(), &self.policies);
+        let tags = self.tags();
+        let roster = Roster::new(members.collect(), self.policies.balance, &tags);
         observe::list(&self.target, before.members.len(), roster.members.len());
         let gone: Vec<_> = known.into_values().map(Arc::clone).collect();
         self.roster.store(Arc::new(roster));
+        drop(tags);
         gone.iter().for_each(|member| member.leave());
         self.merge_owners();
         self.choose_members();
         self.news.notify_waiters();
+    }
+
+    /// Gives servers with these tags other shares, from the next call on.
+    pub(in crate::client) fn set_tags(&self, tags: Tags) {
+        let mut shares = self.tags();
+        *shares = tags;
+        let roster = self.roster.load();
+        let roster = roster.with_tags(self.policies.balance, &shares);
+        self.roster.store(Arc::new(roster));
+    }
+
+    /// The shares, which are held while a roster is made of them.
+    fn tags(&self) -> MutexGuard<'_, Tags> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A member for a server that is new, unless nobody can dial it.

@@ -23,8 +23,8 @@ mod roster;
 mod supervisor;
 mod waiting;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,7 +52,7 @@ use crate::transport::{BoxFuture, Transports};
 
 use advice::{Advice, Owner};
 pub(super) use member::Member;
-use roster::Roster;
+use roster::{Roster, Tags};
 pub(super) use waiting::Waiting;
 
 /// The latency of a server that has never answered, as it is shown.
@@ -74,6 +74,8 @@ pub(super) struct Fleet {
     pub(super) target: Target,
     pub(super) config: ClientConfig,
     policies: Policies,
+    /// Shares of the calls by tag; the policies say the first ones.
+    tags: Mutex<Tags>,
     transports: Transports,
     roster: ArcSwap<Roster>,
     /// What discovery says, for errors.
@@ -138,6 +140,7 @@ impl Fleet {
             None => None,
         };
         let fleet = Arc::new(Self {
+            tags: Mutex::new(policies.tags.clone()),
             transports: transports.clone(),
             roster: ArcSwap::default(),
             found: found.clone(),

@@ -1,12 +1,15 @@
 //! Who is there: the servers of a fleet in the order in which they are asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postroad_proto::Time;
 use postroad_proto::policy::{Ask, Balance, Balancer, Candidate, Load};
 
-use super::super::policies::Policies;
 use super::member::Member;
+
+/// Shares of the calls by tag, in tenths of a percent.
+pub(super) type Tags = BTreeMap<String, u32>;
 
 /// The servers at one moment. It is made anew when the list or the settings change.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub(super) struct Roster {
     tiers: Vec<Tier>,
     /// All of them.
     pub(super) members: Vec<Arc<Member>>,
+    /// The rank of each.
+    ranks: Vec<u32>,
 }
 
 /// Servers of equal rank.
@@ -58,21 +63,33 @@ impl Candidate for Member {
 
 impl Roster {
     /// Orders members, of which each has the rank of its tier.
-    pub(super) fn new(ranked: Vec<(u32, Arc<Member>)>, policies: &Policies) -> Self {
+    pub(super) fn new(ranked: Vec<(u32, Arc<Member>)>, balance: Balance, tags: &Tags) -> Self {
         let members = ranked
             .iter()
             .map(|(_, member)| Arc::clone(member))
             .collect();
-        let mut ranks: Vec<u32> = ranked.iter().map(|(rank, _)| *rank).collect();
+        let all_ranks: Vec<u32> = ranked.iter().map(|(rank, _)| *rank).collect();
+        let mut ranks = all_ranks.clone();
         ranks.sort_unstable();
         ranks.dedup();
         let of_rank = |rank: u32| {
             let of_it = ranked.iter().filter(move |(other, _)| *other == rank);
             of_it.map(|(_, member)| Arc::clone(member)).collect()
         };
-        let tier = |rank| Tier::new(of_rank(rank), policies);
+        let tier = |rank| Tier::new(of_rank(rank), balance, tags);
         let tiers = ranks.into_iter().map(tier).collect();
-        Self { tiers, members }
+        Self {
+            tiers,
+            members,
+            ranks: all_ranks,
+        }
+    }
+
+    /// The same servers with other shares.
+    pub(super) fn with_tags(&self, balance: Balance, tags: &Tags) -> Self {
+        let members = self.members.iter().map(Arc::clone);
+        let ranked = self.ranks.iter().copied().zip(members).collect();
+        Self::new(ranked, balance, tags)
     }
 
     /// The server that gets the next call. Those in `avoid` are taken only if there is no other
@@ -116,17 +133,17 @@ fn is_it(avoid: Option<&Member>, member: &Arc<Member>) -> bool {
 }
 
 impl Tier {
-    fn new(members: Vec<Arc<Member>>, policies: &Policies) -> Self {
+    fn new(members: Vec<Arc<Member>>, balance: Balance, tags: &Tags) -> Self {
         let mut rest = members;
         let mut groups = Vec::new();
-        for (tag, share) in &policies.tags {
+        for (tag, share) in tags {
             let (of_it, others) = rest
                 .into_iter()
                 .partition::<Vec<_>, _>(|member| member.instance.tag.as_deref() == Some(tag));
-            groups.push(Group::new(*share, of_it, policies.balance));
+            groups.push(Group::new(*share, of_it, balance));
             rest = others;
         }
-        groups.push(Group::new(1000, rest, policies.balance));
+        groups.push(Group::new(1000, rest, balance));
         groups.retain(|group| !group.members.is_empty());
         Self { groups }
     }

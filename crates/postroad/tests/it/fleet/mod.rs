@@ -1,5 +1,7 @@
 //! A client of several servers: what it does when one is slow, wrong, full or gone.
 
+mod trouble;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -335,6 +337,15 @@ async fn a_tag_gets_its_share() -> Tested {
     // A tenth of 2,000, and five standard deviations.
     let share = two.asked() - before;
     assert!((130..=270).contains(&share), "{share} of 2,000");
+    client
+        .set_tags([("v2".to_owned(), 1001)].into())
+        .unwrap_err();
+    client.set_tags([("v2".to_owned(), 1000)].into())?;
+    let before = one.asked();
+    for _ in 0..100 {
+        let _: String = client.call("who", &()).await?;
+    }
+    assert_eq!(one.asked(), before, "all go to the new version");
     Ok(())
 }
 
@@ -558,119 +569,28 @@ async fn pass(time: Duration) {
     let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }
 
-fn refusing(retry: Retry, after: Duration) -> BoxFuture<'static, Result<(), Error>> {
-    Box::pin(async move { Err(Error::new("SRV-E-429", "full").with_retry(retry, after)) })
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_fleet_is_waited_for_and_no_thread_is_blocked() -> Tested {
-    let slow = Node::start("mem://fleet-room-1", |_| {
-        Box::pin(async {
-            pass(Duration::from_millis(500)).await;
-            Ok(())
-        })
-    })
-    .await?;
-    let mut config = quiet(|policies| policies.health = None);
-    config.connection.limits.max_calls = 1;
-    let client = Client::connect_with("mem://fleet-room-1".parse()?, config).await?;
-    let call = || client.request("who").timeout(Duration::from_secs(3));
-    let (one, two) = tokio::join!(call().call::<_, String>(&()), call().call::<_, String>(&()));
-    assert_eq!((one?, two?), (slow.url.clone(), slow.url.clone()));
-    Ok(())
-}
-
 #[tokio::test]
-async fn a_call_without_time_says_nothing_about_the_server() -> Tested {
-    let node = Node::well("mem://fleet-no-time-1").await?;
-    let client = Client::connect_with("mem://fleet-no-time-1".parse()?, quiet(|_| ())).await?;
-    warm(&client, &[&node]).await?;
-    for _ in 0..100 {
-        let call = client.request("who").timeout(Duration::ZERO);
-        call.call::<_, String>(&()).await.unwrap_err();
-    }
-    assert_eq!(client.call::<_, String>("who", &()).await?, node.url);
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_was_put_aside_is_asked_when_there_is_no_other() -> Tested {
-    let one = Node::start("mem://fleet-aside-1", |call| match call {
-        0..5 => refusing(Retry::Elsewhere, Duration::ZERO),
-        _ => Box::pin(async { Ok(()) }),
-    })
-    .await?;
-    let two = Node::well("mem://fleet-aside-2").await?;
-    let config = quiet(|policies| policies.balance = Balance::RoundRobin);
-    let target = "mem://fleet-aside-1,fleet-aside-2".parse()?;
-    let client = Client::connect_with(target, config).await?;
-    while one.asked() < 5 {
-        let _: String = client.call("who", &()).await?;
-    }
-    two.server.shutdown().await;
-    assert_eq!(client.call::<_, String>("who", &()).await?, one.url);
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_hint_of_one_server_does_not_hold_a_call_back_from_another() -> Tested {
-    let hint = Duration::from_secs(30);
-    let one = Node::start("mem://fleet-hint-1", move |_| {
-        refusing(Retry::Elsewhere, hint)
-    })
-    .await?;
-    let two = Node::well("mem://fleet-hint-2").await?;
-    let config = quiet(|policies| policies.balance = Balance::RoundRobin);
-    let target = "mem://fleet-hint-1,fleet-hint-2".parse()?;
-    let client = Client::connect_with(target, config).await?;
+async fn a_builder_sets_what_it_is_told_and_refuses_what_is_wrong() -> Tested {
+    let one = Node::well("mem://fleet-built-1").await?;
+    let two = Node::well("mem://fleet-built-2").await?;
+    let client = Client::builder("mem://fleet-built-1,fleet-built-2?tag=v2")
+        .timeout(PATIENCE)
+        .balance(Balance::RoundRobin)
+        .tag("v2", 1000)
+        .health(None)
+        .connect()
+        .await?;
     warm(&client, &[&two]).await?;
-    while one.asked() < 3 {
+    let before = one.asked();
+    for _ in 0..20 {
         assert_eq!(client.call::<_, String>("who", &()).await?, two.url);
     }
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_retry_goes_to_the_servers_of_another_tag() -> Tested {
-    let none = Duration::ZERO;
-    let _new = Node::start("mem://fleet-group-1", move |_| {
-        refusing(Retry::Elsewhere, none)
-    })
-    .await?;
-    let old = Node::well("mem://fleet-group-2").await?;
-    let config = quiet(|policies| policies.tags = [("v2".to_owned(), 1000)].into());
-    let target = "mem://fleet-group-1?tag=v2,fleet-group-2".parse()?;
-    let client = Client::connect_with(target, config).await?;
-    for _ in 0..5 {
-        assert_eq!(client.call::<_, String>("who", &()).await?, old.url);
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_route_is_idempotent_only_if_every_server_says_so() -> Tested {
-    let asked = Arc::new(AtomicU32::new(0));
-    let counter = Arc::clone(&asked);
-    let fails = Router::new().route("pay", move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        async {
-            let error = Error::new("TST-E-001", "it may have run");
-            Err::<(), _>(error.with_retry(Retry::IfIdempotent, Duration::ZERO))
-        }
-    });
-    let _one = serve("mem://fleet-owners-1", fails).await?;
-    let declared = RouteOptions::new().idempotent();
-    let claims = Router::new().route_with("pay", declared, async || Json(()));
-    let _two = serve("mem://fleet-owners-2", claims).await?;
-    let target = "mem://fleet-owners-1,fleet-owners-2".parse()?;
-    let client = Client::connect_with(target, quiet(|p| p.eject = false)).await?;
-    let (mut calls, mut refused) = (0_u32, 0_u32);
-    while refused < 20 {
-        calls += 1;
-        refused += u32::from(client.call::<_, ()>("pay", &()).await.is_err());
-        assert!(calls < 10_000);
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(asked.load(Ordering::Relaxed), refused, "none ran twice");
+    assert_eq!(one.asked(), before);
+    let wrong = Client::builder("mem://fleet-built-1")
+        .tag("v2", 1001)
+        .build();
+    assert!(wrong.unwrap_err().to_string().contains("tags"));
+    let wrong = Client::builder("mem://x").standby("nowhere").build();
+    assert!(wrong.unwrap_err().to_string().contains("nowhere"));
     Ok(())
 }
