@@ -284,6 +284,11 @@ impl Story {
         ));
         node.kill()?;
         pause(300).await;
+        // A machine that is busy tells the callers later.
+        let until = Instant::now() + Duration::from_secs(5);
+        while outcomes.failed().is_empty() && Instant::now() < until {
+            pause(50).await;
+        }
         let failed: u64 = outcomes.failed().values().sum();
         let by_code = outcomes.failed();
         let by_code = by_code

@@ -248,9 +248,8 @@ impl Fleet {
             Ending::Refused { code, .. } if code == Code::DRAINING => Verdict::Unknown,
             ending => Verdict::of(&ending),
         };
-        member
-            .load
-            .finish(now, &judged(outcome, verdict), None, None);
+        let judged = judged(outcome, verdict, member.load.latency(now));
+        member.load.finish(now, &judged, None, None);
         if let (Some(hedge), Some(timing)) = (&self.hedge, timing)
             && (verdict != Verdict::Failure || matches!(outcome.ending, Ending::Deadline { .. }))
         {
@@ -494,13 +493,16 @@ fn release(member: &Member, permit: Option<Permit>, now: Time) {
     }
 }
 
-/// The outcome as the load takes it: a server that goes away in order has not failed.
-fn judged(outcome: &Outcome, verdict: Verdict) -> Outcome {
-    match verdict {
-        Verdict::Unknown => Outcome {
-            ending: Ending::GivenUp,
-            ..*outcome
-        },
-        Verdict::Success | Verdict::Failure => *outcome,
-    }
+/// The outcome as the load takes it. A server that goes away in order has not failed. One whose
+/// answer nobody waits for any more would have taken at least so long: by that a server is known
+/// that takes calls and is silent, while others answer in its place.
+fn judged(outcome: &Outcome, verdict: Verdict, known: Option<Duration>) -> Outcome {
+    let took = outcome.timing.map(|timing| timing.took);
+    let is_slower = known.is_some() && took > known;
+    let ending = match (verdict, outcome.ending) {
+        (Verdict::Unknown, Ending::GivenUp) if is_slower => Ending::Answered,
+        (Verdict::Unknown, _) => Ending::GivenUp,
+        (Verdict::Success | Verdict::Failure, ending) => ending,
+    };
+    Outcome { ending, ..*outcome }
 }
