@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postroad_proto::policy::{
-    Balance, BreakerConfig, BudgetConfig, HedgeConfig, OutlierConfig, RetryConfig, ThrottleConfig,
+    Balance, BreakerConfig, BudgetConfig, HedgeConfig, OutlierConfig, PoolConfig, RetryConfig,
+    ThrottleConfig,
 };
 use postroad_proto::units::{permille, time};
 use serde::{Deserialize, Deserializer, de};
@@ -329,6 +330,19 @@ impl Policies {
 }
 
 impl PoolPolicy {
+    /// What decides by these bounds.
+    pub(super) fn config(&self) -> PoolConfig {
+        PoolConfig {
+            connections: self.connections,
+            idle: self.idle,
+            idle_timeout: self.idle_timeout,
+            pending: self.pending,
+            wait: self.wait,
+            age: self.age,
+            ..PoolConfig::default()
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let least = Duration::from_millis(1);
         let connections = self.connections;

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use postroad_proto::Time;
-use postroad_proto::policy::{Breaker, Load, LoadConfig, Outlier, hash_key};
+use postroad_proto::policy::{Breaker, Load, LoadConfig, Outlier, PoolConfig, hash_key};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::super::config::ClientConfig;
 use super::super::keeper::Keeper;
 use super::super::keeping;
-use super::super::policies::PoolPolicy;
 use super::advice::Owner;
-use super::{Fleet, TICK};
+use super::{Fleet, TICK, draw};
 use crate::clock;
 use crate::discovery::Instance;
 use crate::driver::Connection;
@@ -317,15 +316,11 @@ impl Member {
     }
 
     /// Begins a new connection in the place of one that is too old.
-    pub(super) fn replace_old(&self, pool: &PoolPolicy, now: Time) {
-        let Some(age) = pool.age else {
-            return;
-        };
+    pub(super) fn replace_old(&self, pool: &PoolConfig, now: Time) {
         let since = self.connected_since.load(Ordering::Relaxed);
-        // Up to a tenth longer or shorter, so that not all are replaced at once.
-        let jitter = (since >> 10) % 201;
-        let age = age / 1000 * (900 + jitter as u32);
-        let is_old = since > 0 && Time(since) + age <= now;
+        // The same bits at every look, and others for every member and connection.
+        let bits = draw(since, self.identity);
+        let is_old = since > 0 && pool.expires(Time(since), bits) <= now;
         if is_old && self.connections() == 1 {
             self.connected_since.store(now.0, Ordering::Relaxed);
             self.add_connection();

@@ -506,3 +506,9 @@ fn judged(outcome: &Outcome, verdict: Verdict, known: Option<Duration>) -> Outco
     };
     Outcome { ending, ..*outcome }
 }
+
+/// Orders servers differently for each seed, and the same way each time.
+fn draw(seed: u64, identity: u64) -> u64 {
+    let mixed = (seed ^ identity).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
+}

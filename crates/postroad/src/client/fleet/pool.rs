@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::policy::Breaker;
+use postroad_proto::policy::{Breaker, PoolCounts};
 
-use super::{Fleet, Member};
+use super::{Fleet, Member, draw};
 use crate::clock;
 
 /// For how long a call keeps a fleet awake.
@@ -98,15 +98,15 @@ impl Fleet {
             self.rotate(now);
             self.wake_all();
         }
-        let roster = self.roster.load();
+        let (roster, pool) = (self.roster.load(), self.policies.pool.config());
         let mut connections: usize = roster.members.iter().map(|m| m.connections()).sum();
         for member in &roster.members {
-            member.replace_old(&self.policies.pool, now);
+            member.replace_old(&pool, now);
             let saturated = member.saturated();
-            if saturated >= SATURATED && connections < self.policies.pool.connections {
+            if saturated >= SATURATED && connections < pool.connections {
                 connections += 1;
                 member.add_connection();
-            } else if saturated == 0 && member.calm_for() >= self.policies.pool.idle_timeout {
+            } else if saturated == 0 && member.calm_for() >= pool.idle_timeout {
                 member.drop_extra();
             }
         }
@@ -114,24 +114,19 @@ impl Fleet {
 
     /// Lets connections go that nobody has used for long, except for the few that are kept.
     fn rest(&self, now: Time) {
-        let pool = &self.policies.pool;
+        let pool = self.policies.pool.config();
         let roster = self.roster.load();
         let awake = roster.members.iter().filter(|member| member.is_connected());
-        let mut left = awake.clone().count();
+        let mut counts = PoolCounts {
+            open: awake.clone().count(),
+            ..PoolCounts::default()
+        };
         for member in awake {
-            if left <= pool.idle {
-                return;
-            }
-            if member.last_used() + pool.idle_timeout <= now && member.load.in_flight() == 0 {
-                left -= 1;
+            let idle_for = now.since(member.last_used());
+            if member.load.in_flight() == 0 && pool.closes_idle(&counts, idle_for) {
+                counts.open -= 1;
                 member.leave();
             }
         }
     }
-}
-
-/// Orders servers differently for each seed, and the same way each time.
-fn draw(seed: u64, identity: u64) -> u64 {
-    let mixed = (seed ^ identity).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ mixed >> 32
 }
