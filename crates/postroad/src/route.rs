@@ -1,5 +1,7 @@
 //! One route: its handler with the type forgotten, and what its author declares of it.
 
+mod rule;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +10,9 @@ use std::time::Duration;
 
 use postroad_proto::session::CallId;
 use serde::Serialize;
+
+pub(crate) use rule::fits;
+pub use rule::{Concurrency, Each, RateRule, RouteRule, Shape, Work};
 
 use crate::driver::{Answered, Answers};
 use crate::error::Error;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::config::{ConfigError, bound, check_time};
 use crate::discovery::Target;
+use crate::route::fits;
 
 /// What a client of several servers does when one is slow, wrong or gone. The guide is
 /// docs/client.md.
@@ -280,12 +281,7 @@ impl Policies {
 
     /// Whether these settings say that a route may be called twice.
     pub(super) fn is_idempotent(&self, route: &str) -> bool {
-        self.idempotent
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(beginning) => route.starts_with(beginning),
-                None => route == pattern,
-            })
+        self.idempotent.iter().any(|pattern| fits(pattern, route))
     }
 
     pub(super) fn budget_config(&self) -> BudgetConfig {

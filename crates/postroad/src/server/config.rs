@@ -7,6 +7,7 @@ use postroad_proto::units::time;
 use serde::Deserialize;
 
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
+use crate::route::{Concurrency, RouteRule};
 
 /// Settings of a server.
 ///
@@ -40,6 +41,18 @@ pub struct ServerConfig {
     /// Threads with a reactor of their own that connections are spread over. `None`, the default of
     /// the library, drives them on the runtime that the server was started on. At most 1,024.
     pub workers: Option<usize>,
+    /// How many requests of a route may be at work at once, where no rule says it. Default
+    /// [`Concurrency::Fixed`] of [`Self::max_requests`]: only the server's own bound counts.
+    pub concurrency: Option<Concurrency>,
+    /// Whether requests that would wait too long are refused early, the least important first.
+    /// Default true.
+    pub shed: bool,
+    /// What is said of routes. Of several rules that are for a route the first counts.
+    #[serde(skip)]
+    pub rules: Vec<RouteRule>,
+    /// Threads for routes with [`Work::Cpu`](crate::route::Work::Cpu). Default: one a core. At most 1,024.
+    #[serde(skip)]
+    pub cpu_workers: Option<usize>,
 }
 
 impl Default for ServerConfig {
@@ -50,6 +63,10 @@ impl Default for ServerConfig {
             max_requests: REQUESTS_MAX,
             drain: Duration::from_secs(25),
             workers: None,
+            concurrency: None,
+            shed: true,
+            rules: Vec::new(),
+            cpu_workers: None,
         }
     }
 }
@@ -73,7 +90,11 @@ impl ServerConfig {
         check_time("drain", self.drain, Duration::ZERO, "at most a day")?;
         let workers = self.workers.unwrap_or(1);
         let is_possible = (1..=1024).contains(&workers);
-        bound(is_possible, "workers", workers, "1 to 1024")
+        bound(is_possible, "workers", workers, "1 to 1024")?;
+        let cpu = self.cpu_workers.unwrap_or(1);
+        let is_possible = (1..=1024).contains(&cpu);
+        bound(is_possible, "workers.cpu", cpu, "1 to 1024")?;
+        self.rules.iter().try_for_each(RouteRule::check)
     }
 }
 
