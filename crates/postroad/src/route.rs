@@ -5,6 +5,7 @@ mod rule;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -107,6 +108,29 @@ pub(crate) struct Route {
     starter: MakeStarter,
     run: Run,
     pub(crate) describes: Description,
+    /// What starting its handler costs, as was measured where requests had to wait.
+    pub(crate) cost: Cost,
+}
+
+/// How long starting a handler usually takes, which for one that never waits is all of its work.
+#[derive(Debug, Default)]
+pub(crate) struct Cost(AtomicU64);
+
+impl Cost {
+    /// Nanoseconds; 0 if none was measured.
+    pub(crate) fn nanos(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Learns of one: an eighth of what is known is forgotten for each.
+    pub(crate) fn learn(&self, nanos: u64) {
+        let known = self.nanos();
+        let next = match known {
+            0 => nanos,
+            _ => known - known / 8 + nanos / 8,
+        };
+        self.0.store(next, Ordering::Relaxed);
+    }
 }
 
 impl Route {
@@ -131,6 +155,7 @@ impl Route {
             starter,
             run,
             describes,
+            cost: Cost::default(),
         }
     }
 

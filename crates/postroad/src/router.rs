@@ -10,6 +10,7 @@ use crate::extract::{Reply, Request};
 use crate::handler::Handler;
 use crate::hook::{Around, Next};
 use crate::route::{Description, Route, RouteOptions};
+use crate::server::Rules;
 
 /// Routes by name.
 #[derive(Clone, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Table {
     /// The hooks around all of them, the innermost first. Routes that come later get them too.
     around: Vec<Around>,
     pub(crate) unrouted: Unrouted,
+    /// What an operator says of them.
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// What becomes of a dialect's request that names no route, if the table has none for it either.

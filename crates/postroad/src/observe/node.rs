@@ -55,6 +55,14 @@ pub(crate) fn too_many_connections(counters: &Counters, endpoint: &impl Display,
     }
 }
 
+/// A worker has been busy for so long while others wait for one.
+pub(crate) fn worker_is_stuck(route: &str, busy: Duration, workers: usize) {
+    tracing::warn!(
+        target: "postroad::server", route, ?busy, workers,
+        "a worker has not finished for long, and requests wait for one"
+    );
+}
+
 /// The time for the drain is over, and connections are left.
 pub(crate) fn cut(left: usize) {
     tracing::warn!(target: "postroad::server", left, "cut at the end of the drain");

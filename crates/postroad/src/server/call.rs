@@ -6,6 +6,8 @@ use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::Reply;
 
+use super::admission::{Applied, Entry, Gated};
+use super::intake::Refusal;
 use super::routes::Routes;
 use super::start::{Place, Running};
 use crate::clock;
@@ -46,27 +48,40 @@ impl Routes {
     /// ```
     pub async fn call(&self, mut request: Request) -> Result<Reply, Error> {
         let dispatch = &self.dispatch;
-        let refused = |error| {
-            Err(refuse(
-                &dispatch.counters,
-                request.peer(),
-                request.route(),
-                error,
-            ))
+        let refused = |request: &Request, error| {
+            let (peer, route) = (request.peer(), request.route());
+            Err(refuse(&dispatch.counters, peer, route, error))
         };
         let Some(route) = dispatch.table().get(request.route()).cloned() else {
             let text = format!("no route {:?}", request.route());
-            return refused(Error::of(Code::NOT_FOUND, text));
+            return refused(&request, Error::of(Code::NOT_FOUND, text));
         };
-        let place = match Place::try_take(dispatch, request.is_expired()) {
-            Ok(place) => place,
-            Err(why) => return refused(why.error()),
+        let rule = self.rule(&mut request);
+        let placed = Place::try_take(dispatch, request.is_expired());
+        let entered = placed.and_then(|place| Ok((place, self.enter(&rule, &request)?)));
+        let (place, entry) = match entered {
+            Ok(entered) => entered,
+            Err(why) => return refused(&request, why.error()),
         };
-        count(&dispatch.counters.started, 1);
         let watched = begin(&mut request);
         let (deadline, context) = (request.deadline, request.inherited());
         let origin = Arc::clone(&request.origin);
-        let future = Scoped::new(context, route.run(request));
+        let handler = match rule.guard {
+            None => {
+                count(&dispatch.counters.started, 1);
+                route.run(request)
+            }
+            Some(guard) => {
+                let gated = Gated {
+                    dispatch: Arc::clone(dispatch),
+                    guard,
+                    connection: origin.peer.connection(),
+                    is_message: false,
+                };
+                gated.run(entry, route, request)
+            }
+        };
+        let future = Scoped::new(context, handler);
         let running = Running::new(place, future, &origin, watched, None);
         if deadline == Time::NEVER {
             return running.await;
@@ -82,5 +97,26 @@ impl Routes {
                 error,
             ))
         })
+    }
+
+    /// What a rule says of a request, which gets its priority and deadline.
+    fn rule(&self, request: &mut Request) -> Applied {
+        let rules = Arc::clone(&self.dispatch.load().rules);
+        let guard = rules.guard(&request.origin.route);
+        let now = clock::now();
+        let rule = Applied::of(guard, &request.origin.peer, now);
+        rule.apply(&mut request.priority, &mut request.deadline, now);
+        rule
+    }
+
+    /// Lets a request in by its route's rate and limit.
+    fn enter(&self, rule: &Applied, request: &Request) -> Result<Entry, Refusal> {
+        rule.take_rate(clock::now())
+            .map_err(Refusal::RateExceeded)?;
+        let Some(guard) = &rule.guard else {
+            return Ok(Entry::Permit(None));
+        };
+        let patience = self.dispatch.intake.patience_of(request.deadline, false);
+        guard.enter(request.peer().connection(), request, false, patience)
     }
 }

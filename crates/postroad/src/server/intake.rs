@@ -8,6 +8,7 @@ use postroad_proto::code::{Code, Retry};
 use postroad_proto::limits::REQUESTS_MAX;
 use tokio::sync::Notify;
 
+use super::run_queue::Ticket;
 use super::share::ShareMax;
 use crate::clock;
 use crate::error::Error;
@@ -17,6 +18,9 @@ use crate::error::Error;
 /// handlers take 0.1 microseconds uses a tenth. Short enough that ten busy connections delay an
 /// eleventh by no more than a scheduler's time slice.
 const WORK_BUDGET: Duration = Duration::from_millis(2);
+/// How long something may wait to be started, if its deadline is not sooner. After an overload the
+/// queue is empty in no more than this.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// What a client that is refused for too much at once is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Requests that one reactor may hold queued. Each is small; what they bring along has a bound of
@@ -31,24 +35,10 @@ pub(super) struct Arrival {
     /// Its deadline has passed. Asked for by whoever has the clock at hand, because most deadlines
     /// are so far that no clock need be read.
     pub(super) is_late: bool,
-    /// Older requests of its connection are queued, or handlers have used up the turn.
+    /// Something as important is queued, or handlers have used up the turn.
     pub(super) must_wait: bool,
     /// Those of its connection that wait hold as much as one connection may.
     pub(super) is_share_full: bool,
-    /// The reactor's queue is full. Asked for only if it must wait.
-    pub(super) is_queue_full: bool,
-}
-
-impl Arrival {
-    /// Of a request that is not started where it was read.
-    pub(super) fn held(is_late: bool, is_share_full: bool, is_queue_full: bool) -> Self {
-        Self {
-            is_late,
-            must_wait: true,
-            is_share_full,
-            is_queue_full,
-        }
-    }
 }
 
 /// What becomes of a request.
@@ -56,7 +46,7 @@ impl Arrival {
 pub(super) enum Decision {
     /// Its handler is started at once.
     Start,
-    /// It is queued.
+    /// It is queued, if the queue takes it.
     Queue,
     /// It is answered with an error.
     Refuse(Refusal),
@@ -71,8 +61,12 @@ pub(super) enum Refusal {
     TooManyRunning(usize),
     /// Those of its connection that are at work hold as much as one connection may.
     ShareFull,
-    /// The reactor's queue is full.
+    /// The reactor's queue is full of what is as important.
     QueueFull,
+    /// It would have to wait so long before it is started, which is longer than it can.
+    Hopeless(Duration),
+    /// Its route is called more often than it may be; the next may come after this time.
+    RateExceeded(Duration),
     /// The server is being shut down.
     Draining,
 }
@@ -83,6 +77,9 @@ impl Refusal {
     pub(super) fn error(self) -> Error {
         let overloaded =
             |text| Error::of(Code::OVERLOADED, text).with_retry(Retry::Here, RETRY_AFTER);
+        let elsewhere = |text: &str, after: Duration| {
+            Error::of(Code::OVERLOADED, text).with_retry(Retry::Elsewhere, after)
+        };
         match self {
             Self::Late => {
                 let text = "the deadline passed before the request was started";
@@ -94,6 +91,11 @@ impl Refusal {
             ),
             Self::Draining => Error::of(Code::DRAINING, "the server is shutting down")
                 .with_retry(Retry::Elsewhere, Duration::ZERO),
+            Self::Hopeless(wait) => elsewhere("it would have waited longer than it can", wait),
+            Self::RateExceeded(wait) => {
+                Error::of(Code::OVERLOADED, "the route is called too often")
+                    .with_retry(Retry::Here, wait)
+            }
             Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
         }
     }
@@ -111,10 +113,9 @@ fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
     if arrival.is_share_full {
         return Decision::Refuse(Refusal::ShareFull);
     }
-    match (arrival.must_wait, arrival.is_queue_full) {
-        (false, _) => Decision::Start,
-        (true, false) => Decision::Queue,
-        (true, true) => Decision::Refuse(Refusal::QueueFull),
+    match arrival.must_wait {
+        false => Decision::Start,
+        true => Decision::Queue,
     }
 }
 
@@ -131,6 +132,8 @@ pub(super) struct Intake {
     queued: AtomicUsize,
     /// Nanoseconds; see [`WORK_BUDGET`].
     work_budget: AtomicU64,
+    /// Whether requests that would wait too long are refused when they come.
+    is_shedding: AtomicBool,
     /// The server is being shut down. Its sessions refuse by themselves what comes from then on.
     is_draining: AtomicBool,
     /// Somebody waits in [`Self::wait_until_idle`]. So that giving back the last place, which an
@@ -148,6 +151,7 @@ impl Default for Intake {
             share_messages_max: AtomicUsize::new(usize::MAX),
             queued: AtomicUsize::new(0),
             work_budget: AtomicU64::new(nanos(WORK_BUDGET)),
+            is_shedding: AtomicBool::new(true),
             is_draining: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             idle: Notify::new(),
@@ -156,7 +160,7 @@ impl Default for Intake {
 }
 
 /// A time in nanoseconds, at most 584 years.
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -183,6 +187,32 @@ impl Intake {
     /// Sets how long handlers run in place, before the server starts.
     pub(super) fn set_work_budget(&self, budget: Duration) {
         self.work_budget.store(nanos(budget), Ordering::Relaxed);
+    }
+
+    /// Sets whether requests that would wait too long are refused when they come.
+    pub(super) fn set_shedding(&self, is_shedding: bool) {
+        self.is_shedding.store(is_shedding, Ordering::Relaxed);
+    }
+
+    /// How long something may wait to be started; `None` if nothing is refused for that.
+    pub(super) fn patience(&self, ticket: &Ticket, now: Time) -> Option<Duration> {
+        // Nobody can be told of a message: it waits, and with it what its connection sends.
+        if ticket.is_message || !self.is_shedding.load(Ordering::Relaxed) {
+            return None;
+        }
+        let left = ticket.deadline.since(now);
+        let left = left.saturating_sub(Duration::from_nanos(ticket.cost));
+        Some(left.min(WAIT_MAX))
+    }
+
+    /// The same for a request.
+    pub(super) fn patience_of(&self, deadline: Time, is_message: bool) -> Option<Duration> {
+        let ticket = Ticket {
+            deadline,
+            is_message,
+            ..Ticket::default()
+        };
+        self.patience(&ticket, clock::now())
     }
 
     pub(super) fn work_budget(&self) -> u64 {
@@ -368,21 +398,16 @@ mod tests {
             ..quiet
         };
         assert_eq!(decide(waits, 9, 10), Decision::Queue);
-        let full = Arrival {
-            is_queue_full: true,
-            ..waits
-        };
-        assert_eq!(decide(full, 9, 10), Decision::Refuse(Refusal::QueueFull));
         let many = Decision::Refuse(Refusal::TooManyRunning(10));
-        assert_eq!(decide(full, 10, 10), many);
+        assert_eq!(decide(waits, 10, 10), many);
         let greedy = Arrival {
             is_share_full: true,
-            ..full
+            ..waits
         };
         assert_eq!(decide(greedy, 9, 10), Decision::Refuse(Refusal::ShareFull));
         let late = Arrival {
             is_late: true,
-            ..full
+            ..waits
         };
         assert_eq!(decide(late, 10, 10), Decision::Refuse(Refusal::Late));
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use postroad_proto::session::RouteRef;
 
+use super::admission::Applied;
 use super::routes::Dispatch;
+use crate::clock;
 use crate::driver::Connection;
 use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
@@ -75,6 +77,8 @@ fn rule_of(protocol: &str, asked: &RouteRef) -> RouteRule {
 pub(super) struct CachedRoute {
     pub(super) route: Arc<Route>,
     pub(super) starter: Box<dyn Starter>,
+    /// What a rule says of it.
+    pub(super) rule: Applied,
     /// Filled with each request in turn, so that what is the same for all of them (route, peer,
     /// protocol) is not put together again.
     pub(super) request: Request,
@@ -235,7 +239,9 @@ impl Lookup {
             peer: Arc::clone(&connection.peer),
             protocol: connection.protocol(),
         };
+        let guard = self.table.rules.guard(&origin.route);
         self.cached.push(CachedRoute {
+            rule: Applied::of(guard, &connection.peer, clock::now()),
             starter: route.starter(),
             request: Request::new(Arc::new(origin)),
             route,

@@ -1,6 +1,7 @@
 //! The server: listeners, connections, and a shutdown that loses nothing.
 
 mod accept;
+mod admission;
 mod builtin;
 mod call;
 mod config;
@@ -24,6 +25,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use crate::observe::counters::ServerStats;
+pub(crate) use admission::Rules;
+use admission::Workers;
 pub use config::ServerConfig;
 pub use routes::Routes;
 
@@ -35,6 +38,7 @@ use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
 use crate::observe::counters::Counters;
 use crate::observe::node;
+use crate::route::RouteRule;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
@@ -295,6 +299,10 @@ impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
         let (intake, limits) = (&routes.dispatch.intake, &config.connection.limits);
         intake.set_running_max(config.max_requests);
+        intake.set_shedding(config.shed);
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = Workers::of(config.cpu_workers.unwrap_or_else(cores));
+        routes.set_rules(config.rules.clone(), config.concurrency, &workers);
         intake.set_share_max(ShareMax {
             bytes: limits.assembly_max,
             messages: limits.max_calls,
@@ -408,6 +416,25 @@ impl RunningServer {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ServerState> {
         self.shared.state.subscribe()
+    }
+
+    /// Replaces what is said of routes; [`ServerConfig::rules`] was the beginning. Requests that are
+    /// at work go on under the rules that they came by. Of a rule that stays the same, counts and
+    /// rates stay as well.
+    ///
+    /// # Errors
+    /// The first rule that is out of its bounds; nothing is changed then.
+    pub fn set_rules(&self, rules: Vec<RouteRule>) -> Result<(), ConfigError> {
+        rules.iter().try_for_each(RouteRule::check)?;
+        self.routes().replace_rules(rules);
+        Ok(())
+    }
+
+    /// Changes how many threads work for routes with [`Work::Cpu`](crate::route::Work::Cpu). What
+    /// they work on goes on.
+    pub fn set_cpu_workers(&self, many: usize) {
+        let table = self.shared.routes.dispatch.table();
+        table.rules.workers.limit.resize(many.max(1));
     }
 
     /// Counters since the start.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::admission::{Rules, Workers};
 use super::intake::Intake;
 use crate::observe::counters::Counters;
-use crate::route::Description;
+use crate::route::{Concurrency, Description, RouteRule};
 use crate::router::{Router, Table};
 
 /// What the requests of all connections of a server share.
@@ -73,6 +74,27 @@ impl Routes {
             let mut table = Table::clone(table);
             change(&mut table);
             table
+        });
+    }
+
+    /// Says what is said of routes, at a server's start.
+    pub(super) fn set_rules(
+        &self,
+        list: Vec<RouteRule>,
+        concurrency: Option<Concurrency>,
+        workers: &Arc<Workers>,
+    ) {
+        let rules = Arc::new(Rules::new(list, concurrency, Arc::clone(workers)));
+        self.change(|table| table.rules = Arc::clone(&rules));
+    }
+
+    /// Replaces the rules while the server runs.
+    pub(super) fn replace_rules(&self, list: Vec<RouteRule>) {
+        self.change(|table| {
+            let old = &table.rules;
+            let rules = Rules::new(list.clone(), old.concurrency, Arc::clone(&old.workers));
+            rules.inherit(old);
+            table.rules = Arc::new(rules);
         });
     }
 

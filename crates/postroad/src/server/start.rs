@@ -15,10 +15,11 @@ use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::{CallId, Request as Asked, RouteRef};
 
-use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
+use super::admission::{Entry, Gated, Guard, Permit};
+use super::intake::{Arrival, Decision, Meter, Refusal, Turn, nanos};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
-use super::run_queue::{LaneState, Queued, RunQueue};
+use super::run_queue::{Admission, LaneState, Queued, RunQueue, Ticket};
 use super::share::{Holding, Share, ShareMax};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
@@ -41,6 +42,8 @@ pub(super) struct Dispatcher {
     turn: Turn,
     /// This connection, if requests of it were queued, which may still be.
     has_queued: Option<ConnectionId>,
+    /// They are parked: none of its requests may be started before them.
+    is_parked: bool,
     /// What requests of this connection hold, once one has had to wait.
     share: Option<Arc<Share>>,
 }
@@ -53,6 +56,7 @@ impl Dispatcher {
             lookup: None,
             turn: Turn::default(),
             has_queued: None,
+            is_parked: false,
             share: None,
         }
     }
@@ -61,6 +65,16 @@ impl Dispatcher {
     fn lookup(&mut self) -> (&mut Lookup, &Arc<Dispatch>) {
         let new = || Box::new(Lookup::new(self.dispatch.table()));
         (self.lookup.get_or_insert_with(new), &self.dispatch)
+    }
+
+    /// How the connection's requests stand in the queue.
+    fn look(&mut self, connection: ConnectionId) -> LaneState {
+        let state = self.queue.look(connection);
+        if state == LaneState::Empty {
+            self.has_queued = None;
+        }
+        self.is_parked = state == LaneState::Parked;
+        state
     }
 
     /// Starts or queues one request after the other, until the answers or the connection's part of
@@ -72,6 +86,7 @@ impl Dispatcher {
             queue,
             lookup,
             has_queued,
+            is_parked,
             share,
             ..
         } = self;
@@ -83,30 +98,50 @@ impl Dispatcher {
             let (connection, answers) = (starting.connection, &mut *starting.answers);
             let refused = match lookup.find(connection, &asked.route) {
                 Target::Route(cached) => {
+                    let rule = &cached.rule;
+                    rule.apply(&mut asked.priority, &mut asked.deadline, starting.now);
                     let is_late = starting.watch.has_passed(asked.deadline);
-                    // Behind others of its connection a request is queued as well: they are
-                    // started in the order in which they came.
-                    let must_wait =
-                        has_queued.is_some() || starting.meter.is_over(starting.watch.ticks());
+                    // Behind what is as important a request is queued as well: its connection's
+                    // are started in the order in which they came.
+                    let must_wait = queue.is_ahead_of(asked.priority)
+                        || *is_parked
+                        || starting.meter.is_over(starting.watch.ticks());
                     let is_share_full = is_full(share, asked, share_max);
                     let mut begun = Begun {
                         dispatch,
                         connection,
                         id: asked.id,
                         share,
+                        permit: None,
+                        cut_off: Time::NEVER,
                     };
-                    if !is_share_full && dispatch.intake.starts_at_once(is_late, must_wait) {
+                    let may_start = !is_share_full && !cached.rule.is_gated;
+                    if may_start && dispatch.intake.starts_at_once(is_late, must_wait) {
                         starting.started += 1;
                         begun.fill_and_start(cached, asked, answers, &scope);
                         None
                     } else {
-                        let arrival = Arrival::held(is_late, is_share_full, queue.is_full());
-                        match begun.hold(queue, cached, asked, arrival, has_queued) {
-                            Held::Queued => None,
-                            Held::Stays => break,
-                            Held::Refused(error) => {
+                        let arrival = Arrival {
+                            is_late,
+                            must_wait,
+                            is_share_full,
+                        };
+                        let now = starting.now;
+                        let held = begun.hold(queue, cached, asked, answers, arrival, now, &scope);
+                        match held {
+                            Held::Started => None,
+                            Held::Queued => {
+                                *has_queued = Some(connection.peer.connection());
+                                None
+                            }
+                            Held::Stays => {
+                                *has_queued = Some(connection.peer.connection());
+                                break;
+                            }
+                            Held::Refused(why) => {
                                 let (counters, peer) = (&dispatch.counters, &connection.peer);
-                                Some(refuse(counters, peer, cached.request.route(), error))
+                                let route = cached.request.route();
+                                Some(refuse(counters, peer, route, why.error()))
                             }
                         }
                     }
@@ -202,6 +237,8 @@ struct Starting<'a> {
     connection: &'a Arc<Connection>,
     arrived: &'a mut RequestBatch,
     answers: &'a mut Answers,
+    /// When the batch began.
+    now: Time,
     watch: Watch,
     meter: Meter,
     started: u64,
@@ -219,11 +256,7 @@ impl Service for Dispatcher {
         if has_room && self.queue.resume(connection) {
             tokio::spawn(drain(Arc::clone(&self.queue)));
         }
-        let state = self.queue.look(connection);
-        if state == LaneState::Empty {
-            self.has_queued = None;
-        }
-        state != LaneState::Full
+        self.look(connection) != LaneState::Full
     }
 
     fn start(
@@ -235,14 +268,16 @@ impl Service for Dispatcher {
     ) {
         let budget = self.dispatch.intake.work_budget();
         let meter = self.turn.measure(budget, now);
-        self.has_queued
-            .take_if(|connection| self.queue.look(*connection) == LaneState::Empty);
+        if let Some(connection) = self.has_queued {
+            self.look(connection);
+        }
         let (lookup, dispatch) = self.lookup();
         lookup.refresh(dispatch);
         let mut starting = Starting {
             connection,
             arrived,
             answers,
+            now,
             watch: Watch::new(now),
             meter,
             started: 0,
@@ -263,12 +298,13 @@ impl Service for Dispatcher {
     }
 }
 
-/// What became of a request that was not started at once.
+/// What became of a request that was not started without further questions.
 enum Held {
+    Started,
     Queued,
     /// Its connection has no more room in the queue: it is asked about again later.
     Stays,
-    Refused(Error),
+    Refused(Refusal),
 }
 
 /// A request whose route was found.
@@ -277,39 +313,165 @@ struct Begun<'a> {
     connection: &'a Arc<Connection>,
     id: Option<CallId>,
     share: &'a mut Option<Arc<Share>>,
+    /// Its place among those of its route, if that has a limit.
+    permit: Option<Permit>,
+    /// When its handler is stopped, because its rule has given it a deadline that the session does
+    /// not know.
+    cut_off: Time,
 }
 
 impl Begun<'_> {
-    /// Queues it, and sees that the reactor's task runs, or says why not.
+    /// Asks what the fast way does not: rates and limits of its route, and the queue.
     #[cold]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "parts of the dispatcher, borrowed one by one"
+    )]
     fn hold(
+        &mut self,
+        queue: &Arc<RunQueue>,
+        cached: &mut CachedRoute,
+        asked: &mut Asked,
+        answers: &mut Answers,
+        arrival: Arrival,
+        now: Time,
+        scope: &Scope,
+    ) -> Held {
+        let decision = self.dispatch.intake.decide(arrival);
+        if let Decision::Refuse(why) = decision {
+            return Held::Refused(why);
+        }
+        let ticket = Ticket {
+            level: asked.priority,
+            deadline: asked.deadline,
+            bytes: asked.payload.len(),
+            cost: cached.route.cost.nanos(),
+            is_message: self.id.is_none(),
+        };
+        let patience = self.dispatch.intake.patience(&ticket, now);
+        if decision == Decision::Queue {
+            // Before its rate is asked: a request that stays is asked about again.
+            match queue.admits(self.connection.peer.connection(), &ticket, patience) {
+                Admission::Room => {}
+                Admission::LaneFull => return Held::Stays,
+                Admission::Refused(why) => return Held::Refused(why),
+            }
+        }
+        if let Err(wait) = cached.rule.take_rate(now) {
+            return Held::Refused(Refusal::RateExceeded(wait));
+        }
+        if decision == Decision::Queue {
+            self.queue(queue, cached, asked, ticket);
+            return Held::Queued;
+        }
+        cached.request.fill(asked);
+        let CachedRoute {
+            route,
+            starter,
+            request,
+            rule,
+            ..
+        } = cached;
+        let started = self.start_gated(&rule.guard, route, &mut **starter, request, answers, scope);
+        started.map_or_else(Held::Refused, |()| Held::Started)
+    }
+
+    /// Queues it, and sees that the reactor's task runs.
+    fn queue(
         &mut self,
         queue: &Arc<RunQueue>,
         cached: &CachedRoute,
         asked: &mut Asked,
-        arrival: Arrival,
-        has_queued: &mut Option<ConnectionId>,
-    ) -> Held {
-        if let Decision::Refuse(why) = self.dispatch.intake.decide(arrival) {
-            return Held::Refused(why.error());
-        }
-        let id = self.connection.peer.connection();
-        if queue.look(id) == LaneState::Full {
-            return Held::Stays;
-        }
-        if has_queued.replace(id).is_none() {
-            // Before the request is queued: it may be called off as soon as it is.
-            self.connection.queue_requests_in(Arc::clone(queue) as _);
-        }
+        ticket: Ticket,
+    ) {
+        // Before the request is queued: it may be called off as soon as it is.
+        self.connection.queue_requests_in(Arc::clone(queue) as _);
         let mut request = Request::new(Arc::clone(&cached.request.origin));
         request.fill(asked);
         request.detach();
         let share = self.share.get_or_insert_default();
-        let queued = Queued::new(self.dispatch, &cached.route, request, self.id, share);
-        if queue.push(self.connection, queued) {
+        let mut queued = Queued::new(self.dispatch, &cached.route, request, self.id, share);
+        queued.guard.clone_from(&cached.rule.guard);
+        let pushed = queue.push(self.connection, queued, ticket);
+        if pushed.must_spawn {
             tokio::spawn(drain(Arc::clone(queue)));
         }
-        Held::Queued
+        if let Some((connection, queued)) = pushed.evicted {
+            refuse_evicted(&connection, queued);
+        }
+    }
+
+    /// Starts the handler of a route that may have a limit, or whose handlers run on workers.
+    ///
+    /// # Errors
+    /// If it would have to wait too long.
+    fn start_gated(
+        &mut self,
+        guard: &Option<Arc<Guard>>,
+        route: &Arc<Route>,
+        starter: &mut dyn Starter,
+        request: &mut Request,
+        answers: &mut Answers,
+        scope: &Scope,
+    ) -> Result<(), Refusal> {
+        let Some(guard) = guard.as_ref().filter(|guard| guard.is_gated()) else {
+            count(&self.dispatch.counters.started, 1);
+            self.start(starter, request, answers, scope);
+            return Ok(());
+        };
+        let connection = self.connection.peer.connection();
+        let is_message = self.id.is_none();
+        let patience = self
+            .dispatch
+            .intake
+            .patience_of(request.deadline, is_message);
+        let entry = guard.enter(connection, request, is_message, patience);
+        match entry {
+            Err(why) => {
+                request.clear();
+                return Err(why);
+            }
+            Ok(Entry::Permit(permit)) if guard.workers.is_none() => {
+                count(&self.dispatch.counters.started, 1);
+                self.permit = permit;
+                self.cut_off = guard.deadline().map_or(Time::NEVER, |_| request.deadline);
+                self.start(starter, request, answers, scope);
+            }
+            Ok(entry) => self.start_as_task(guard, route, entry, request),
+        }
+        Ok(())
+    }
+
+    /// Starts a handler that has to wait for its permit, or runs on a worker.
+    fn start_as_task(
+        &mut self,
+        guard: &Arc<Guard>,
+        route: &Arc<Route>,
+        entry: Entry,
+        request: &mut Request,
+    ) {
+        let watched = begin(request);
+        request.detach();
+        let bytes = request.payload.len();
+        let (origin, context) = (Arc::clone(&request.origin), request.inherited());
+        let gated = Gated {
+            dispatch: Arc::clone(self.dispatch),
+            guard: Arc::clone(guard),
+            connection: self.connection.peer.connection(),
+            is_message: self.id.is_none(),
+        };
+        let future = gated.run(entry, Arc::clone(route), request.take());
+        request.clear();
+        let share = self.share.get_or_insert_default();
+        let running = Running {
+            place: Place::take(self.dispatch),
+            future: Scoped::new(context, future),
+            origin,
+            watched,
+            permit: None,
+            _holding: Some(share.hold(bytes, self.id.is_none())),
+        };
+        self.connection.spawn(self.id, running);
     }
 
     /// Fills the route's request with what was asked, and starts its handler.
@@ -378,20 +540,34 @@ impl Begun<'_> {
             }
             Started::Waits(future) => {
                 waits = true;
+                let future = match self.cut_off {
+                    Time::NEVER => future,
+                    end => cut_off(future, end),
+                };
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.inherited(), future);
                 let share = self.share.get_or_insert_default();
                 let holding = Some(share.hold(bytes, self.id.is_none()));
                 let origin = &request.origin;
-                let running =
-                    Running::new(Place::take(self.dispatch), future, origin, watched, holding);
+                let place = Place::take(self.dispatch);
+                let mut running = Running::new(place, future, origin, watched, holding);
+                running.permit = self.permit.take();
                 self.connection.spawn(self.id, running);
             }
         }
         request.clear();
         waits
     }
+}
+
+/// Stops a handler at a deadline.
+#[cold]
+fn cut_off(handler: BoxFuture<'static, Answered>, end: Time) -> BoxFuture<'static, Answered> {
+    Box::pin(async move {
+        let answered = tokio::time::timeout_at(clock::instant(end), handler).await;
+        answered.unwrap_or_else(|_| Err(Refusal::Late.error()))
+    })
 }
 
 /// Starters that the task of a reactor keeps. A starter is made for one connection at a time, and
@@ -421,30 +597,52 @@ impl Starters {
     }
 }
 
-/// Starts what is queued on a reactor, until nothing is left. After each budget of work the drivers
-/// of the reactor have their turn.
+/// Work of the task that starts what is queued, nanoseconds, before the drivers of the reactor have
+/// their turn: what they read meanwhile may be more important. Going round costs about 2
+/// microseconds.
+const DRAINED_AT_ONCE: u64 = 200_000;
+
+/// Starts what is queued on a reactor, until nothing is left.
 async fn drain(queue: Arc<RunQueue>) {
     let (mut starters, mut answers) = (Starters::default(), Answers::default());
-    let mut turn_began = clock::now();
-    while let Some(turn) = queue.take() {
+    let mut now = clock::real();
+    let mut turn_began = now;
+    while let Some(turn) = queue.take(now) {
         let connection = turn.connection;
-        let mut budget = u64::MAX;
-        if let Some(queued) = turn.queued {
-            if queued.id.is_some() && !connection.has_room_for_answers() {
-                queue.park(&connection, queued);
+        let mut worked = 0;
+        if let Some(taken) = turn.taken {
+            if taken.item.id.is_some() && !connection.has_room_for_answers() {
+                queue.park(&connection, taken);
                 continue;
             }
-            budget = queued.dispatch().intake.work_budget();
-            start_queued(&connection, queued, &mut starters, &mut answers);
+            let route = Arc::clone(&taken.item.route);
+            let began = clock::real();
+            start_queued(&connection, taken.item, &mut starters, &mut answers);
+            now = clock::real();
+            worked = nanos(now.since(began));
+            route.cost.learn(worked);
             connection.respond_all(&mut answers);
         }
-        queue.done(&connection);
-        let now = clock::now();
-        if now.since(turn_began).as_nanos() > u128::from(budget) {
+        queue.done(&connection, worked.max(1));
+        now = clock::real();
+        if nanos(now.since(turn_began)) > DRAINED_AT_ONCE {
             tokio::task::yield_now().await;
-            turn_began = clock::now();
+            now = clock::real();
+            turn_began = now;
         }
     }
+}
+
+/// Tells the caller of a request that had to make room for a more important one.
+#[cold]
+fn refuse_evicted(connection: &Arc<Connection>, queued: Queued) {
+    let dispatch = Arc::clone(queued.dispatch());
+    let route = queued.request.route();
+    let error = Refusal::QueueFull.error();
+    let error = refuse(&dispatch.counters, &connection.peer, route, error);
+    let mut answers = Answers::default();
+    tell(queued.id, error, &mut answers, &dispatch, connection);
+    connection.respond_all(&mut answers);
 }
 
 /// Starts one queued request, whose time may have come too late.
@@ -461,32 +659,34 @@ fn start_queued(
         mut request,
         id,
         share,
+        guard,
         ..
     } = queued;
     let arrival = Arrival {
         is_late: request.is_expired(),
         is_share_full: share.is_full(id.is_none(), dispatch.intake.share_max()),
-        ..Arrival::default()
+        must_wait: false,
     };
     let started = catch_unwind(AssertUnwindSafe(|| {
-        if let Decision::Refuse(why) = dispatch.intake.decide(arrival) {
-            return Some(refuse(
-                counters,
-                &connection.peer,
-                request.route(),
-                why.error(),
-            ));
-        }
-        count(&counters.started, 1);
-        let mut begun = Begun {
-            dispatch: &dispatch,
-            connection,
-            id,
-            share: &mut Some(share),
+        let begun = match dispatch.intake.decide(arrival) {
+            Decision::Refuse(why) => Err(why),
+            _ => {
+                let mut begun = Begun {
+                    dispatch: &dispatch,
+                    connection,
+                    id,
+                    share: &mut Some(share),
+                    permit: None,
+                    cut_off: Time::NEVER,
+                };
+                let scope = Scope::enter();
+                let starter = starters.of(&route);
+                begun.start_gated(&guard, &route, starter, &mut request, answers, &scope)
+            }
         };
-        let scope = Scope::enter();
-        begun.start(starters.of(&route), &mut request, answers, &scope);
-        None
+        let refused =
+            |why: Refusal| refuse(counters, &connection.peer, request.route(), why.error());
+        begun.err().map(refused)
     }));
     let error = started.unwrap_or_else(|payload| {
         starters.forget();
@@ -537,6 +737,8 @@ pub(super) struct Running {
     future: Scoped<BoxFuture<'static, Answered>>,
     origin: Arc<Origin>,
     watched: Option<Box<Watched>>,
+    /// Its place among those of its route.
+    permit: Option<Permit>,
     /// Its part of its connection's share.
     _holding: Option<Holding>,
 }
@@ -554,6 +756,7 @@ impl Running {
             future,
             origin: Arc::clone(origin),
             watched,
+            permit: None,
             _holding: holding,
         }
     }
@@ -581,6 +784,9 @@ impl Future for Running {
         };
         if answer.is_err() || trace::is_watched() {
             record.observe(counters, answer.as_mut().err());
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.finish(answer.is_ok());
         }
         Poll::Ready(answer)
     }

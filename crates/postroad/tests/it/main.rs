@@ -6,6 +6,7 @@
 //! Tests that look at the whole process (its memory, its open files, its threads) are programs of
 //! their own beside this folder.
 
+mod admission;
 mod blocking;
 mod calls;
 mod codecs;

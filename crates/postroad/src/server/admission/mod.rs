@@ -1,0 +1,251 @@
+//! What rules say of a route, as its requests meet it.
+//!
+//! ```text
+//!  request -> priority at most, deadline at least -> rate -> limit -> worker, if it computes -> handler
+//!                                                      |       |
+//!                                                   refused   waits in the room, or refused
+//! ```
+//!
+//! A route that no rule is for has no [`Guard`], and its requests pay for none of this.
+
+mod gated;
+mod limit;
+mod rates;
+mod workers;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::policy::Rate;
+
+pub(super) use gated::{Entry, Gated};
+pub(super) use limit::{Limit, Permit};
+use rates::Rates;
+pub(super) use workers::Workers;
+
+use crate::route::{Concurrency, RouteRule, Work};
+use crate::transport::PeerInfo;
+
+/// What is said of a route, as one connection keeps it.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub(super) guard: Option<Arc<Guard>>,
+    /// Whether its requests have more to pass than a priority.
+    pub(super) is_gated: bool,
+    priority_max: u8,
+    deadline: Option<Duration>,
+    /// The rate of the connection's client.
+    rate: Option<Arc<Rate>>,
+}
+
+impl Applied {
+    pub(super) fn of(guard: Option<Arc<Guard>>, peer: &PeerInfo, now: Time) -> Self {
+        let said = guard.as_deref();
+        let rates = said.and_then(|guard| guard.rates.as_ref());
+        Self {
+            is_gated: said.is_some_and(Guard::is_gated),
+            priority_max: said.map_or(7, Guard::priority_max),
+            deadline: said.and_then(Guard::deadline),
+            rate: rates.map(|rates| rates.of(peer, None, now)),
+            guard,
+        }
+    }
+
+    /// Gives a request the priority and the deadline that the rule has for it.
+    #[inline]
+    pub(super) fn apply(&self, priority: &mut u8, deadline: &mut Time, now: Time) {
+        *priority = (*priority).min(self.priority_max);
+        if *deadline == Time::NEVER
+            && let Some(most) = self.deadline
+        {
+            *deadline = now + most;
+        }
+    }
+
+    /// Lets one request pass by the rate.
+    ///
+    /// # Errors
+    /// When the next may.
+    pub(super) fn take_rate(&self, now: Time) -> Result<(), Duration> {
+        let rates = self.guard.as_deref().and_then(|guard| guard.rates.as_ref());
+        match (rates, &self.rate) {
+            (Some(rates), Some(rate)) => rates.take(rate, now),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a rule says of one route, and what is at work of it.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) rule: RouteRule,
+    pub(super) limit: Option<Arc<Limit>>,
+    pub(super) rates: Option<Rates>,
+    pub(super) workers: Option<Arc<Workers>>,
+}
+
+impl Guard {
+    fn new(rule: &RouteRule, otherwise: Option<Concurrency>, workers: &Arc<Workers>) -> Self {
+        let concurrency = rule.concurrency.or(otherwise);
+        Self {
+            rule: rule.clone(),
+            limit: concurrency.map(|concurrency| match concurrency {
+                Concurrency::Fixed(most) => Limit::of(most),
+                Concurrency::Auto => Limit::of(usize::MAX),
+            }),
+            rates: rule.rate.as_ref().map(Rates::new),
+            workers: (rule.work == Work::Cpu).then(|| Arc::clone(workers)),
+        }
+    }
+
+    /// The highest priority of the route's requests.
+    pub(super) fn priority_max(&self) -> u8 {
+        self.rule.priority.unwrap_or(7)
+    }
+
+    /// How long a request may take that says nothing itself.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.rule.deadline
+    }
+
+    /// Whether its requests have more to pass than a priority.
+    pub(super) fn is_gated(&self) -> bool {
+        let has_gate = self.limit.is_some() || self.rates.is_some() || self.workers.is_some();
+        has_gate || self.rule.deadline.is_some()
+    }
+}
+
+/// The rules of a server, and the guards that were made of them.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(super) list: Vec<RouteRule>,
+    /// Of routes that no rule gives a number.
+    pub(super) concurrency: Option<Concurrency>,
+    pub(super) workers: Arc<Workers>,
+    /// By route, made when the first connection asks for it.
+    guards: Mutex<HashMap<Arc<str>, Option<Arc<Guard>>>>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            concurrency: None,
+            workers: Workers::of(1),
+            guards: Mutex::default(),
+        }
+    }
+}
+
+impl Rules {
+    pub(super) fn new(
+        list: Vec<RouteRule>,
+        concurrency: Option<Concurrency>,
+        workers: Arc<Workers>,
+    ) -> Self {
+        Self {
+            list,
+            concurrency,
+            workers,
+            guards: Mutex::default(),
+        }
+    }
+
+    /// The first rule that is for this route.
+    pub(super) fn rule(&self, route: &str) -> Option<&RouteRule> {
+        self.list.iter().find(|rule| rule.fits(route))
+    }
+
+    /// The guard of a route, if anything is said of it. The same for all connections.
+    pub(super) fn guard(&self, route: &Arc<str>) -> Option<Arc<Guard>> {
+        if self.list.is_empty() && self.concurrency.is_none() {
+            return None;
+        }
+        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(guard) = guards.get(route) {
+            return guard.clone();
+        }
+        let nothing = RouteRule::of("*");
+        let rule = self.rule(route);
+        let is_said = rule.is_some() || self.concurrency.is_some();
+        let rule = rule.unwrap_or(&nothing);
+        let guard = is_said.then(|| Arc::new(Guard::new(rule, self.concurrency, &self.workers)));
+        guards.insert(Arc::clone(route), guard.clone());
+        guard
+    }
+
+    /// Takes over the guards of rules that are still the same: what is at work by them counts on,
+    /// and rates are not forgotten.
+    pub(super) fn inherit(&self, old: &Self) {
+        if self.concurrency != old.concurrency {
+            return;
+        }
+        let kept = old.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        for (route, guard) in kept.iter() {
+            let is_same = guard.as_ref().map(|guard| &guard.rule);
+            if is_same.is_some() && is_same == self.rule(route) {
+                guards.insert(Arc::clone(route), guard.clone());
+            }
+        }
+    }
+
+    /// The limits that there are, by route.
+    pub(super) fn limits(&self) -> Vec<(Arc<str>, Arc<Limit>)> {
+        let guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = guards.iter().filter_map(|(route, guard)| {
+            let limit = guard.as_ref()?.limit.as_ref()?;
+            Some((Arc::clone(route), Arc::clone(limit)))
+        });
+        limits.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Rules {
+        #[derive(serde::Deserialize)]
+        struct File {
+            route: Vec<RouteRule>,
+        }
+        let file: File = toml::from_str(text).expect("it is right");
+        Rules::new(file.route, None, Workers::of(2))
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts_and_a_route_without_has_no_guard() {
+        let rules = rules(
+            "[[route]]\nname = 'Orders.get'\npriority = 7\n[[route]]\nname = 'Orders.*'\n\
+             priority = 2\nwork = 'cpu'",
+        );
+        let guard = |route: &str| rules.guard(&Arc::from(route));
+        assert_eq!(
+            guard("Orders.get").map(|guard| guard.priority_max()),
+            Some(7)
+        );
+        let place = guard("Orders.place").expect("it has a rule");
+        assert!(place.priority_max() == 2 && place.is_gated());
+        assert!(guard("Stock.count").is_none());
+        let again = guard("Orders.place").expect("it has a rule");
+        assert!(Arc::ptr_eq(&place, &again), "all connections share it");
+    }
+
+    #[test]
+    fn guards_of_rules_that_stay_the_same_are_kept() {
+        let text = "[[route]]\nname = 'a'\nconcurrency = 1\n[[route]]\nname = 'b'\nconcurrency = 1";
+        let old = rules(text);
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let (old_a, old_b) = (old.guard(&a), old.guard(&b));
+        let new = rules(&text.replace("'b'\nconcurrency = 1", "'b'\nconcurrency = 2"));
+        new.inherit(&old);
+        let same = |one: Option<Arc<Guard>>, other: Option<Arc<Guard>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one, &other),
+            _ => false,
+        };
+        assert!(same(new.guard(&a), old_a) && !same(new.guard(&b), old_b));
+    }
+}

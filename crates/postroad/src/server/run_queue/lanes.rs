@@ -1,0 +1,691 @@
+//! Whose turn it is: of what waits, the most important first, and among what is equally important
+//! the most urgent.
+//!
+//! ```text
+//!  level 7   this round: (deadline, lane) (deadline, lane) ..   next round: ..
+//!  level 6   ..                  |
+//!    ..                          +--> the earliest deadline of the level that `Levels` names
+//!  level 0   ..
+//! ```
+//!
+//! A *lane* is what waits for one connection. Within a level the earliest deadline is first, of all
+//! lanes that have not used up their round: a lane that has is served again when the others had
+//! theirs. So a client that names short deadlines, or floods, delays others by a round of each
+//! lane. What has the same deadline, or none, keeps its order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+
+use postroad_proto::Time;
+use postroad_proto::policy::Levels;
+
+use crate::transport::ConnectionId;
+
+/// Work of a lane in one round, nanoseconds. Short enough that ten busy connections delay an
+/// eleventh by no more than a scheduler's time slice.
+const ROUND: u64 = 500_000;
+/// A level that waits has at least one part in so many of the work; see [`Levels`].
+const GUARANTEED: u64 = 20;
+/// One-way messages of a lane from which on its driver reads no more. Twice what a driver takes
+/// over at once, so that there is work while it reads on. Calls are bounded by the protocol.
+const MESSAGES_MAX: usize = 256;
+/// Bytes of a lane's payloads, likewise.
+const BYTES_MAX: usize = 4 << 20;
+
+/// What decides about the place of something that waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ticket {
+    /// 0 to 7, 7 most important.
+    pub(crate) level: u8,
+    pub(crate) deadline: Time,
+    /// Bytes of its payload.
+    pub(crate) bytes: usize,
+    /// How long it is expected to work, nanoseconds; 0 if that is not known.
+    pub(crate) cost: u64,
+    /// Nobody waits for an answer.
+    pub(crate) is_message: bool,
+}
+
+/// A place in a level: the deadline, and then the order of arrival.
+type Key = (Time, u64);
+
+struct Entry<T> {
+    item: T,
+    ticket: Ticket,
+}
+
+/// What a lane has waiting at one level.
+struct Class<T> {
+    level: u8,
+    waiting: BTreeMap<Key, Entry<T>>,
+    /// Work of this round.
+    used: u64,
+    /// Where it stands in its level's rounds, unless it is parked or being served.
+    turn: Option<(Key, When)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    ThisRound,
+    NextRound,
+}
+
+struct Lane<O, T> {
+    owner: O,
+    classes: Vec<Class<T>>,
+    messages: usize,
+    bytes: usize,
+    is_parked: bool,
+    /// The driver has stopped reading and wants to be woken when there is room.
+    is_awaited: bool,
+}
+
+impl<O, T> Lane<O, T> {
+    fn is_full(&self) -> bool {
+        self.messages >= MESSAGES_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Whether so little is left that the driver should read on. Half, so that it is not woken for
+    /// each request.
+    fn is_low(&self) -> bool {
+        self.messages <= MESSAGES_MAX / 2 && self.bytes <= BYTES_MAX / 2
+    }
+
+    fn class(&mut self, level: u8) -> Option<&mut Class<T>> {
+        self.classes.iter_mut().find(|class| class.level == level)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.classes.iter().all(|class| class.waiting.is_empty())
+    }
+}
+
+/// The turns of one level.
+#[derive(Default)]
+struct Round {
+    this: BTreeSet<(Key, ConnectionId)>,
+    next: BTreeSet<(Key, ConnectionId)>,
+}
+
+impl Round {
+    fn is_empty(&self) -> bool {
+        self.this.is_empty() && self.next.is_empty()
+    }
+
+    fn half(&mut self, when: When) -> &mut BTreeSet<(Key, ConnectionId)> {
+        match when {
+            When::ThisRound => &mut self.this,
+            When::NextRound => &mut self.next,
+        }
+    }
+
+    /// Gives a class the turn that its earliest deadline has earned, or none if nothing waits.
+    fn place<T>(&mut self, connection: ConnectionId, class: &mut Class<T>) {
+        let head = class.waiting.first_key_value().map(|(key, _)| *key);
+        if class.turn.map(|(key, _)| key) == head {
+            return;
+        }
+        let when = match class.turn {
+            Some((_, when)) => when,
+            None if class.used >= ROUND => {
+                class.used = 0;
+                When::NextRound
+            }
+            None => When::ThisRound,
+        };
+        self.displace(connection, class);
+        if let Some(key) = head {
+            self.half(when).insert((key, connection));
+            class.turn = Some((key, when));
+        }
+    }
+
+    fn displace<T>(&mut self, connection: ConnectionId, class: &mut Class<T>) {
+        if let Some((key, when)) = class.turn.take() {
+            self.half(when).remove(&(key, connection));
+        }
+    }
+
+    /// The earliest of this round; when all had theirs, the next begins.
+    fn pop(&mut self) -> Option<(Key, ConnectionId)> {
+        if self.this.is_empty() {
+            mem::swap(&mut self.this, &mut self.next);
+        }
+        self.this.pop_first()
+    }
+
+    /// Who would be served last.
+    fn last(&self) -> Option<ConnectionId> {
+        let last = self.next.last().or_else(|| self.this.last());
+        last.map(|(_, connection)| *connection)
+    }
+}
+
+/// What waits, by connection. `O` is the connection itself. Decides only; it is tested without
+/// connections.
+pub(crate) struct Lanes<O, T> {
+    lanes: HashMap<ConnectionId, Lane<O, T>>,
+    rounds: [Round; 8],
+    levels: Levels,
+    /// What is being served.
+    served: Option<(ConnectionId, u8)>,
+    /// Lanes whose last item was called off and whose drivers wait to be woken.
+    called_off: Vec<ConnectionId>,
+    /// Expected work by level, nanoseconds.
+    work: [u64; 8],
+    arrivals: u64,
+    len: usize,
+    bytes: usize,
+}
+
+/// The next to be served.
+pub(crate) struct Next<O, T> {
+    pub(crate) connection: ConnectionId,
+    pub(crate) owner: O,
+    /// `None` if all of the connection's were called off.
+    pub(crate) taken: Option<Taken<T>>,
+}
+
+/// Where something waits, for whoever may give it up.
+#[derive(Debug)]
+pub(crate) struct Place {
+    connection: ConnectionId,
+    level: u8,
+    key: Key,
+}
+
+/// What was taken, with its place if it has to go back.
+pub(crate) struct Taken<T> {
+    pub(crate) item: T,
+    pub(crate) ticket: Ticket,
+    key: Key,
+}
+
+/// How the requests of a connection stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaneState {
+    /// None waits or is being served: the next may be started in place.
+    Empty,
+    /// Some do.
+    Waiting,
+    /// Their answers find no room.
+    Parked,
+    /// So many are that the driver must read no more.
+    Full,
+}
+
+impl<O: Clone, T> Lanes<O, T> {
+    pub(crate) fn new(levels: Levels) -> Self {
+        Self {
+            lanes: HashMap::new(),
+            rounds: Default::default(),
+            levels,
+            served: None,
+            called_off: Vec::new(),
+            work: [0; 8],
+            arrivals: 0,
+            len: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The most important level that waits for its turn or is being served.
+    pub(crate) fn top(&self) -> Option<u8> {
+        let waiting = (0..8).rev().find(|level| !self.is_level_empty(*level));
+        waiting.max(self.served.map(|(_, level)| level))
+    }
+
+    fn is_level_empty(&self, level: u8) -> bool {
+        self.rounds[usize::from(level)].is_empty()
+    }
+
+    /// How long something of this level would wait, nanoseconds: for what is as important or more
+    /// so, or, if that is sooner, for its own level by the share that is guaranteed.
+    pub(crate) fn wait(&self, level: u8) -> u64 {
+        let level = usize::from(level.min(7));
+        let ahead = self.work[level..].iter().sum::<u64>();
+        ahead.min(self.work[level].saturating_mul(GUARANTEED))
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        connection: ConnectionId,
+        owner: impl FnOnce() -> O,
+        item: T,
+        ticket: Ticket,
+    ) -> Place {
+        self.lanes.entry(connection).or_insert_with(|| Lane {
+            owner: owner(),
+            classes: Vec::new(),
+            messages: 0,
+            bytes: 0,
+            is_parked: false,
+            is_awaited: false,
+        });
+        self.arrivals += 1;
+        let key = (ticket.deadline, self.arrivals);
+        self.insert(connection, key, Entry { item, ticket });
+        Place {
+            connection,
+            level: ticket.level.min(7),
+            key,
+        }
+    }
+
+    /// Puts something into its lane, and gives the lane its turn.
+    fn insert(&mut self, connection: ConnectionId, key: Key, entry: Entry<T>) {
+        let ticket = entry.ticket;
+        let level = ticket.level.min(7);
+        let Some(lane) = self.lanes.get_mut(&connection) else {
+            return;
+        };
+        lane.messages += usize::from(ticket.is_message);
+        lane.bytes += ticket.bytes;
+        self.len += 1;
+        self.bytes += ticket.bytes;
+        self.work[usize::from(level)] += ticket.cost;
+        let is_parked = lane.is_parked;
+        let at = lane.classes.iter().position(|class| class.level == level);
+        let at = at.unwrap_or_else(|| {
+            lane.classes.push(Class {
+                level,
+                waiting: BTreeMap::new(),
+                used: 0,
+                turn: None,
+            });
+            lane.classes.len() - 1
+        });
+        let class = &mut lane.classes[at];
+        class.waiting.insert(key, entry);
+        // What is being served has its next turn when it was.
+        if !is_parked && self.served != Some((connection, level)) {
+            self.rounds[usize::from(level)].place(connection, class);
+        }
+    }
+
+    /// Notes that something has left its lane.
+    fn left(&mut self, connection: ConnectionId, ticket: Ticket) {
+        if let Some(lane) = self.lanes.get_mut(&connection) {
+            lane.messages -= usize::from(ticket.is_message);
+            lane.bytes -= ticket.bytes;
+        }
+        self.len -= 1;
+        self.bytes -= ticket.bytes;
+        self.work[usize::from(ticket.level.min(7))] -= ticket.cost;
+    }
+
+    /// Takes what is to be served now. [`Self::done`] or [`Self::park`] has to follow.
+    pub(crate) fn take(&mut self, now: Time) -> Option<Next<O, T>> {
+        if let Some(connection) = self.called_off.pop()
+            && let Some(lane) = self.lanes.get(&connection)
+        {
+            let owner = lane.owner.clone();
+            return Some(Next {
+                connection,
+                owner,
+                taken: None,
+            });
+        }
+        let waiting = (0..8u8).filter(|level| !self.is_level_empty(*level));
+        let waiting = waiting.fold(0u8, |mask, level| mask | 1 << level);
+        let level = self.levels.pick(waiting, now)?;
+        let (key, connection) = self.rounds[usize::from(level)].pop()?;
+        let lane = self.lanes.get_mut(&connection)?;
+        let owner = lane.owner.clone();
+        let class = lane.class(level)?;
+        class.turn = None;
+        let entry = class.waiting.remove(&key)?;
+        self.served = Some((connection, level));
+        self.left(connection, entry.ticket);
+        let Entry { item, ticket } = entry;
+        let taken = Some(Taken { item, ticket, key });
+        Some(Next {
+            connection,
+            owner,
+            taken,
+        })
+    }
+
+    /// What was taken has worked so long, nanoseconds, and was served. Whether the connection's
+    /// driver is to be woken.
+    pub(crate) fn done(&mut self, connection: ConnectionId, cost: u64) -> bool {
+        let served = self.served.take();
+        let Some(lane) = self.lanes.get_mut(&connection) else {
+            return false;
+        };
+        if let Some((_, level)) = served {
+            self.levels.charge(level, cost);
+            if let Some(class) = lane.class(level) {
+                class.used = class.used.saturating_add(cost);
+                self.rounds[usize::from(level)].place(connection, class);
+            }
+        }
+        lane.classes.retain(|class| !class.waiting.is_empty());
+        let must_wake = lane.is_low() && mem::take(&mut lane.is_awaited);
+        if lane.classes.is_empty() {
+            self.lanes.remove(&connection);
+        }
+        must_wake
+    }
+
+    /// What was taken cannot be served now: it has its place again, and its connection no turns
+    /// until [`Self::resume`].
+    pub(crate) fn park(&mut self, connection: ConnectionId, taken: Taken<T>) {
+        if let Some((_, level)) = self.served.take() {
+            self.levels.charge(level, 0);
+        }
+        if let Some(lane) = self.lanes.get_mut(&connection) {
+            lane.is_parked = true;
+            for class in &mut lane.classes {
+                self.rounds[usize::from(class.level)].displace(connection, class);
+            }
+        }
+        let Taken { item, ticket, key } = taken;
+        self.insert(connection, key, Entry { item, ticket });
+    }
+
+    /// A parked connection has its turns again.
+    pub(crate) fn resume(&mut self, connection: ConnectionId) {
+        if let Some(lane) = self.lanes.get_mut(&connection)
+            && mem::take(&mut lane.is_parked)
+        {
+            for class in &mut lane.classes {
+                self.rounds[usize::from(class.level)].place(connection, class);
+            }
+        }
+    }
+
+    /// Removes what is not to be kept, and returns it: it is dropped without the lock.
+    pub(crate) fn retain(&mut self, connection: ConnectionId, keep: impl Fn(&T) -> bool) -> Vec<T> {
+        let Some(lane) = self.lanes.get_mut(&connection) else {
+            return Vec::new();
+        };
+        let (is_parked, served) = (lane.is_parked, self.served);
+        let mut removed = Vec::new();
+        for class in &mut lane.classes {
+            let all = mem::take(&mut class.waiting);
+            for (key, entry) in all {
+                match keep(&entry.item) {
+                    true => drop(class.waiting.insert(key, entry)),
+                    false => removed.push(entry),
+                }
+            }
+            if !is_parked && served != Some((connection, class.level)) {
+                self.rounds[usize::from(class.level)].place(connection, class);
+            }
+        }
+        // What is being served is done with later, and the lane looked at then. Nobody would look
+        // at any other that is empty, and its driver may wait to be woken.
+        let is_served = served.is_some_and(|(served, _)| served == connection);
+        if lane.is_empty() && !is_served {
+            match lane.is_awaited && !is_parked {
+                true => self.called_off.push(connection),
+                false => drop(self.lanes.remove(&connection)),
+            }
+        }
+        for entry in &removed {
+            self.left(connection, entry.ticket);
+        }
+        removed.into_iter().map(|entry| entry.item).collect()
+    }
+
+    /// Takes one out that gives up, if it was not taken yet.
+    pub(crate) fn remove(&mut self, place: Place) -> Option<T> {
+        let Place {
+            connection,
+            level,
+            key,
+        } = place;
+        let is_served = self.served == Some((connection, level));
+        let lane = self.lanes.get_mut(&connection)?;
+        let is_parked = lane.is_parked;
+        let class = lane.class(level)?;
+        let Entry { item, ticket } = class.waiting.remove(&key)?;
+        if !is_parked && !is_served {
+            self.rounds[usize::from(level)].place(connection, class);
+        }
+        self.left(connection, ticket);
+        if self.lanes.get(&connection).is_some_and(Lane::is_empty) && !is_served {
+            self.lanes.remove(&connection);
+        }
+        Some(item)
+    }
+
+    /// Whether there is something less important than this level.
+    pub(crate) fn can_evict(&self, level: u8) -> bool {
+        (0..level.min(7)).any(|level| !self.is_level_empty(level))
+    }
+
+    /// Takes the one that would be served last, if it is less important than this level.
+    pub(crate) fn evict(&mut self, level: u8) -> Option<(O, T)> {
+        let lowest = (0..level.min(7)).find(|level| !self.is_level_empty(*level))?;
+        let round = &mut self.rounds[usize::from(lowest)];
+        let connection = round.last()?;
+        let lane = self.lanes.get_mut(&connection)?;
+        let owner = lane.owner.clone();
+        let class = lane.class(lowest)?;
+        let (_, Entry { item, ticket }) = class.waiting.pop_last()?;
+        round.place(connection, class);
+        self.left(connection, ticket);
+        if let Some(lane) = self.lanes.get(&connection)
+            && lane.is_empty()
+        {
+            self.called_off.push(connection);
+        }
+        Some((owner, item))
+    }
+
+    /// How a connection stands. One that is full is to be woken when there is room.
+    pub(crate) fn look(&mut self, connection: ConnectionId) -> LaneState {
+        match self.lanes.get_mut(&connection) {
+            None => LaneState::Empty,
+            Some(lane) if lane.is_full() => {
+                lane.is_awaited = true;
+                LaneState::Full
+            }
+            Some(lane) if lane.is_parked => LaneState::Parked,
+            Some(_) => LaneState::Waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_proto::policy::OrderConfig;
+
+    use super::*;
+    use crate::transport::PeerInfo;
+
+    type Tested = Lanes<char, u32>;
+
+    fn lanes() -> Tested {
+        Lanes::new(Levels::new(OrderConfig::default()))
+    }
+
+    fn connection() -> ConnectionId {
+        PeerInfo::named("tester").connection()
+    }
+
+    fn call(level: u8, deadline: u64) -> Ticket {
+        Ticket {
+            level,
+            deadline: Time(deadline),
+            ..Ticket::default()
+        }
+    }
+
+    fn message() -> Ticket {
+        Ticket {
+            level: 3,
+            deadline: Time::NEVER,
+            is_message: true,
+            ..Ticket::default()
+        }
+    }
+
+    /// Serves one after the other, each for so long, and says whose they were.
+    fn run(lanes: &mut Tested, times: usize, nanos: u64) -> Vec<(char, u32)> {
+        let mut served = Vec::new();
+        for _ in 0..times {
+            let Some(next) = lanes.take(Time(1)) else {
+                break;
+            };
+            served.extend(next.taken.map(|taken| (next.owner, taken.item)));
+            lanes.done(next.connection, nanos);
+        }
+        served
+    }
+
+    #[test]
+    fn the_most_important_is_first_then_the_most_urgent_then_the_oldest() {
+        let mut lanes = lanes();
+        let (a, b) = (connection(), connection());
+        lanes.push(a, || 'a', 0, call(1, 10));
+        lanes.push(a, || 'a', 1, call(6, 90));
+        lanes.push(b, || 'b', 2, call(6, 80));
+        lanes.push(a, || 'a', 3, call(6, 80));
+        lanes.push(b, || 'b', 4, call(7, 500));
+        assert_eq!(lanes.top(), Some(7));
+        let order = run(&mut lanes, 9, 1);
+        assert_eq!(order, [('b', 4), ('b', 2), ('a', 3), ('a', 1), ('a', 0)]);
+        assert_eq!((lanes.top(), lanes.len(), lanes.work), (None, 0, [0; 8]));
+        assert!(lanes.lanes.is_empty());
+    }
+
+    #[test]
+    fn who_has_used_up_a_round_waits_for_the_others_though_it_names_shorter_deadlines() {
+        let mut lanes = lanes();
+        let (greedy, modest) = (connection(), connection());
+        (0..10).for_each(|n| drop(lanes.push(greedy, || 'g', n, call(3, 1))));
+        (0..2).for_each(|n| drop(lanes.push(modest, || 'm', n, call(3, 99))));
+        // Two of these are a round.
+        let order: String = run(&mut lanes, 99, ROUND / 2)
+            .iter()
+            .map(|(whose, _)| *whose)
+            .collect();
+        assert_eq!(order, "ggmmgggggggg");
+    }
+
+    #[test]
+    fn messages_of_one_connection_keep_their_order_also_behind_one_that_is_being_served() {
+        let mut lanes = lanes();
+        let only = connection();
+        lanes.push(only, || 'a', 0, message());
+        let first = lanes.take(Time(1)).expect("it was pushed");
+        lanes.push(only, || 'a', 1, message());
+        // The driver sees that it must not start the next in place.
+        assert!(lanes.top() == Some(3) && lanes.look(only) == LaneState::Waiting);
+        lanes.done(first.connection, ROUND);
+        (2..50).for_each(|n| drop(lanes.push(only, || 'a', n, message())));
+        let order: Vec<u32> = run(&mut lanes, 99, ROUND).iter().map(|(_, n)| *n).collect();
+        assert_eq!(order, (1..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_parked_connection_keeps_its_order_and_its_turns_come_back() {
+        let mut lanes = lanes();
+        let (deaf, other) = (connection(), connection());
+        (0..2).for_each(|n| drop(lanes.push(deaf, || 'd', n, message())));
+        let next = lanes.take(Time(1)).expect("it was pushed");
+        lanes.park(deaf, next.taken.expect("it waits"));
+        lanes.push(deaf, || 'd', 2, call(7, 1));
+        lanes.push(other, || 'o', 9, message());
+        assert_eq!(lanes.top(), Some(3), "what is parked holds nobody up");
+        assert_eq!(run(&mut lanes, 10, 1), [('o', 9)]);
+        assert_eq!((lanes.len(), lanes.look(deaf)), (3, LaneState::Parked));
+        lanes.resume(deaf);
+        lanes.resume(deaf);
+        assert_eq!(run(&mut lanes, 10, 1), [('d', 2), ('d', 0), ('d', 1)]);
+    }
+
+    #[test]
+    fn requests_that_were_called_off_leave_and_the_driver_is_woken_though_none_is_left() {
+        let mut lanes = lanes();
+        let only = connection();
+        (0..256).for_each(|n| drop(lanes.push(only, || 'a', n, message())));
+        assert_eq!(lanes.look(only), LaneState::Full);
+        assert_eq!(lanes.retain(only, |n| *n != 5), [5]);
+        assert_eq!(lanes.retain(only, |_| false).len(), 255);
+        assert_eq!((lanes.len(), lanes.bytes(), lanes.top()), (0, 0, None));
+        let next = lanes.take(Time(1)).expect("somebody waits to be woken");
+        assert!(next.taken.is_none() && lanes.done(only, 0), "woken");
+        assert!(lanes.lanes.is_empty() && lanes.take(Time(1)).is_none());
+    }
+
+    #[test]
+    fn a_lane_is_full_by_messages_or_by_bytes_and_the_driver_is_woken_once_at_half() {
+        let mut lanes = lanes();
+        let only = connection();
+        let large = Ticket {
+            bytes: BYTES_MAX,
+            ..call(3, 5)
+        };
+        lanes.push(only, || 'a', 0, large);
+        assert_eq!(lanes.look(only), LaneState::Full);
+        run(&mut lanes, 1, 1);
+        (0..1000).for_each(|n| drop(lanes.push(only, || 'a', n, call(3, 5))));
+        assert_eq!(lanes.look(only), LaneState::Waiting, "calls stop no driver");
+        run(&mut lanes, 1000, 1);
+        (0..256).for_each(|n| drop(lanes.push(only, || 'a', n, message())));
+        assert_eq!(lanes.look(only), LaneState::Full);
+        let mut woken_at = Vec::new();
+        while lanes.take(Time(1)).is_some() {
+            if lanes.done(only, 1) {
+                woken_at.push(lanes.len());
+            }
+        }
+        assert_eq!(woken_at, [128]);
+    }
+
+    #[test]
+    fn the_least_important_makes_room_and_the_one_that_would_be_last_of_it() {
+        let mut lanes = lanes();
+        let (a, b) = (connection(), connection());
+        lanes.push(a, || 'a', 0, call(2, 10));
+        lanes.push(b, || 'b', 1, call(2, 20));
+        lanes.push(b, || 'b', 2, call(2, 30));
+        lanes.push(a, || 'a', 3, call(4, 99));
+        assert!(!lanes.can_evict(2) && lanes.evict(2).is_none());
+        assert_eq!(lanes.evict(5), Some(('b', 2)));
+        assert_eq!(lanes.evict(5), Some(('b', 1)));
+        assert_eq!(lanes.evict(4), Some(('a', 0)));
+        assert_eq!(lanes.evict(4), None);
+        assert_eq!(run(&mut lanes, 9, 1), [('a', 3)]);
+    }
+
+    #[test]
+    fn a_level_waits_for_what_is_as_important_but_no_longer_than_its_share_takes() {
+        let mut lanes = lanes();
+        let only = connection();
+        let work = |level, cost| Ticket {
+            cost,
+            ..call(level, 5)
+        };
+        lanes.push(only, || 'a', 0, work(6, 4000));
+        lanes.push(only, || 'a', 1, work(2, 10));
+        assert_eq!((lanes.wait(7), lanes.wait(6), lanes.wait(3)), (0, 4000, 0));
+        assert_eq!(lanes.wait(2), 10 * GUARANTEED);
+        lanes.push(only, || 'a', 2, work(2, 1000));
+        assert_eq!(lanes.wait(2), 5010);
+    }
+
+    #[test]
+    fn one_that_gives_up_is_found_by_its_place() {
+        let mut lanes = lanes();
+        let only = connection();
+        let place = lanes.push(only, || 'a', 7, call(3, 5));
+        let other = lanes.push(only, || 'a', 8, call(3, 4));
+        assert_eq!(lanes.remove(place), Some(7));
+        assert_eq!(run(&mut lanes, 9, 1), [('a', 8)]);
+        assert_eq!(lanes.remove(other), None);
+        assert!(lanes.lanes.is_empty() && lanes.top().is_none());
+    }
+}

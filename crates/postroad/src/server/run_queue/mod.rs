@@ -1,0 +1,288 @@
+//! Requests that wait for their turn on one reactor.
+//!
+//! A request is started where it was read as long as its connection's turn lasts and nothing as
+//! important waits. What comes after that is queued here, and a task of the reactor starts the most
+//! important first; [`lanes`] says in which order.
+//!
+//! ```text
+//!  driver --push--> lane of its connection --take--> task "drain" --> handler
+//!     ^                      |          |                   |
+//!     |                      |          +-- parked while the peer reads no answers
+//!     +---- woken when the lane has room again <------------+
+//! ```
+//!
+//! Everything that has arrived is read and put into its place, because what is not read may be the
+//! most important of all. So calls do not stop a driver from reading: their number is bounded by
+//! the protocol, and what cannot be in time is refused when it comes. One-way messages, which
+//! nobody can be told about, and many bytes do stop it.
+//!
+//! One request is started at a time, and none of its level in place meanwhile: that keeps the
+//! order of a connection also where several threads drive it.
+//!
+//! The task lives only while there is something to start. Locks: whoever holds the queue's takes no
+//! connection's; the other way round is allowed, and done for requests that are called off.
+
+mod lanes;
+
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postroad_proto::Time;
+use postroad_proto::policy::{Levels, OrderConfig};
+use postroad_proto::session::CallId;
+
+pub(super) use lanes::{LaneState, Lanes, Place, Taken, Ticket};
+
+use super::admission::Guard;
+use super::intake::{QUEUED_BYTES_MAX, QUEUED_MAX, Refusal};
+use super::routes::Dispatch;
+use super::share::Share;
+use crate::driver::{Connection, Forget, RequestQueue};
+use crate::extract::Request;
+use crate::route::Route;
+use crate::transport::ConnectionId;
+
+/// A request that waits for its turn.
+pub(super) struct Queued {
+    pub(super) route: Arc<Route>,
+    pub(super) request: Request,
+    /// To answer by; `None` for a one-way message.
+    pub(super) id: Option<CallId>,
+    /// What its connection's requests hold.
+    pub(super) share: Arc<Share>,
+    /// What a rule says of its route.
+    pub(super) guard: Option<Arc<Guard>>,
+    /// Its place among all that are queued.
+    place: Counted,
+}
+
+/// Counts a request as queued while it lives.
+struct Counted(Arc<Dispatch>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.intake.leave_queue();
+    }
+}
+
+impl Queued {
+    pub(super) fn new(
+        dispatch: &Arc<Dispatch>,
+        route: &Arc<Route>,
+        request: Request,
+        id: Option<CallId>,
+        share: &Arc<Share>,
+    ) -> Self {
+        dispatch.intake.enter_queue();
+        Self {
+            route: Arc::clone(route),
+            request,
+            id,
+            share: Arc::clone(share),
+            guard: None,
+            place: Counted(Arc::clone(dispatch)),
+        }
+    }
+
+    /// What its server's requests share.
+    pub(super) fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.place.0
+    }
+}
+
+/// The run queue of one reactor.
+pub(crate) struct RunQueue {
+    state: Mutex<State>,
+    /// One more than the most important level that waits or is being started; 0 if nothing is. To
+    /// be read without the lock.
+    top: AtomicU8,
+}
+
+struct State {
+    lanes: Lanes<Arc<Connection>, Queued>,
+    /// A task starts what is queued.
+    is_draining: bool,
+}
+
+/// A request to be started by the task.
+pub(super) struct Turn {
+    pub(super) connection: Arc<Connection>,
+    pub(super) taken: Option<Taken<Queued>>,
+}
+
+/// Whether a request may be queued.
+pub(super) enum Admission {
+    Room,
+    /// Its connection has no more room: its driver is woken when there is some.
+    LaneFull,
+    Refused(Refusal),
+}
+
+/// What came of queueing a request.
+pub(super) struct Pushed {
+    /// The caller has to spawn the task that starts what is queued.
+    pub(super) must_spawn: bool,
+    /// A less important request that had to make room, and whose it was.
+    pub(super) evicted: Option<(Arc<Connection>, Queued)>,
+}
+
+impl RunQueue {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                lanes: Lanes::new(Levels::new(OrderConfig::default())),
+                is_draining: false,
+            }),
+            top: AtomicU8::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here leaves the lanes half-changed when it panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the lock back after a change.
+    fn unlock(&self, state: MutexGuard<'_, State>) {
+        let top = state.lanes.top().map_or(0, |level| level + 1);
+        self.top.store(top, Ordering::Relaxed);
+    }
+
+    /// Whether something as important as this level, or more so, waits.
+    #[inline]
+    pub(super) fn is_ahead_of(&self, level: u8) -> bool {
+        self.top.load(Ordering::Relaxed) > level
+    }
+
+    /// Whether a request may be queued that can wait so long.
+    pub(super) fn admits(
+        &self,
+        connection: ConnectionId,
+        ticket: &Ticket,
+        patience: Option<Duration>,
+    ) -> Admission {
+        let mut state = self.lock();
+        let lanes = &mut state.lanes;
+        if lanes.look(connection) == LaneState::Full {
+            return Admission::LaneFull;
+        }
+        let wait = Duration::from_nanos(lanes.wait(ticket.level));
+        if patience.is_some_and(|patience| wait > patience) {
+            return Admission::Refused(Refusal::Hopeless(wait));
+        }
+        match Self::is_full(lanes) && !lanes.can_evict(ticket.level) {
+            true => Admission::Refused(Refusal::QueueFull),
+            false => Admission::Room,
+        }
+    }
+
+    fn is_full(lanes: &Lanes<Arc<Connection>, Queued>) -> bool {
+        lanes.len() >= QUEUED_MAX || lanes.bytes() >= QUEUED_BYTES_MAX
+    }
+
+    /// Queues a request that was admitted.
+    #[must_use]
+    pub(super) fn push(
+        &self,
+        connection: &Arc<Connection>,
+        queued: Queued,
+        ticket: Ticket,
+    ) -> Pushed {
+        let mut state = self.lock();
+        let lanes = &mut state.lanes;
+        let evicted = match Self::is_full(lanes) {
+            true => lanes.evict(ticket.level),
+            false => None,
+        };
+        let owner = || Arc::clone(connection);
+        lanes.push(connection.peer.connection(), owner, queued, ticket);
+        let must_spawn = !mem::replace(&mut state.is_draining, true);
+        self.unlock(state);
+        Pushed {
+            must_spawn,
+            evicted,
+        }
+    }
+
+    /// How a connection stands. A driver that is told *full* is woken when there is room.
+    pub(super) fn look(&self, connection: ConnectionId) -> LaneState {
+        self.lock().lanes.look(connection)
+    }
+
+    /// A connection's answers find room again; whether the caller has to spawn the task.
+    #[must_use]
+    pub(super) fn resume(&self, connection: ConnectionId) -> bool {
+        let mut state = self.lock();
+        state.lanes.resume(connection);
+        let has_turns = state.lanes.top().is_some();
+        let must_spawn = has_turns && !mem::replace(&mut state.is_draining, true);
+        self.unlock(state);
+        must_spawn
+    }
+
+    /// As the task: what is to be started next. After `None` the task has to end.
+    pub(super) fn take(&self, now: Time) -> Option<Turn> {
+        let mut state = self.lock();
+        let Some(next) = state.lanes.take(now) else {
+            state.is_draining = false;
+            self.unlock(state);
+            return None;
+        };
+        self.unlock(state);
+        Some(Turn {
+            connection: next.owner,
+            taken: next.taken,
+        })
+    }
+
+    /// As the task: what was taken was started, and has worked so long, nanoseconds.
+    pub(super) fn done(&self, connection: &Connection, worked: u64) {
+        let mut state = self.lock();
+        let must_wake = state.lanes.done(connection.peer.connection(), worked);
+        self.unlock(state);
+        if must_wake {
+            connection.wake_now();
+        }
+    }
+
+    /// As the task: the answers of this connection find no room.
+    pub(super) fn park(&self, connection: &Connection, taken: Taken<Queued>) {
+        let id = connection.peer.connection();
+        let mut state = self.lock();
+        state.lanes.park(id, taken);
+        self.unlock(state);
+        // The driver may have made room after the task looked and before the lane was parked; then
+        // it has found nothing to resume.
+        if connection.has_room_for_answers() {
+            let mut state = self.lock();
+            state.lanes.resume(id);
+            self.unlock(state);
+        }
+    }
+}
+
+impl RequestQueue for RunQueue {
+    fn forget(&self, connection: ConnectionId, what: Forget) {
+        let mut state = self.lock();
+        let removed = state.lanes.retain(connection, |queued| match what {
+            Forget::Call(id) => queued.id != Some(id),
+            // A one-way message was taken over when it was read, and nobody waits for it: that its
+            // sender has hung up is no reason to lose it.
+            Forget::Calls => queued.id.is_none(),
+            Forget::All => false,
+        });
+        self.unlock(state);
+        drop(removed);
+    }
+}
+
+impl fmt::Debug for RunQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunQueue")
+            .field("top", &self.top)
+            .finish_non_exhaustive()
+    }
+}
