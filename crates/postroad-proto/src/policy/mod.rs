@@ -16,6 +16,8 @@
 //! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
 //! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |
 //! | [`Hedge`] | a service or method | when a slow call is sent a second time |
+//! | [`Rate`] | a route, or a client of it | whether something may pass by how often it may |
+//! | [`Levels`] | what serves requests | which of eight priorities is served next |
 //! | [`Why`] | a call that somebody asks about | nothing; it is the record of what was decided |
 //!
 //! [`Ending`] says how a call ended and [`Verdict`] what that says about its endpoint.
@@ -26,9 +28,11 @@ mod breaker;
 mod budget;
 mod hedge;
 mod load;
+mod order;
 mod outcome;
 mod outlier;
 mod pool;
+mod rate;
 mod retry;
 mod state;
 mod throttle;
@@ -42,9 +46,11 @@ pub use breaker::{Breaker, BreakerConfig, BreakerOpen, BreakerState, Permit};
 pub use budget::{Budget, BudgetConfig};
 pub use hedge::{Hedge, HedgeConfig, NoHedge};
 pub use load::{Load, LoadConfig, RAMP_WHOLE};
+pub use order::{Levels, OrderConfig};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
 pub use outlier::{Ejector, Outlier, OutlierConfig};
 pub use pool::{PoolConfig, PoolCounts, PoolFull};
+pub use rate::{Rate, RateConfig, RateExceeded, Shape};
 pub use retry::{Again, Failed, NoRetry, RetryConfig};
 pub use state::{ConnectionState, IllegalTransition, ServerState};
 pub use throttle::{Throttle, ThrottleConfig, Throttled};
