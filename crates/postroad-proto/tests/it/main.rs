@@ -7,6 +7,7 @@ mod harness;
 mod policy;
 mod policy_balance;
 mod policy_breaker;
+mod policy_limit;
 mod policy_order;
 mod policy_rate;
 mod policy_retry;
