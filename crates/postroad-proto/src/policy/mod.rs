@@ -1,7 +1,7 @@
 //! Decisions as pure state machines: given what happened and the time, what to do next.
 //!
 //! Time is an argument, and so is what is random. What many threads share on the way of a call is
-//! made of atomics: no piece takes a lock, and none allocates for a call.
+//! made of atomics: no piece waits for a lock, and none allocates for a call.
 //!
 //! | piece | belongs to | decides |
 //! | --- | --- | --- |
@@ -16,6 +16,9 @@
 //! | [`Budget`] | a service | whether anything may be sent again; shared by retries and hedges |
 //! | [`RetryConfig`] | a service or method | whether a failed call is sent again, when and where |
 //! | [`Hedge`] | a service or method | when a slow call is sent a second time |
+//! | [`Rate`] | a route, or a client of it | whether something may pass by how often it may |
+//! | [`AdaptiveLimit`] | a route | how many requests may be in hand |
+//! | [`Levels`] | what serves requests | which of eight priorities is served next |
 //! | [`Why`] | a call that somebody asks about | nothing; it is the record of what was decided |
 //!
 //! [`Ending`] says how a call ended and [`Verdict`] what that says about its endpoint.
@@ -25,6 +28,7 @@ mod balance;
 mod breaker;
 mod budget;
 mod hedge;
+mod limit;
 mod load;
 mod order;
 mod outcome;
@@ -43,6 +47,7 @@ pub use balance::{Ask, Balance, Balancer, Candidate, hash_key};
 pub use breaker::{Breaker, BreakerConfig, BreakerOpen, BreakerState, Permit};
 pub use budget::{Budget, BudgetConfig};
 pub use hedge::{Hedge, HedgeConfig, NoHedge};
+pub use limit::{AdaptiveLimit, AdaptiveLimitConfig};
 pub use load::{Load, LoadConfig, RAMP_WHOLE};
 pub use order::{Levels, OrderConfig};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};

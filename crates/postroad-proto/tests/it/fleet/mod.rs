@@ -61,12 +61,12 @@ fn check(sums: &Sums) {
     assert!(burdens_nobody(sums), "{sums:?}");
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 /// The seeds for which this fails, of all that are to be run.
-fn failing(seeds: u64, each: impl Fn(u64) + Sync) -> Vec<u64> {
+pub(crate) fn failing(seeds: u64, each: impl Fn(u64) + Sync) -> Vec<u64> {
     let failed = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::policy::{Levels, OrderConfig};
+use postroad_proto::policy::{AdaptiveLimit, AdaptiveLimitConfig, Levels, OrderConfig, Verdict};
 use tokio::sync::oneshot;
 
 use super::super::run_queue::{Lanes, Place, Ticket};
@@ -26,6 +26,8 @@ pub(crate) struct Limit {
     most: AtomicUsize,
     running: AtomicUsize,
     waiting: AtomicUsize,
+    /// Finds out how many, if that is not said.
+    adaptive: Option<AdaptiveLimit>,
     /// How long one usually takes, nanoseconds; 0 before the first.
     usual: AtomicU64,
     room: Mutex<Room>,
@@ -41,9 +43,21 @@ pub(crate) struct Permit {
 }
 
 impl Limit {
+    /// So many.
     pub(crate) fn of(most: usize) -> Arc<Self> {
+        Self::new(most, None)
+    }
+
+    /// As many as are answered without becoming slow.
+    pub(crate) fn adaptive() -> Arc<Self> {
+        let adaptive = AdaptiveLimit::new(AdaptiveLimitConfig::default(), rand::random());
+        Self::new(adaptive.limit(), Some(adaptive))
+    }
+
+    fn new(most: usize, adaptive: Option<AdaptiveLimit>) -> Arc<Self> {
         Arc::new(Self {
             most: AtomicUsize::new(most),
+            adaptive,
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             usual: AtomicU64::new(0),
@@ -184,8 +198,21 @@ impl fmt::Debug for Limit {
 
 impl Permit {
     /// Gives it back after work that was done, well or not, and learns how long that took.
-    pub(crate) fn finish(self, _is_ok: bool) {
-        self.limit.learn(clock::now().since(self.began));
+    pub(crate) fn finish(self, is_ok: bool) {
+        let now = clock::now();
+        let took = now.since(self.began);
+        self.limit.learn(took);
+        if let Some(adaptive) = &self.limit.adaptive {
+            let verdict = match is_ok {
+                true => Verdict::Success,
+                false => Verdict::Failure,
+            };
+            adaptive.sample(now, self.began, took, self.limit.running(), verdict);
+            let most = adaptive.limit();
+            if most != self.limit.most() {
+                self.limit.resize(most);
+            }
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl Guard {
             rule: rule.clone(),
             limit: concurrency.map(|concurrency| match concurrency {
                 Concurrency::Fixed(most) => Limit::of(most),
-                Concurrency::Auto => Limit::of(usize::MAX),
+                Concurrency::Auto => Limit::adaptive(),
             }),
             rates: rule.rate.as_ref().map(Rates::new),
             workers: (rule.work == Work::Cpu).then(|| Arc::clone(workers)),
