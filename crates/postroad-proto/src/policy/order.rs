@@ -8,10 +8,11 @@
 //! With `C` the longest piece of work and `c` what the level's last turn cost, in nanoseconds of
 //! work that all levels together are charged:
 //!
-//! - a level that goes on waiting gets its next turn before more than `each * c + 8 * C` is done;
-//! - of any work `W` in which it always waits, it gets at least `W / each - 9 * C`;
+//! - a level that goes on waiting gets its next turn before more than `each * c + 8 * C` is done,
+//!   its first, when `c` is not known, before more than `each * C + 8 * C`;
+//! - of any work `W` in which it always waits, it gets at least `W / each - 10 * C`;
 //! - of any work `W` in which something less important than the most important always waits, all
-//!   such levels together get at least `W * lower_per_mille / 1000 - 9 * C`;
+//!   such levels together get at least `W * lower_per_mille / 1000 - 10 * C`;
 //! - the most important level gets all the rest: at least `1 - max(lower, 7 / each)` of the work,
 //!   less than `8 * C` in any stretch, if nothing ages;
 //! - in time, a level waits for at most `7 * aging` and until whoever serves asks again.
