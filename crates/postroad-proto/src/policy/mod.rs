@@ -18,6 +18,10 @@
 //! | [`Hedge`] | a service or method | when a slow call is sent a second time |
 //! | [`Rate`] | a route, or a client of it | whether something may pass by how often it may |
 //! | [`AdaptiveLimit`] | a route | how many requests may be in hand |
+//! | [`Shares`] | a server | who is let in once the limit is reached |
+//! | [`Usual`] | a route | what a request can expect, and which comes too late |
+//! | [`Codel`] | a queue | which of those that waited are hopeless |
+//! | [`Pressure`] | a server | whether to read less, or to refuse what is not critical |
 //! | [`Levels`] | what serves requests | which of eight priorities is served next |
 //! | [`Why`] | a call that somebody asks about | nothing; it is the record of what was decided |
 //!
@@ -27,6 +31,8 @@ mod backoff;
 mod balance;
 mod breaker;
 mod budget;
+mod codel;
+mod expect;
 mod hedge;
 mod limit;
 mod load;
@@ -34,8 +40,10 @@ mod order;
 mod outcome;
 mod outlier;
 mod pool;
+mod pressure;
 mod rate;
 mod retry;
+mod shares;
 mod state;
 mod throttle;
 mod verdict;
@@ -46,6 +54,8 @@ pub use backoff::{Backoff, BackoffError, Ended, GiveUp, Next, Pause, Random, Rec
 pub use balance::{Ask, Balance, Balancer, Candidate, hash_key};
 pub use breaker::{Breaker, BreakerConfig, BreakerOpen, BreakerState, Permit};
 pub use budget::{Budget, BudgetConfig};
+pub use codel::{Codel, CodelConfig, Queued};
+pub use expect::{Prospect, Usual, UsualConfig};
 pub use hedge::{Hedge, HedgeConfig, NoHedge};
 pub use limit::{AdaptiveLimit, AdaptiveLimitConfig};
 pub use load::{Load, LoadConfig, RAMP_WHOLE};
@@ -53,8 +63,10 @@ pub use order::{Levels, OrderConfig};
 pub use outcome::{CallInfo, Ending, Outcome, Timing};
 pub use outlier::{Ejector, Outlier, OutlierConfig};
 pub use pool::{PoolConfig, PoolCounts, PoolFull};
+pub use pressure::{Pressure, PressureConfig, PressureState};
 pub use rate::{Rate, RateConfig, RateExceeded, Shape};
 pub use retry::{Again, Failed, NoRetry, RetryConfig};
+pub use shares::{Shares, SharesConfig};
 pub use state::{ConnectionState, IllegalTransition, ServerState};
 pub use throttle::{Throttle, ThrottleConfig, Throttled};
 pub use verdict::Verdict;
