@@ -4,6 +4,7 @@ mod accept;
 mod builtin;
 mod call;
 mod config;
+mod cut;
 mod gate;
 mod intake;
 mod lookup;
@@ -27,6 +28,7 @@ pub use crate::observe::counters::ServerStats;
 pub use config::ServerConfig;
 pub use routes::Routes;
 
+use crate::clock;
 use crate::config::ConfigError;
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
@@ -243,8 +245,9 @@ impl Server {
     ///
     /// # Errors
     /// If the configuration or an endpoint is wrong, or one cannot be bound: then none is served.
-    pub async fn start(self) -> Result<RunningServer, StartError> {
+    pub async fn start(mut self) -> Result<RunningServer, StartError> {
         self.check()?;
+        Endpoint::share_ports(&mut self.endpoints);
         let mut bound = Vec::new();
         for endpoint in &self.endpoints {
             let transport = self.transports.get(endpoint)?;
@@ -437,6 +440,8 @@ impl RunningServer {
         }
         self.shared.routes.dispatch.intake.drain();
         let grace = self.shared.config.drain;
+        let cut_off = &self.shared.routes.dispatch.cut_off;
+        cut_off.begin_at(clock::now() + grace);
         self.shared
             .live()
             .iter()
@@ -454,7 +459,11 @@ impl RunningServer {
             .is_err()
         {
             let left = *self.shared.open.borrow();
-            node::cut(left);
+            node::cut(left, self.shared.routes.dispatch.intake.running());
+        }
+        let handlers = cut_off.take();
+        if handlers.count() > 0 {
+            node::handlers_cut(handlers.count(), &handlers);
         }
     }
 }

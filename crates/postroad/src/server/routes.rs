@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::cut::CutOff;
 use super::intake::Intake;
 use crate::observe::counters::Counters;
 use crate::route::Description;
@@ -17,6 +18,7 @@ pub(crate) struct Dispatch {
     /// What `postroad/health` says.
     pub(super) is_ready: AtomicBool,
     pub(super) intake: Intake,
+    pub(super) cut_off: CutOff,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -26,6 +28,7 @@ impl Default for Dispatch {
             table: ArcSwap::default(),
             is_ready: AtomicBool::new(true),
             intake: Intake::default(),
+            cut_off: CutOff::default(),
             counters: Arc::default(),
         }
     }

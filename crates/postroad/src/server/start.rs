@@ -539,6 +539,7 @@ pub(super) struct Running {
     watched: Option<Box<Watched>>,
     /// Its part of its connection's share.
     _holding: Option<Holding>,
+    is_done: bool,
 }
 
 impl Running {
@@ -555,6 +556,16 @@ impl Running {
             origin: Arc::clone(origin),
             watched,
             _holding: holding,
+            is_done: false,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let dispatch = &self.place.0;
+            dispatch.cut_off.note(&self.origin.route, clock::now());
         }
     }
 }
@@ -582,6 +593,7 @@ impl Future for Running {
         if answer.is_err() || trace::is_watched() {
             record.observe(counters, answer.as_mut().err());
         }
+        this.is_done = true;
         Poll::Ready(answer)
     }
 }
