@@ -211,8 +211,8 @@ fn end(out: &mut String, name: &str, end: &End) {
         out,
         name,
         format_args!(
-            "{per_call:.2} µs of CPU a call, {:.2} s in all; {:.1} MiB at most; waited {} times, was \
-             interrupted {} times",
+            "{per_call:.2} µs of CPU a call, {:.2} s in all; {:.1} MiB at most; waited {} times, \
+             was interrupted {} times",
             usage.cpu_seconds,
             usage.memory_peak_bytes as f64 / MIB,
             units::count(usage.voluntary_switches),

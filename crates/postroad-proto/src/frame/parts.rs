@@ -46,7 +46,7 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Over these bytes, at most [`PARTS_MAX`] parts. Places of faults count from the first of them.
+    /// Over these bytes, at most [`PARTS_MAX`] parts. Places of faults count from the first byte.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {

@@ -25,7 +25,8 @@ pub(super) fn with_guess(mut error: WireError, bytes: &[u8], spoken_here: &str) 
         TLS => "it looks like TLS, which URLs such as tls://HOST:PORT speak".to_owned(),
         HTTP => "it looks like HTTP, which is not spoken here".to_owned(),
         dialect => format!(
-            "it looks like the dialect {dialect}, which URLs such as tcp+{dialect}://HOST:PORT speak"
+            "it looks like the dialect {dialect}, which URLs such as \
+             tcp+{dialect}://HOST:PORT speak"
         ),
     };
     error.detail = format!("{}; {words}", error.detail);
@@ -65,9 +66,9 @@ fn is_http(bytes: &[u8]) -> bool {
     .any(|start| bytes.starts_with(start.as_bytes()))
 }
 
-/// Printable ASCII of some length. Two printable bytes may be anything.
+/// Printable ASCII, of some length or with an end: two printable bytes may be anything.
 fn is_text(bytes: &[u8]) -> bool {
-    bytes.len() >= 4
+    (bytes.len() >= 4 || bytes.ends_with(b"\n"))
         && bytes
             .iter()
             .all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t'))
@@ -98,6 +99,7 @@ mod tests {
                 Some("tcp+priority://"),
             ),
             (b"hello\n", Some("tcp+line://")),
+            (b"1\n", Some("tcp+line://")),
             (b"GET / HTTP/1.1\r\n", Some("HTTP")),
             (b"", None),
             (b"\xf7", None),

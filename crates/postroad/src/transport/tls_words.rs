@@ -69,9 +69,9 @@ fn certificate_words(error: &CertificateError) -> Option<String> {
         // An authority of that name is trusted, but the signature is not by its key.
         CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the other end's certificate names an authority that is trusted here, whose key has not \
-             signed it: there may be two of that name, such as localhost; a client names its root \
-             with ?ca=FILE, for a self-signed certificate that certificate itself"
+            "the other end's certificate names an authority that is trusted here, whose key has \
+             not signed it: there may be two of that name, such as localhost; a client names its \
+             root with ?ca=FILE, for a self-signed certificate that certificate itself"
                 .to_owned()
         }
         // It has no variant of its own, so its name in the text is all there is to go by.

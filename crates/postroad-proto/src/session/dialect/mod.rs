@@ -255,7 +255,10 @@ impl DialectSession {
             return self.close(now, CloseReason::Transport(error));
         }
         if !buf.is_empty() && self.wants_read() {
-            let error = cut_short(buf.len()).with_id(self.codec.peek_id(buf));
+            let mut error = cut_short(buf.len()).with_id(self.codec.peek_id(buf));
+            if self.offset == 0 {
+                error = spoken::with_guess(error, buf, self.codec.dialect.name());
+            }
             return self.fault(now, error);
         }
         if self.is_client() || self.pending.is_empty() {
