@@ -1,6 +1,10 @@
 //! Logs on stderr, as `--log` says.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +26,9 @@ const CRATES: [&str; 7] = [
     "tokio",
     "tokio_rustls",
 ];
+
+/// Panics that are logged at most. The counters of a node have them all.
+const PANICS_A_SECOND: u32 = 10;
 
 /// How alike two words must be for one to be a slip of the other; 1 is the same word.
 const ALIKE: f64 = 0.7;
@@ -68,8 +75,9 @@ pub(crate) fn is_watched() -> bool {
 pub(crate) fn start(arguments: &Arguments, style: Style) -> Result<WorkerGuard, Failed> {
     let default = match arguments.command {
         // The banner says where it listens.
-        Command::Serve(_) if is_watched() => "info,postroad::server=warn",
-        Command::Serve(_) => "info",
+        // What rustls warns of is told by the line that says which handshake has failed.
+        Command::Serve(_) if is_watched() => "info,rustls=error,postroad::server=warn",
+        Command::Serve(_) => "info,rustls=error",
         Command::DemoNode(_) => "off",
         _ => "error",
     };
@@ -86,12 +94,94 @@ pub(crate) fn start(arguments: &Arguments, style: Style) -> Result<WorkerGuard, 
         LogFormat::Text => log.with_ansi(style.is_on()).init(),
         LogFormat::Json => log.json().init(),
     }
+    log_panics();
     Ok(guard)
+}
+
+/// Has panics logged, with their place, as everything else is: a line of the log instead of text
+/// between its lines, and through its queue, so that no thread waits for whoever reads it. Where
+/// nothing is logged, they go to stderr as they do in every program.
+fn log_panics() {
+    let raw = std::panic::take_hook();
+    let rate = Mutex::new((Instant::now(), 0));
+    std::panic::set_hook(Box::new(move |panic| {
+        if !tracing::enabled!(target: "postroad::panic", tracing::Level::ERROR) {
+            return raw(panic);
+        }
+        if !is_within_rate(&mut rate.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let text = panic.payload_as_str().unwrap_or("of an unprintable kind");
+        let place = panic.location().map(tracing::field::display);
+        let backtrace = Backtrace::capture();
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        let backtrace = is_captured.then(|| tracing::field::display(backtrace));
+        let thread = thread::current();
+        tracing::error!(
+            target: "postroad::panic", place, thread = thread.name(), backtrace, "panicked: {text}"
+        );
+    }));
+}
+
+/// Whether one more panic is to be logged: of a second, since when the first of these was, so many
+/// were.
+fn is_within_rate((since, logged): &mut (Instant, u32)) -> bool {
+    if since.elapsed() >= Duration::from_secs(1) {
+        (*since, *logged) = (Instant::now(), 0);
+    }
+    *logged += 1;
+    *logged <= PANICS_A_SECOND
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panics with it").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log_with_its_place_and_many_are_not_all_logged() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || writer.clone())
+            .finish();
+        log_panics();
+        tracing::subscriber::with_default(log, || {
+            for number in 0..3 * PANICS_A_SECOND {
+                let panicked = std::panic::catch_unwind(|| panic!("the {number}th of many"));
+                panicked.expect_err("it panics");
+            }
+        });
+        let written = kept.0.lock().expect("nobody panics with it").clone();
+        let lines: Vec<serde_json::Value> = serde_json::Deserializer::from_slice(&written)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .expect("each line is JSON");
+        let fields = &lines[0]["fields"];
+        assert_eq!(fields["message"], "panicked: the 0th of many");
+        let place = fields["place"].as_str().expect("it has a place");
+        assert!(place.contains("logging.rs:"), "{place}");
+        assert_eq!(lines[0]["target"], "postroad::panic");
+        let many = lines.len() as u32;
+        assert!(
+            (PANICS_A_SECOND..3 * PANICS_A_SECOND).contains(&many),
+            "{many}"
+        );
+    }
 
     #[test]
     fn a_filter_that_would_silence_everything_is_refused() {

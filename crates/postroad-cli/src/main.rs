@@ -7,6 +7,11 @@ mod demo;
 mod exit;
 mod layout;
 mod logging;
+#[cfg(all(target_os = "linux", feature = "jemalloc"))]
+mod memory;
+#[cfg(not(all(target_os = "linux", feature = "jemalloc")))]
+#[path = "memory_absent.rs"]
+mod memory;
 mod signals;
 mod terminal;
 mod times;

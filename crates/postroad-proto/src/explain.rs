@@ -34,6 +34,9 @@ pub struct Explanation {
     pub consumed: usize,
     /// It is right as far as it goes, but bytes are missing.
     pub is_incomplete: bool,
+    /// How many are missing, if it is incomplete and says so. Of a native frame without a checksum,
+    /// where it is not known whether it has one.
+    pub missing: Option<usize>,
 }
 
 impl Explanation {
@@ -58,6 +61,19 @@ impl Explanation {
             };
             self.field(offset, len, name, format!("{value} (0x{value:x})"));
         }
+    }
+
+    /// Adds what the last field stands for.
+    fn meaning(&mut self, word: &str) {
+        if let Some(field) = self.fields.last_mut() {
+            field.value = format!("{} {word}", field.value);
+        }
+    }
+
+    /// Of a frame that should have so many bytes, these are all there are.
+    fn incomplete(&mut self, bytes: &[u8], whole: Option<usize>) {
+        self.is_incomplete = true;
+        self.missing = whole.and_then(|whole| whole.checked_sub(bytes.len()));
     }
 }
 
@@ -90,7 +106,7 @@ pub fn explain_dialect(codec: &DialectCodec, bytes: &[u8]) -> Explanation {
     let mut rest = BytesMut::from(bytes);
     match codec.clone().decode(&mut rest) {
         Ok(Some(frame)) => {
-            explanation.title = format!("{} frame: {:?}", codec.dialect.name(), frame.kind);
+            explanation.title = format!("{} frame: {}", codec.dialect.name(), frame.kind.word());
             let len = frame.payload.len();
             explanation.field(payload_at, len, "payload", show(&frame.payload));
             if codec.dialect == Dialect::Session {
@@ -98,61 +114,68 @@ pub fn explain_dialect(codec: &DialectCodec, bytes: &[u8]) -> Explanation {
             }
             explanation.consumed = bytes.len() - rest.len();
         }
-        Ok(None) => explanation.is_incomplete = true,
+        Ok(None) => {
+            let whole = explanation.fields.iter().find(|field| field.name == LENGTH);
+            let len = whole.and_then(|field| bytes.get(field.offset..field.offset + field.len));
+            let len = len.map(|len| {
+                len.iter()
+                    .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+            });
+            let trailer = match codec.dialect {
+                Dialect::Session => 2,
+                _ => 0,
+            };
+            explanation.incomplete(bytes, len.map(|len| payload_at + len + trailer));
+        }
         Err(error) => explanation.error = Some(error),
     }
     explanation
 }
 
-/// Adds the header's fields as far as they are there; where the payload begins.
-fn dialect_fields(to: &mut Explanation, codec: &DialectCodec, bytes: &[u8]) -> usize {
-    let magic = |to: &mut Explanation, len: usize| {
-        if let Some(magic) = bytes.get(..len) {
-            to.field(
-                0,
-                len,
-                "magic",
-                magic
-                    .iter()
-                    .map(|b| format!("{b:02X} "))
-                    .collect::<String>(),
-            );
-        }
-    };
-    let fields: &[(usize, usize, &str)] = match codec.dialect {
-        Dialect::Session => &[
-            (0, 1, "command"),
-            (1, 4, "session id"),
-            (5, 2, "payload length"),
-        ],
+/// Name of the field that says how long a dialect's payload is.
+const LENGTH: &str = "payload length";
+
+/// The fields of a dialect's header behind its magic: first byte, bytes, name.
+fn layout(dialect: Dialect) -> &'static [(usize, usize, &'static str)] {
+    match dialect {
+        Dialect::Session => &[(0, 1, "command"), (1, 4, "session id"), (5, 2, LENGTH)],
         Dialect::Sequence => &[
             (2, 1, "version"),
             (3, 1, "cmd"),
-            (4, 4, "payload length"),
+            (4, 4, LENGTH),
             (8, 4, "sequence id"),
         ],
-        Dialect::Opcode => &[
-            (4, 1, "version"),
-            (5, 1, "opcode"),
-            (6, 2, "payload length"),
-        ],
+        Dialect::Opcode => &[(4, 1, "version"), (5, 1, "opcode"), (6, 2, LENGTH)],
         Dialect::Priority => &[
             (0, 1, "version"),
             (1, 1, "type"),
             (2, 2, "sequence id"),
-            (4, 4, "payload length"),
+            (4, 4, LENGTH),
             (8, 1, "priority"),
         ],
-        Dialect::Compact => &[(2, 1, "version"), (3, 1, "type"), (4, 4, "payload length")],
+        Dialect::Compact => &[(2, 1, "version"), (3, 1, "type"), (4, 4, LENGTH)],
         Dialect::Line => &[],
-    };
-    match codec.dialect {
-        Dialect::Sequence | Dialect::Compact => magic(to, 2),
-        Dialect::Opcode => magic(to, 4),
-        _ => {}
     }
-    for &(offset, len, name) in fields {
+}
+
+/// Adds the header's fields as far as they are there; where the payload begins.
+fn dialect_fields(to: &mut Explanation, codec: &DialectCodec, bytes: &[u8]) -> usize {
+    let magic = match codec.dialect {
+        Dialect::Sequence | Dialect::Compact => 2,
+        Dialect::Opcode => 4,
+        Dialect::Session | Dialect::Priority | Dialect::Line => 0,
+    };
+    if let Some(bytes) = bytes.get(..magic).filter(|bytes| !bytes.is_empty()) {
+        let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        to.field(0, magic, "magic", bytes.join(" "));
+    }
+    for &(offset, len, name) in layout(codec.dialect) {
         to.number(bytes, offset, len, name, true);
+        if let ("command" | "cmd" | "opcode" | "type", Some(byte)) = (name, bytes.get(offset))
+            && let Some(kind) = codec.dialect.kind_of(*byte, codec.reader)
+        {
+            to.meaning(kind.word());
+        }
     }
     if codec.dialect == Dialect::Priority && codec.header.bytes() > 9 {
         let len = codec.header.bytes() - 9;
@@ -195,6 +218,9 @@ fn explain_opening(bytes: &[u8]) -> Explanation {
         to.field(0, 4, "magic", "F7 50 52 44");
     }
     to.number(bytes, 4, 1, "kind", false);
+    if let Some(name) = bytes.get(4).and_then(|kind| Opening::name(*kind)) {
+        to.meaning(name);
+    }
     to.number(bytes, 6, 2, "body length", false);
     let fixed: &[(usize, usize, &str)] = match bytes.get(4) {
         Some(1) => &[
@@ -234,16 +260,20 @@ fn explain_opening(bytes: &[u8]) -> Explanation {
     let mut rest = BytesMut::from(bytes);
     match Opening::decode(&mut rest) {
         Ok(Some(opening)) => {
-            to.title = match &opening {
-                Opening::Hello(_) => "native HELLO",
-                Opening::Welcome(_) => "native WELCOME",
-                Opening::Refuse(_) => "native REFUSE",
-            }
-            .to_owned();
+            let name = Opening::name(bytes[4]).unwrap_or("opening");
+            to.title = format!("native {name}");
             to.consumed = bytes.len() - rest.len();
             opening_tail(&mut to, &opening, bytes);
         }
-        Ok(None) => to.is_incomplete = true,
+        Ok(None) => {
+            let len = bytes
+                .get(6..8)
+                .map(|len| usize::from(u16::from_le_bytes([len[0], len[1]])));
+            to.incomplete(
+                bytes,
+                len.map(|len| OPENING_HEAD_BYTES + len + CHECKSUM_BYTES),
+            );
+        }
         Err(error) => to.error = Some(error),
     }
     to
@@ -321,7 +351,7 @@ fn explain_frame(bytes: &[u8], checksum: Option<bool>) -> Explanation {
     };
     to.number(bytes, 0, 3, "body length", false);
     let Some(head) = bytes.first_chunk::<HEAD_BYTES>().map(Head::decode) else {
-        to.is_incomplete = true;
+        to.incomplete(bytes, None);
         return to;
     };
     let name = Kind::from_wire(head.kind()).map_or("unknown", Kind::name);
@@ -369,7 +399,10 @@ fn explain_frame(bytes: &[u8], checksum: Option<bool>) -> Explanation {
                 );
             }
         }
-        Ok(None) => to.is_incomplete = true,
+        Ok(None) => {
+            let trailer = if checksum { CHECKSUM_BYTES } else { 0 };
+            to.incomplete(bytes, Some(HEAD_BYTES + head.len() + trailer));
+        }
         Err(error) => to.error = Some(error),
     }
     to
@@ -421,4 +454,50 @@ fn explain_body(to: &mut Explanation, head: &Head, mut body: Bytes) -> Option<Wi
         to.field(at, body.len(), name, show(&body));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(explanation: &'a Explanation, name: &str) -> &'a str {
+        let field = explanation.fields.iter().find(|field| field.name == name);
+        &field.expect(name).value
+    }
+
+    #[test]
+    fn types_and_commands_are_named() {
+        let sequence = DialectCodec::new(Dialect::Sequence, Reader::Server);
+        let explained = explain_dialect(&sequence, b"\xab\xcd\x01\x01\0\0\0\x01\0\0\0\x07x");
+        assert_eq!(explained.title, "sequence frame: request");
+        assert_eq!(value(&explained, "cmd"), "1 (0x1) request");
+        assert_eq!(value(&explained, "magic"), "AB CD");
+        let session = DialectCodec::new(Dialect::Session, Reader::Client);
+        let explained = explain_dialect(&session, b"\xff\0\0\0\x01\0\x01");
+        assert_eq!(value(&explained, "command"), "255 (0xff) error");
+        let compact = DialectCodec::new(Dialect::Compact, Reader::Server);
+        let unknown = explain_dialect(&compact, b"MC\x01\x09\0\0\0\0");
+        assert_eq!(value(&unknown, "type"), "9 (0x9)");
+        let opening = explain_native(b"\xf7PRD\x02\0\x10\0", None);
+        assert_eq!(value(&opening, "kind"), "2 (0x2) WELCOME");
+    }
+
+    #[test]
+    fn what_is_missing_is_counted_as_soon_as_the_length_is_there() {
+        let session = DialectCodec::new(Dialect::Session, Reader::Server);
+        let missing = |bytes: &[u8]| explain_dialect(&session, bytes).missing;
+        assert_eq!(missing(b"\x17\0\0\0\x07\0\x05he"), Some(5));
+        assert_eq!(missing(b"\x17\0\0\0\x07\0"), None);
+        let priority = DialectCodec::new(Dialect::Priority, Reader::Server);
+        let begun = explain_dialect(&priority, b"\x01\x01\0\x07\0\0\0\x02\x03");
+        let whole = priority.header.bytes() + 2;
+        assert_eq!(begun.missing, Some(whole - 9));
+        let opening = explain_native(b"\xf7PRD\x03\0\x10\0ab", None);
+        assert!(opening.is_incomplete);
+        assert_eq!(opening.missing, Some(16 - 2 + 4));
+        let head = Head::new(Kind::Ping).with_len(8).encode();
+        assert_eq!(explain_native(&head, Some(true)).missing, Some(12));
+        assert_eq!(explain_native(&head, None).missing, Some(8));
+        assert_eq!(explain_native(&head[..9], None).missing, None);
+    }
 }

@@ -40,6 +40,7 @@ pub struct Endpoint {
     mapping: Arc<Mapping>,
     options: Vec<(String, String)>,
     has_heartbeat: bool,
+    is_ipv6_only: bool,
 }
 
 impl Endpoint {
@@ -174,6 +175,24 @@ impl Endpoint {
         }
     }
 
+    /// Whether a listener on `[::]` leaves IPv4 to another one.
+    pub(crate) fn is_ipv6_only(&self) -> bool {
+        self.is_ipv6_only
+    }
+
+    /// Of the endpoints that one server listens on, those on `[::]` leave IPv4 to the one that has
+    /// `0.0.0.0` on the same port: whoever writes both wants both.
+    pub(crate) fn share_ports(endpoints: &mut [Self]) {
+        let on_ipv4 =
+            |endpoint: &Self| endpoint.address.strip_prefix("0.0.0.0:").map(str::to_owned);
+        let ports: Vec<String> = endpoints.iter().filter_map(on_ipv4).collect();
+        for endpoint in endpoints {
+            let port = endpoint.address.strip_prefix("[::]:");
+            endpoint.is_ipv6_only =
+                port.is_some_and(|port| ports.iter().any(|other| other == port));
+        }
+    }
+
     /// The dialect and its settings for a session.
     pub(crate) fn dialect(&self, max_payload: usize) -> Option<DialectConfig> {
         let Protocol::Dialect(codec) = &self.protocol else {
@@ -251,6 +270,7 @@ impl FromStr for Endpoint {
             mapping,
             options,
             has_heartbeat,
+            is_ipv6_only: false,
         })
     }
 }

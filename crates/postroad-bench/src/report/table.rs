@@ -211,8 +211,8 @@ fn end(out: &mut String, name: &str, end: &End) {
         out,
         name,
         format_args!(
-            "{per_call:.2} us CPU a call, {:.2} s in all; {:.1} MiB at most; {} and {} switches \
-             (waited, was interrupted)",
+            "{per_call:.2} µs of CPU a call, {:.2} s in all; {:.1} MiB at most; waited {} times, \
+             was interrupted {} times",
             usage.cpu_seconds,
             usage.memory_peak_bytes as f64 / MIB,
             units::count(usage.voluntary_switches),
@@ -228,7 +228,7 @@ fn workers(out: &mut String, report: &Report) {
         let lost = if worker.lost.is_some() { ", LOST" } else { "" };
         let cost = match &worker.cost {
             End::Measured(usage) => format!(
-                "; {:.2} us CPU a call, {:.1} MiB at most",
+                "; {:.2} µs of CPU a call, {:.1} MiB at most",
                 usage.cpu_per_call_ns.unwrap_or(0.0) / 1000.0,
                 usage.memory_peak_bytes as f64 / MIB
             ),

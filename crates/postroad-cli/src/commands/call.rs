@@ -69,7 +69,7 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
                         explain(call, &why);
                         return Err(hinted(&client, call, error).await);
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(of_dialect(error)),
                 }
             }
             client.close().await;
@@ -105,6 +105,19 @@ fn trace() -> Trace {
         id: rand::random(),
         span: rand::random(),
         flags: 1,
+    }
+}
+
+/// The failure of a dialect's call. A server that speaks something else can only hang up.
+fn of_dialect(error: CallError) -> Failed {
+    let is_lost = matches!(error, CallError::Lost { .. });
+    let failed = Failed::from(error);
+    match is_lost {
+        true => failed.hint(
+            "if every call ends like this, the server speaks something else than the URL says; its \
+             log names what it has seen",
+        ),
+        false => failed,
     }
 }
 

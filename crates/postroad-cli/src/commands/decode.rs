@@ -160,10 +160,15 @@ fn print(explanation: &Explanation, bytes: &[u8], base: usize, style: Style) {
         say(format_args!("{at:>6}  {}", style.red(&what)));
     }
     if explanation.is_incomplete {
+        let what = match explanation.missing {
+            Some(1) => "incomplete: 1 byte is missing".to_owned(),
+            Some(missing) => format!("incomplete: {missing} bytes are missing"),
+            None => "incomplete: the bytes end before the frame does".to_owned(),
+        };
         say(format_args!(
             "{:>6}  {}",
             base + bytes.len(),
-            style.red("incomplete: the bytes end before the frame does")
+            style.red(&what)
         ));
     }
 }
@@ -185,5 +190,6 @@ fn json(explanation: &Explanation, base: usize) -> serde_json::Value {
         "fields": fields.collect::<Vec<_>>(),
         "error": error,
         "is_incomplete": explanation.is_incomplete,
+        "missing": explanation.missing,
     })
 }

@@ -20,6 +20,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
         serve.workers,
     )?;
     super::raise_open_files();
+    crate::memory::give_back();
     super::runtime()?.block_on(node(config, serve.practice))
 }
 

@@ -268,13 +268,12 @@ pub(super) fn cause(name: &str) -> &'static str {
     }
 }
 
-/// What only one listener can have; `None` where the system chooses. `0.0.0.0` and `[::]` are the
-/// same, because a listener on `[::]` takes IPv4 too.
+/// What only one listener can have; `None` where the system chooses.
 fn address(endpoint: &Endpoint) -> Option<String> {
     let address = endpoint.address();
     match endpoint.transport() {
         "tcp" | "tls" if address.ends_with(":0") => None,
-        "tcp" | "tls" => Some(address.replace("0.0.0.0:", "[::]:")),
+        "tcp" | "tls" => Some(address.to_owned()),
         other => Some(format!("{other} {address}")),
     }
 }

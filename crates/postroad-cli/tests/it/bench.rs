@@ -468,3 +468,42 @@ fn more_connections_than_open_files_are_refused_before_any_is_made() {
     assert!(why.contains("200 connections are 200 open files"), "{why}");
     assert!(why.contains("at most 36 connections"), "{why}");
 }
+
+#[test]
+fn a_report_that_is_killed_while_it_is_written_leaves_the_old_one_whole() {
+    let node = Node::start(&["tcp://127.0.0.1:0"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (run, page) = (
+        folder.path().join("run.json"),
+        folder.path().join("run.html"),
+    );
+    let load = ["--duration", "100ms", "--json"];
+    let made = bench(
+        &node.tcp(),
+        &[&load[..], &[&run.display().to_string()]].concat(),
+    );
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    std::fs::write(&page, "the old page").expect("it is written");
+    let rewrite = |limit: &str| {
+        // A file that grows over the limit has its writer killed (SIGXFSZ): in the middle of the
+        // page, which is larger.
+        let script = format!("ulimit -c 0; ulimit -f {limit}; exec \"$@\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args([
+            "-c",
+            &script,
+            "sh",
+            env!("CARGO_BIN_EXE_postroad"),
+            "bench",
+            "report",
+        ]);
+        shell.arg(&run).arg("--html").arg(&page);
+        shell.status().expect("there is a shell")
+    };
+    let killed = rewrite("8");
+    assert_eq!(killed.code(), None, "it was not killed");
+    assert_eq!(std::fs::read(&page).expect("it is there"), b"the old page");
+    assert_eq!(rewrite("unlimited").code(), Some(0));
+    let written = std::fs::read_to_string(&page).expect("it is there");
+    assert!(written.len() > 8 * 1024 && written.trim_end().ends_with("</html>"));
+}

@@ -100,3 +100,21 @@ fn tls_at_one_end_alone_is_named() {
     assert_says(&call(&url), 69, &["write tls:// instead of tcp://"]);
     alert.join().expect("no panic");
 }
+
+#[test]
+fn two_ends_that_speak_different_things_are_told_so() {
+    let node = Node::start(&["tcp://127.0.0.1:0", "tcp+sequence://127.0.0.1:0"]);
+    let native = call(&format!("tcp://{}", node.addresses[1]));
+    let words = [
+        "it looks like the dialect sequence",
+        "tcp+sequence://HOST:PORT",
+    ];
+    assert_says(&native, 69, &words);
+    // The server has no word that such a client would read: it hangs up.
+    let dialect = call(&format!("tcp+priority://{}", node.addresses[0]));
+    assert_says(
+        &dialect,
+        1,
+        &["hint: if every call ends like this", "its log"],
+    );
+}

@@ -12,6 +12,7 @@ mod config;
 mod fleet;
 mod help;
 mod hints;
+mod memory;
 mod peers;
 mod practice;
 mod program;

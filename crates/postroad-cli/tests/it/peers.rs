@@ -67,13 +67,39 @@ fn a_python_client_of_line_works() {
 }
 
 #[test]
-fn the_native_vectors_are_what_their_generator_writes() {
-    if has_peer("python3", "python3") {
+fn vectors_are_what_their_generators_write() {
+    for name in ["native", "envelope"] {
+        if has_peer("python3", "python3") {
+            let file = match name {
+                "envelope" => "envelopes.json",
+                _ => "native.json",
+            };
+            let mut command = Command::new("python3");
+            command
+                .arg(root().join(format!("tests/peers/{name}_vectors.py")))
+                .arg("--check");
+            peer(
+                command.arg(
+                    root()
+                        .join("crates/postroad-proto/tests/vectors")
+                        .join(file),
+                ),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_python_client_says_deadline_trace_and_metadata_in_envelopes() {
+    if !has_peer("python3", "python3") {
+        return;
+    }
+    for envelope in ["json", "protobuf"] {
+        let url = format!("tcp+sequence://127.0.0.1:0?envelope={envelope}");
+        let node = Node::with(&["--practice", "--listen", &url], 1);
         let mut command = Command::new("python3");
-        command
-            .arg(root().join("tests/peers/native_vectors.py"))
-            .arg("--check");
-        peer(command.arg(root().join("crates/postroad-proto/tests/vectors/native.json")));
+        command.arg(root().join("tests/peers/envelope_vectors.py"));
+        peer(command.args(["--ask", envelope, &node.addresses[0]]));
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::support::{
     Worker, counting_server, postroad, postroad_heeding_hangups, signal, text, wait,
 };
+use postroad::Client;
 use tokio::sync::Semaphore;
 
 #[test]
@@ -32,6 +33,55 @@ fn a_node_says_at_a_hangup_that_nothing_was_reloaded_and_goes_on() {
     }
     signal(&node, "TERM");
     assert_eq!(wait(&mut node).code(), Some(0));
+}
+
+#[test]
+fn a_node_that_cuts_handlers_off_says_how_many_and_of_which_route() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("postroad.toml");
+    let text = "[server]\ndrain = \"1s\"\n[[listen]]\nurl = \"tcp://127.0.0.1:0\"\n";
+    std::fs::write(&config, text).expect("it is written");
+    let mut command = postroad();
+    command.args(["serve", "--practice", "--config"]);
+    let command = command
+        .arg(&config)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut node = command.spawn().expect("the program was built");
+    let out = BufReader::new(node.stdout.take().expect("it is piped"));
+    let listening = out.lines().next().expect("a line").expect("it is text");
+    let address = listening.rsplit(' ').next().expect("an address");
+    let mut log = BufReader::new(node.stderr.take().expect("it is piped")).lines();
+    let mut line_with = |word: &str| {
+        let lines = log.by_ref().map_while(Result::ok);
+        lines.into_iter().find(|line| line.contains(word))
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let cut = runtime.block_on(async {
+        let client = Client::connect(&format!("tcp://{address}")).await;
+        let client = client.expect("it connects");
+        let sleep = || {
+            client
+                .request("practice/sleep")
+                .call_raw(r#"{"ms": 50000}"#)
+        };
+        let end = async {
+            // It leaves behind the others, so those have begun when it is answered.
+            let answer = client.request("postroad/echo").call_raw("").await;
+            answer.expect("it is answered");
+            signal(&node, "TERM");
+        };
+        let (one, two, three, ()) = tokio::join!(sleep(), sleep(), sleep(), end);
+        [one, two, three].map(|answer| answer.is_err())
+    });
+    assert_eq!(cut, [true; 3]);
+    let said = line_with("handlers were cut off").expect("it is said");
+    assert!(said.contains("ERROR"), "{said}");
+    assert!(
+        said.contains("handlers=3") && said.contains("practice/sleep (3)"),
+        "{said}"
+    );
+    wait(&mut node);
 }
 
 /// A server, and how often it was called: that a load runs shows that its signals are heeded.

@@ -78,6 +78,16 @@ impl Dialect {
         Self::ALL.into_iter().find(|dialect| dialect.name() == name)
     }
 
+    /// What a frame of this dialect is for whose type, command or code this byte is; `None` if
+    /// nothing is. In `session` and `opcode` code 0 is a heartbeat only if nothing follows it.
+    pub(crate) fn kind_of(self, byte: u8, reader: Reader) -> Option<FrameKind> {
+        match self {
+            Self::Session | Self::Opcode => Some(kind_of_code(byte, true, reader)),
+            Self::Sequence | Self::Priority | Self::Compact => kind_of(byte),
+            Self::Line => None,
+        }
+    }
+
     /// How answers find their questions.
     #[must_use]
     pub fn correlation(self) -> Correlation {
@@ -131,6 +141,21 @@ pub enum FrameKind {
     Error,
     /// Wants no answer.
     OneWay,
+}
+
+impl FrameKind {
+    /// The word for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Error => "error",
+            Self::OneWay => "one-way message",
+        }
+    }
 }
 
 /// A frame of any dialect. Fields that a dialect does not have are 0.

@@ -188,6 +188,17 @@ impl Opening {
         .map(Some)
     }
 
+    /// What an opening of this kind is called; `None` if there is no such kind.
+    #[must_use]
+    pub fn name(kind: u8) -> Option<&'static str> {
+        match kind {
+            HELLO => Some("HELLO"),
+            WELCOME => Some("WELCOME"),
+            REFUSE => Some("REFUSE"),
+            _ => None,
+        }
+    }
+
     /// Appends the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
@@ -242,7 +253,10 @@ fn decode_parts(body: &Bytes, fixed: usize) -> Result<OpeningParts, WireError> {
     let at = (OPENING_HEAD_BYTES + fixed) as u64;
     Parts::new(body)
         .map(|part| {
-            let part = part.map_err(|error| WireError { at, ..error })?;
+            let part = part.map_err(|error| WireError {
+                at: at + error.at,
+                ..error
+            })?;
             Ok((part.tag, body.slice_ref(part.value)))
         })
         .collect()
@@ -370,23 +384,26 @@ impl Welcome {
 impl Refuse {
     fn decode(body: &mut Bytes) -> Result<Self, WireError> {
         let (version_min, version_max) = (body.get_u16_le(), body.get_u16_le());
-        let bad = |what: &str, value: u16| {
+        let bad = |at: usize, what: &str, value: u16| {
             WireError::new(
                 WireFault::Reserved,
-                OPENING_HEAD_BYTES,
+                OPENING_HEAD_BYTES + at,
                 format!("unknown {what} {value}"),
             )
         };
         let reason = body.get_u16_le();
-        let reason = RefuseReason::from_wire(reason).ok_or_else(|| bad("reason", reason))?;
+        let reason = RefuseReason::from_wire(reason).ok_or_else(|| bad(4, "reason", reason))?;
         let retry = body.get_u8();
         let retry = Retry::from_wire(retry)
             .filter(|retry| *retry != Retry::IfIdempotent)
-            .ok_or_else(|| bad("retry", retry.into()))?;
+            .ok_or_else(|| bad(6, "retry", retry.into()))?;
         body.advance(1);
         let (retry_after_ms, features) = (body.get_u32_le(), body.get_u32_le());
         let text = std::str::from_utf8(body)
-            .map_err(|_| WireError::new(WireFault::Utf8, OPENING_HEAD_BYTES, "text is not UTF-8"))?
+            .map_err(|error| {
+                let at = OPENING_HEAD_BYTES + REFUSE_FIXED + error.valid_up_to();
+                WireError::new(WireFault::Utf8, at, "text is not UTF-8")
+            })?
             .to_owned();
         Ok(Self {
             version_min,

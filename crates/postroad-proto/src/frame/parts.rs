@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use crate::limits::PARTS_MAX;
+use crate::limits::{HEAD_BYTES, PARTS_MAX};
 use crate::trace::Trace;
 use crate::wire_error::{WireError, WireFault};
 
@@ -41,28 +41,36 @@ pub struct Part<'a> {
 pub struct Parts<'a> {
     bytes: &'a [u8],
     left: usize,
+    /// Where the next part begins. Faults are reported there.
+    at: usize,
 }
 
 impl<'a> Parts<'a> {
-    /// Over these bytes, at most [`PARTS_MAX`] parts.
+    /// Over these bytes, at most [`PARTS_MAX`] parts. Places of faults count from the first byte.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
             left: PARTS_MAX,
+            at: 0,
         }
     }
 
-    /// Where the parts of a body end: the u16 and what it counts.
+    /// Where the parts of a body end: the u16 and what it counts. Places of faults count from the
+    /// first byte of the frame.
     ///
     /// # Errors
     /// M-032: they overrun the body.
     pub fn split(body: &'a [u8]) -> Result<(Self, usize), WireError> {
-        let overrun = || WireError::new(WireFault::Parts, 16, "parts overrun their frame");
+        let overrun = || WireError::new(WireFault::Parts, HEAD_BYTES, "parts overrun their frame");
         let count = body.first_chunk::<2>().ok_or_else(overrun)?;
         let end = 2 + usize::from(u16::from_le_bytes(*count));
         let bytes = body.get(2..end).ok_or_else(overrun)?;
-        Ok((Self::new(bytes), end))
+        let parts = Self {
+            at: HEAD_BYTES + 2,
+            ..Self::new(bytes)
+        };
+        Ok((parts, end))
     }
 }
 
@@ -75,7 +83,7 @@ impl<'a> Iterator for Parts<'a> {
         }
         let fail = |this: &mut Self, detail| {
             this.bytes = &[];
-            Some(Err(WireError::new(WireFault::Parts, 16, detail)))
+            Some(Err(WireError::new(WireFault::Parts, this.at, detail)))
         };
         if self.left == 0 {
             return fail(self, format!("more than {PARTS_MAX} parts"));
@@ -89,6 +97,7 @@ impl<'a> Iterator for Parts<'a> {
             return fail(self, format!("part {tag} overruns the parts"));
         };
         self.bytes = &self.bytes[end..];
+        self.at += end;
         Some(Ok(Part { tag, value }))
     }
 }

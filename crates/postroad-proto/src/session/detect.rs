@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::timers::{Timer, Timers};
-use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session};
+use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session, spoken};
 use crate::Time;
 use crate::dialect::{Dialect, DialectCodec, Reader};
 use crate::frame::MAGIC;
@@ -20,6 +20,8 @@ pub(super) struct Detect {
     id: [u8; 16],
     since: Time,
     closed: bool,
+    /// There is no room for it, which it is told in what it speaks.
+    is_turned_away: bool,
     event: Option<Event>,
 }
 
@@ -31,6 +33,7 @@ impl Detect {
             id,
             since: now,
             closed: false,
+            is_turned_away: false,
             event: None,
         }
     }
@@ -40,6 +43,14 @@ impl Detect {
         if self.closed {
             return None;
         }
+        let mut session = self.detect(now, buf)?;
+        if self.is_turned_away {
+            session.turn_away(now);
+        }
+        Some(session)
+    }
+
+    fn detect(&mut self, now: Time, buf: &BytesMut) -> Option<Session> {
         let native = buf.iter().zip(MAGIC).take_while(|(a, b)| **a == *b).count();
         if native == buf.len().min(MAGIC.len()) {
             if native < MAGIC.len() {
@@ -58,7 +69,16 @@ impl Detect {
                 let dialect = DialectConfig { codec, mapping };
                 Some(Session::dialect_server(config, dialect, now))
             }
-            Err(error) => {
+            Err(mut error) => {
+                // The native magic may have gone on for longer.
+                if native as u64 > error.at {
+                    let detail = format!(
+                        "found 0x{:02x}, expected 0x{:02x}",
+                        buf[native], MAGIC[native]
+                    );
+                    error = WireError::new(WireFault::Magic, native, detail);
+                }
+                let error = spoken::with_guess(error, buf, "auto");
                 self.close(now, CloseReason::Protocol(error));
                 None
             }
@@ -81,6 +101,11 @@ impl Detect {
 
     pub(super) fn drain(&mut self, now: Time, _grace: Duration) {
         self.close(now, CloseReason::Drained);
+    }
+
+    /// Turns the peer away as soon as it has said what it speaks.
+    pub(super) fn turn_away(&mut self) {
+        self.is_turned_away = true;
     }
 
     pub(super) fn close(&mut self, _now: Time, reason: CloseReason) {

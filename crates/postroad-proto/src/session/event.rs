@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::call::CallId;
 use super::failure::{CancelReason, CloseReason, DropReason, Failure};
+use crate::code::Code;
 
 /// What has happened, besides the requests and answers that went into the
 /// [`Sink`](super::Sink).
@@ -24,6 +25,9 @@ pub enum Event {
     /// A one-way message has come and is dropped before it reached the sink. Nobody answers a
     /// message, so its sender does not hear of it: whoever drives the session counts it.
     Dropped(DropReason),
+    /// A call has come and was answered with this error before it reached the sink: it is late, or
+    /// there is no room for it, or the server does not do what it insists on.
+    Refused(Code),
     /// The server wants no new calls here. Dial another connection; this one ends when its calls
     /// have.
     Draining,

@@ -15,6 +15,7 @@ mod outbox;
 mod parsed_parts;
 mod sink;
 mod slots;
+mod spoken;
 mod timers;
 
 use std::collections::VecDeque;
@@ -290,7 +291,7 @@ impl Session {
         match &mut self.0 {
             Inner::Native(session) => session.turn_away(now),
             Inner::Dialect(session) => session.turn_away(now),
-            Inner::Detect(session) => session.close(now, CloseReason::TurnedAway),
+            Inner::Detect(session) => session.turn_away(),
         }
     }
 

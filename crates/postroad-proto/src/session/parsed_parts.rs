@@ -5,10 +5,15 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use super::Extras;
-use crate::frame::{CRITICAL, Head, PartTag, Parts};
-use crate::limits::ROUTE_NAME_MAX;
+use crate::frame::{CRITICAL, Head, Part, PartTag, Parts};
+use crate::limits::{HEAD_BYTES, ROUTE_NAME_MAX};
 use crate::trace::Trace;
 use crate::wire_error::{WireError, WireFault};
+
+/// Tag and length of a part.
+const PART_HEAD_BYTES: usize = 3;
+/// Largest idempotency key, bytes.
+const KEY_MAX: usize = 64;
 
 /// What the parts of one frame say that the session itself needs.
 #[derive(Debug, Default)]
@@ -36,23 +41,26 @@ impl ParsedParts {
     fn read(body: &mut Bytes) -> Result<Self, WireError> {
         let mut parsed = Self::default();
         let (parts, end) = Parts::split(body)?;
+        let mut at = HEAD_BYTES + 2;
         for part in parts {
-            let part = part?;
-            parsed.take(part.tag, part.value)?;
+            let Part { tag, value } = part?;
+            parsed.take(tag, value, at)?;
+            at += PART_HEAD_BYTES + value.len();
         }
         parsed.extras.parts = body.slice(2..end);
         body.advance(end);
         Ok(parsed)
     }
 
-    fn take(&mut self, tag: u8, value: &[u8]) -> Result<(), WireError> {
-        let wrong = |what: &str| WireError::new(WireFault::Parts, 16, what.to_owned());
+    /// Reads a part that begins at this byte of its frame.
+    fn take(&mut self, tag: u8, value: &[u8], at: usize) -> Result<(), WireError> {
+        let wrong = |what: &str| WireError::new(WireFault::Parts, at, what.to_owned());
         match tag & !CRITICAL {
             known if known == PartTag::RouteName as u8 => {
                 if self.route.is_some() {
                     return Err(wrong("two route names"));
                 }
-                self.route = Some(route_name(value)?);
+                self.route = Some(route_name(value, at + PART_HEAD_BYTES)?);
             }
             known if known == PartTag::Trace as u8 => {
                 let trace = Trace::from_wire(value);
@@ -67,7 +75,18 @@ impl ParsedParts {
             }
             // Metadata is handed to whoever handles the request, so it may be critical. Nobody
             // reads idempotency keys and sequences yet, so a peer that insists on them is refused.
-            known if known == PartTag::Metadata as u8 => {}
+            known if known == PartTag::Metadata as u8 => {
+                let key = value.first().map(|len| usize::from(*len));
+                if key.is_none_or(|key| key >= value.len()) {
+                    return Err(wrong("a key of metadata overruns its part"));
+                }
+            }
+            known if known == PartTag::IdempotencyKey as u8 && value.len() > KEY_MAX => {
+                return Err(wrong("an idempotency key of more than 64 bytes"));
+            }
+            known if known == PartTag::Sequence as u8 && value.len() != 8 => {
+                return Err(wrong("a sequence is not 8 bytes"));
+            }
             _ if tag & CRITICAL != 0 => self.refused = Some(tag),
             _ => {}
         }
@@ -75,17 +94,17 @@ impl ParsedParts {
     }
 }
 
-/// The name of a route: 1 to 255 bytes of UTF-8.
-pub(super) fn route_name(value: &[u8]) -> Result<Arc<str>, WireError> {
+/// The name of a route, which begins at this byte of its frame: 1 to 255 bytes of UTF-8.
+pub(super) fn route_name(value: &[u8], at: usize) -> Result<Arc<str>, WireError> {
     if value.is_empty() || value.len() > ROUTE_NAME_MAX {
         let detail = format!(
             "route name of {} bytes, 1 to {ROUTE_NAME_MAX} are allowed",
             value.len()
         );
-        return Err(WireError::new(WireFault::Length, 16, detail));
+        return Err(WireError::new(WireFault::Length, at, detail));
     }
     let name = std::str::from_utf8(value)
-        .map_err(|error| WireError::new(WireFault::Utf8, 16 + error.valid_up_to(), "route name"))?;
+        .map_err(|error| WireError::new(WireFault::Utf8, at + error.valid_up_to(), "route name"))?;
     Ok(name.into())
 }
 
@@ -99,7 +118,7 @@ pub(super) fn check_whole(
     match parts.and_then(|parts| parts.whole) {
         Some(whole) if whole != len => {
             let detail = format!("the whole length is {whole}, the message has {len} bytes");
-            Err(WireError::new(WireFault::Length, 16, detail).with_id(head.id()))
+            Err(WireError::new(WireFault::Length, HEAD_BYTES, detail).with_id(head.id()))
         }
         _ => Ok(()),
     }
@@ -110,7 +129,7 @@ pub(super) fn check_whole(
 pub(super) fn check_route(head: Head, parts: Option<&ParsedParts>) -> Result<(), WireError> {
     if head.route() != 0 && parts.is_some_and(|parts| parts.route.is_some()) {
         let detail = format!("a route name beside route number {}", head.route());
-        return Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id()));
+        return Err(WireError::new(WireFault::Parts, HEAD_BYTES, detail).with_id(head.id()));
     }
     Ok(())
 }
@@ -123,5 +142,5 @@ pub(super) fn refuse_critical(head: Head, parts: Option<&ParsedParts>) -> Result
         return Ok(());
     };
     let detail = format!("critical part 0x{tag:02x} is not understood");
-    Err(WireError::new(WireFault::Parts, 16, detail).with_id(head.id()))
+    Err(WireError::new(WireFault::Parts, HEAD_BYTES, detail).with_id(head.id()))
 }

@@ -1,6 +1,7 @@
 //! All tests of the protocol core from outside, in one program: it is linked once, and its tests
 //! share the harness. `cargo test -p postroad-proto --test it session::` runs one module.
 
+mod envelopes;
 mod faults;
 mod fleet;
 mod harness;

@@ -1,14 +1,18 @@
 //! What a peer insists on and nobody here does is refused, never accepted and ignored.
 
+use std::sync::Arc;
+
 use crate::harness::{Pair, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::code::{Code, Retry};
+use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
 use postroad_proto::error_body::ErrorBody;
 use postroad_proto::frame::{
-    CRITICAL, FrameDecoder, Head, Hello, Kind, MESSAGE_ID, Opening, PartTag, RefuseReason, put_part,
+    CRITICAL, FrameDecoder, Head, Hello, Kind, MESSAGE_ID, Opening, PartTag, RefuseReason,
+    put_frame, put_part,
 };
-use postroad_proto::session::{Arrivals, CloseReason, Config, Event, Session};
+use postroad_proto::session::{Arrivals, CloseReason, Config, DialectConfig, Event, Session};
 use postroad_proto::wire_error::WireFault;
 
 fn hello(parts: &[(u8, &'static [u8])]) -> Hello {
@@ -183,4 +187,170 @@ fn a_route_is_named_once_m_033() {
         closed(&pair.client),
         Some(CloseReason::Fault(text)) if text.contains("two route names")
     ));
+}
+
+/// Where the first wrong byte is, counted from the frame that was injected.
+fn place(pair: &mut Pair, head: Head, parts: &[u8]) -> (WireFault, u64) {
+    let before = pair.to_server.recorded.len() as u64;
+    inject(pair, head, parts, b"");
+    match closed(&pair.server) {
+        Some(CloseReason::Protocol(error)) => (error.fault, error.at - before),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn parts_that_cannot_be_read_end_the_connection_and_their_place_is_told_m_032() {
+    let call = Head::new(Kind::Request).with_arg(u32::MAX);
+    // Behind a head, the length of the parts and the part with the name.
+    let second = 16 + 2 + 3 + 4;
+    for (tag, value) in [
+        (PartTag::Metadata, &b""[..]),
+        (PartTag::Metadata, b"\x05key"),
+        (PartTag::Trace, b"short"),
+        (PartTag::WholeLength, b"abc"),
+        (PartTag::IdempotencyKey, &[7; 65]),
+        (PartTag::Sequence, b"abc"),
+    ] {
+        let mut parts = Vec::new();
+        put_part(&mut parts, PartTag::RouteName as u8, b"echo");
+        put_part(&mut parts, tag as u8, value);
+        let found = place(&mut opened(), call, &parts);
+        assert_eq!(found, (WireFault::Parts, second), "{tag:?}");
+    }
+    let mut parts = Vec::new();
+    put_part(&mut parts, PartTag::RouteName as u8, b"echo");
+    parts.extend_from_slice(&[PartTag::Trace as u8, 25, 0, 1]);
+    assert_eq!(
+        place(&mut opened(), call, &parts),
+        (WireFault::Parts, second)
+    );
+    let mut parts = Vec::new();
+    put_part(&mut parts, PartTag::RouteName as u8, b"ec\xffo");
+    let letter = 16 + 2 + 3 + 2;
+    assert_eq!(
+        place(&mut opened(), call, &parts),
+        (WireFault::Utf8, letter)
+    );
+}
+
+#[test]
+fn a_ping_that_its_sender_could_not_take_back_ends_the_connection_m_009() {
+    let small = Hello {
+        max_frame: 1024,
+        ..hello(&[])
+    };
+    for (len, is_right) in [(1024, true), (1025, false)] {
+        let now = Time(1_000_000_000);
+        let mut server = Session::server(Config::default(), [7; 16], now);
+        let mut buf = BytesMut::new();
+        let mut wire = Vec::new();
+        Opening::Hello(small.clone()).encode(&mut wire);
+        put_frame(&mut wire, Head::new(Kind::Ping), &[], &vec![0; len], true);
+        buf.extend_from_slice(&wire);
+        server.handle_bytes(now, &mut buf, &mut Arrivals::new(1));
+        assert_eq!(server.is_closed(), !is_right, "{len}");
+    }
+}
+
+#[test]
+fn what_looks_like_another_protocol_is_told_with_the_url_that_would_take_it() {
+    let now = Time(1_000_000_000);
+    let said = |mut session: Session, bytes: &[u8]| {
+        let mut buf = BytesMut::from(bytes);
+        session.handle_bytes(now, &mut buf, &mut Arrivals::new(1));
+        let last = std::iter::from_fn(|| session.poll_event()).last();
+        match last {
+            Some(Event::Closed(reason)) => reason.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let server = || Session::server(Config::default(), [7; 16], now);
+    let text = said(server(), b"\xab\xcd\x01\x01\x00\x00\x00\x00");
+    assert!(text.contains("tcp+sequence://HOST:PORT"), "{text}");
+    let dialect = |dialect, reader| DialectConfig {
+        codec: DialectCodec::new(dialect, reader),
+        mapping: Arc::default(),
+    };
+    let opcode = dialect(Dialect::Opcode, Reader::Server);
+    let text = said(
+        Session::dialect_server(Config::default(), opcode, now),
+        b"\xf7PRD\x01",
+    );
+    assert!(text.contains("the native protocol"), "{text}");
+    let priority = dialect(Dialect::Priority, Reader::Client);
+    let text = said(
+        Session::dialect_client(Config::default(), priority, now),
+        b"ERR: what?\n",
+    );
+    assert!(text.contains("tcp+line://HOST:PORT"), "{text}");
+}
+
+#[test]
+fn a_peer_that_speaks_what_its_first_bytes_say_is_turned_away_in_that() {
+    let now = Time(1_000_000_000);
+    let mut hello = Vec::new();
+    Opening::Hello(self::hello(&[])).encode(&mut hello);
+    let sequence = b"\xab\xcd\x01\x01\x00\x00\x00\x00\x00\x00\x00\x01";
+    for (first, word) in [
+        (&hello[..], "too many connections"),
+        (sequence, "SRV-E-429"),
+    ] {
+        let mapping = Arc::default();
+        let mut session = Session::detect(Arc::new(Config::default()), mapping, [7; 16], now);
+        session.turn_away(now);
+        assert!(!session.is_closed(), "it has said nothing yet");
+        session.handle_bytes(now, &mut BytesMut::from(first), &mut Arrivals::new(1));
+        let mut out = Vec::new();
+        while session.poll_transmit(&mut out) {}
+        assert!(String::from_utf8_lossy(&out).contains(word), "{out:02x?}");
+        let last = std::iter::from_fn(|| session.poll_event()).last();
+        assert!(
+            matches!(last, Some(Event::Closed(CloseReason::TurnedAway))),
+            "{last:?}"
+        );
+    }
+}
+
+#[test]
+fn the_byte_at_which_no_protocol_goes_on_is_told() {
+    let now = Time(1_000_000_000);
+    for (bytes, at) in [(&b"\xf7PX"[..], 2), (b"\xab\xce", 1), (b"\x00", 0)] {
+        let mut session = Session::detect(Arc::default(), Arc::default(), [7; 16], now);
+        session.handle_bytes(now, &mut BytesMut::from(bytes), &mut Arrivals::new(1));
+        let last = std::iter::from_fn(|| session.poll_event()).last();
+        let Some(Event::Closed(CloseReason::Protocol(error))) = last else {
+            panic!("{last:?}")
+        };
+        assert_eq!((error.fault, error.at), (WireFault::Magic, at), "{error}");
+    }
+}
+
+#[test]
+fn a_call_that_the_session_answers_itself_is_told_with_its_code() {
+    let mut config = Config::default();
+    config.limits.max_calls = 4;
+    let mut pair = Pair::opened(Config::default(), config);
+    let call = Head::new(Kind::Request);
+    inject(&mut pair, call.with_id(1), &[], b"late");
+    inject(
+        &mut pair,
+        call.with_id(4).with_arg(u32::MAX),
+        &[],
+        b"beyond",
+    );
+    inject(
+        &mut pair,
+        call.with_id(2).with_arg(u32::MAX).with_class(1 << 3),
+        &[],
+        b"acknowledged",
+    );
+    inject(&mut pair, call.with_id(3).with_arg(u32::MAX), &[], b"good");
+    let refused = pair.server.events.iter().filter_map(|event| match event {
+        Event::Refused(code) => Some(*code),
+        _ => None,
+    });
+    let expected = [Code::DEADLINE, Code::OVERLOADED, Code::UNSUPPORTED];
+    assert_eq!(refused.collect::<Vec<_>>(), expected);
+    assert_eq!(pair.server.requests.len(), 1);
 }

@@ -129,6 +129,16 @@ pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: E
     error
 }
 
+/// Counts and logs a call that the session has answered itself, before its route was looked up.
+#[cold]
+pub(crate) fn refused_on_arrival(counters: &Counters, peer: &PeerInfo, code: Code) {
+    count(&counters.failed, 1);
+    tracing::debug!(
+        target: "postroad::call", %peer, connection = peer.connection().number(), %code,
+        "refused on arrival"
+    );
+}
+
 /// Counts and logs a one-way message that no handler has taken, which nobody else can be told of.
 #[cold]
 pub(crate) fn dropped(counters: &Counters, peer: &PeerInfo, error: &Error) {

@@ -63,7 +63,17 @@ pub(crate) fn worker_is_stuck(route: &str, busy: Duration, workers: usize) {
     );
 }
 
-/// The time for the drain is over, and connections are left.
-pub(crate) fn cut(left: usize) {
-    tracing::warn!(target: "postroad::server", left, "cut at the end of the drain");
+/// The time for the drain is over, and so many connections are left, and handlers that nobody waits
+/// for.
+pub(crate) fn cut(left: usize, running: usize) {
+    tracing::warn!(target: "postroad::server", left, running, "cut at the end of the drain");
+}
+
+/// So many handlers, of these routes, were not done at the end of the drain. Their callers see the
+/// end of the connection, and cannot know how far the work had come.
+pub(crate) fn handlers_cut(handlers: usize, routes: &impl Display) {
+    tracing::error!(
+        target: "postroad::server", handlers, %routes,
+        "handlers were cut off at the end of the drain"
+    );
 }

@@ -1,5 +1,6 @@
 //! From the name, number or code in a request to its route.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -64,13 +65,22 @@ fn rule_of(protocol: &str, asked: &RouteRef) -> RouteRule {
         },
         RouteRef::Name(name) => RouteRule {
             candidates: [Some(name.to_string()), None],
-            otherwise: Otherwise::Refuse(format!("no route {name:?}")),
+            otherwise: Otherwise::Refuse(no_route(name)),
         },
         RouteRef::Number(number) => RouteRule {
             candidates: [None, None],
             otherwise: Otherwise::Refuse(format!("no route {number}")),
         },
     }
+}
+
+fn no_route(name: &str) -> String {
+    format!("no route {name:?}")
+}
+
+/// What the peer has defined this number as; the session lets no others come.
+fn route_name(connection: &Connection, number: u16) -> Arc<str> {
+    connection.route_name(number).unwrap_or_default()
 }
 
 /// A route as the requests of one connection find it.
@@ -92,12 +102,15 @@ enum Found {
     /// The place of a cached route.
     Route(usize),
     Nothing(String),
+    /// The route that a number was defined as is not there. Its words are put together each time:
+    /// a peer may define many such numbers, and would have them all kept.
+    NotThere,
 }
 
 /// Where a request goes.
 pub(super) enum Target<'a> {
     Route(&'a mut CachedRoute),
-    Nothing(&'a str),
+    Nothing(Cow<'a, str>),
 }
 
 /// The routes that the requests of one connection were for.
@@ -169,15 +182,21 @@ impl Lookup {
         };
         match found {
             Some(Found::Route(at)) => Target::Route(&mut self.cached[*at]),
-            Some(Found::Nothing(what)) => Target::Nothing(what),
-            None => Target::Nothing("no route"),
+            Some(Found::Nothing(what)) => Target::Nothing(what.into()),
+            Some(Found::NotThere) | None => Target::Nothing(match asked {
+                RouteRef::Number(number) => no_route(&route_name(connection, *number)).into(),
+                _ => "no route".into(),
+            }),
         }
     }
 
     fn add_number(&mut self, connection: &Connection, number: u16) {
         let at = usize::from(number);
-        let name = connection.route_name(number).unwrap_or_default();
-        let found = self.find_by_rule(connection, &RouteRef::Name(name));
+        let name = route_name(connection, number);
+        let found = match self.cached_place(connection, &name) {
+            Some(at) => Found::Route(at),
+            None => Found::NotThere,
+        };
         if at >= self.by_number.len() {
             self.by_number.resize_with(at + 1, || None);
         }

@@ -5,6 +5,7 @@ mod admission;
 mod builtin;
 mod call;
 mod config;
+mod cut;
 mod gate;
 mod intake;
 mod lookup;
@@ -30,6 +31,7 @@ use admission::Workers;
 pub use config::ServerConfig;
 pub use routes::Routes;
 
+use crate::clock;
 use crate::config::ConfigError;
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
@@ -247,8 +249,9 @@ impl Server {
     ///
     /// # Errors
     /// If the configuration or an endpoint is wrong, or one cannot be bound: then none is served.
-    pub async fn start(self) -> Result<RunningServer, StartError> {
+    pub async fn start(mut self) -> Result<RunningServer, StartError> {
         self.check()?;
+        Endpoint::share_ports(&mut self.endpoints);
         let mut bound = Vec::new();
         for endpoint in &self.endpoints {
             let transport = self.transports.get(endpoint)?;
@@ -464,6 +467,8 @@ impl RunningServer {
         }
         self.shared.routes.dispatch.intake.drain();
         let grace = self.shared.config.drain;
+        let cut_off = &self.shared.routes.dispatch.cut_off;
+        cut_off.begin_at(clock::now() + grace);
         self.shared
             .live()
             .iter()
@@ -481,7 +486,11 @@ impl RunningServer {
             .is_err()
         {
             let left = *self.shared.open.borrow();
-            node::cut(left);
+            node::cut(left, self.shared.routes.dispatch.intake.running());
+        }
+        let handlers = cut_off.take();
+        if handlers.count() > 0 {
+            node::handlers_cut(handlers.count(), &handlers);
         }
     }
 }

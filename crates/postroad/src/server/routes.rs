@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use super::admission::{Rules, Workers};
+use super::cut::CutOff;
 use super::intake::Intake;
 use crate::observe::counters::Counters;
 use crate::route::{Concurrency, Description, RouteRule};
@@ -18,6 +19,7 @@ pub(crate) struct Dispatch {
     /// What `postroad/health` says.
     pub(super) is_ready: AtomicBool,
     pub(super) intake: Intake,
+    pub(super) cut_off: CutOff,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -27,6 +29,7 @@ impl Default for Dispatch {
             table: ArcSwap::default(),
             is_ready: AtomicBool::new(true),
             intake: Intake::default(),
+            cut_off: CutOff::default(),
             counters: Arc::default(),
         }
     }

@@ -463,14 +463,15 @@ impl Begun<'_> {
         let future = gated.run(entry, Arc::clone(route), request.take());
         request.clear();
         let share = self.share.get_or_insert_default();
-        let running = Running {
-            place: Place::take(self.dispatch),
-            future: Scoped::new(context, future),
-            origin,
+        let holding = Some(share.hold(bytes, self.id.is_none()));
+        let place = Place::take(self.dispatch);
+        let running = Running::new(
+            place,
+            Scoped::new(context, future),
+            &origin,
             watched,
-            permit: None,
-            _holding: Some(share.hold(bytes, self.id.is_none())),
-        };
+            holding,
+        );
         self.connection.spawn(self.id, running);
     }
 
@@ -741,6 +742,7 @@ pub(super) struct Running {
     permit: Option<Permit>,
     /// Its part of its connection's share.
     _holding: Option<Holding>,
+    is_done: bool,
 }
 
 impl Running {
@@ -758,6 +760,16 @@ impl Running {
             watched,
             permit: None,
             _holding: holding,
+            is_done: false,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let dispatch = &self.place.0;
+            dispatch.cut_off.note(&self.origin.route, clock::now());
         }
     }
 }
@@ -785,9 +797,10 @@ impl Future for Running {
         if answer.is_err() || trace::is_watched() {
             record.observe(counters, answer.as_mut().err());
         }
-        if let Some(permit) = self.permit.take() {
+        if let Some(permit) = this.permit.take() {
             permit.finish(answer.is_ok());
         }
+        this.is_done = true;
         Poll::Ready(answer)
     }
 }

@@ -159,7 +159,7 @@ pub(super) async fn bind(endpoint: &Endpoint) -> Result<TcpListener, TransportEr
         let addresses = look_up(endpoint.address()).await?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            match bind_one(address) {
+            match bind_one(address, endpoint.is_ipv6_only()) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
             }
@@ -170,13 +170,17 @@ pub(super) async fn bind(endpoint: &Endpoint) -> Result<TcpListener, TransportEr
         .map_err(|error| io_error("listen on", endpoint, error))
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr, is_ipv6_only: bool) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
     };
     // A server that was killed can be started again at once, though its old connections linger.
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // `[::]` takes IPv4 too, whatever the system's default is, unless another listener does.
+        SockRef::from(&socket).set_only_v6(is_ipv6_only)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

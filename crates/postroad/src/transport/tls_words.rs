@@ -37,6 +37,14 @@ pub(super) fn words(error: &rustls::Error) -> Option<String> {
         rustls::Error::InconsistentKeys(_) => {
             Some("the key does not belong to the certificate".to_owned())
         }
+        rustls::Error::AlertReceived(Alert::DecryptError) => Some(
+            "the other end cannot verify this end's certificate: it trusts an authority of that \
+             name, but with another key"
+                .to_owned(),
+        ),
+        rustls::Error::AlertReceived(Alert::CertificateUnknown | Alert::BadCertificate) => Some(
+            "the other end does not accept this end's certificate, and alone knows why".to_owned(),
+        ),
         _ => None,
     }
 }
@@ -54,7 +62,16 @@ fn certificate_words(error: &CertificateError) -> Option<String> {
         }
         CertificateError::UnknownIssuer => {
             "the other end's certificate comes from an authority that is not trusted here; a \
-             client names its root with ?ca=FILE, a listener with ?client_ca=FILE"
+             client names its root with ?ca=FILE, for a self-signed certificate that certificate \
+             itself, and a listener with ?client_ca=FILE"
+                .to_owned()
+        }
+        // An authority of that name is trusted, but the signature is not by its key.
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the other end's certificate names an authority that is trusted here, whose key has \
+             not signed it: there may be two of that name, such as localhost; a client names its \
+             root with ?ca=FILE, for a self-signed certificate that certificate itself"
                 .to_owned()
         }
         // It has no variant of its own, so its name in the text is all there is to go by.
@@ -132,6 +149,23 @@ mod tests {
             text.contains("2020") && text.contains("expired on"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_certificate_that_signed_itself_is_answered_with_what_to_do() {
+        for error in [
+            CertificateError::UnknownIssuer,
+            CertificateError::BadSignature,
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                signature_algorithm_id: vec![6, 3, 43, 101, 112],
+                public_key_algorithm_id: vec![6, 8],
+            },
+        ] {
+            let error = io::Error::other(rustls::Error::InvalidCertificate(error));
+            let text = explain(error).to_string();
+            let advice = "?ca=FILE, for a self-signed certificate that certificate itself";
+            assert!(text.contains(advice), "{text}");
+        }
     }
 
     #[test]

@@ -356,3 +356,43 @@ async fn a_handler_knows_the_certificate_that_a_client_has_shown() -> Tested {
     assert_eq!(ask(&server.addresses()[1]).await?, "None");
     Ok(())
 }
+
+#[tokio::test]
+async fn all_of_ipv4_and_all_of_ipv6_listen_on_one_port_side_by_side_and_ipv6_alone_takes_both()
+-> Tested {
+    // Whoever writes both wants both, in whichever order.
+    for (first, second) in [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0")] {
+        let port = free_port()?;
+        let server = Server::new(Router::new())
+            .listen(format!("tcp://{first}:{port}").parse()?)
+            .listen(format!("tcp+sequence://{second}:{port}").parse()?)
+            .start()
+            .await?;
+        let (of_first, of_second) = match first {
+            "[::]" => ("[::1]", "127.0.0.1"),
+            _ => ("127.0.0.1", "[::1]"),
+        };
+        echo(&format!("tcp://{of_first}:{port}")).await?;
+        let client = Client::connect(&format!("tcp+sequence://{of_second}:{port}")).await?;
+        assert_eq!(
+            client.request("command/1").call_raw("hello").await?,
+            "hello"
+        );
+        server.shutdown().await;
+    }
+    let server = serve("tcp://[::]:0").await?;
+    let port = server.addresses()[0].rsplit(':').next().expect("a port");
+    echo(&format!("tcp://127.0.0.1:{port}")).await?;
+    echo(&format!("tcp://[::1]:{port}")).await?;
+    // Another server's port is not shared.
+    let taken = serve(&format!("tcp://0.0.0.0:{port}")).await;
+    let taken = taken.expect_err("the first takes IPv4 too").to_string();
+    assert!(taken.contains("in use"), "{taken}");
+    Ok(())
+}
+
+/// A port that was free a moment ago, with both families.
+fn free_port() -> std::io::Result<u16> {
+    let listener = std::net::TcpListener::bind("[::]:0")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -51,8 +51,7 @@ pub fn write(files: &ReportFiles, report: &Report) -> Result<(), Error> {
     ];
     let failed = forms.into_iter().filter_map(|(path, form)| {
         let path = path.as_ref()?;
-        let error = open(path, true).and_then(|mut file| file.write_all(form(report).as_bytes()));
-        let error = error.err()?;
+        let error = replace(path, form(report).as_bytes()).err()?;
         Some(format!("{}: {error}", path.display()))
     });
     let failed: Vec<String> = failed.collect();
@@ -68,6 +67,41 @@ pub struct Made {
     files: Vec<PathBuf>,
     /// Kept open, or their readers would take the run for over.
     pipes: Vec<File>,
+}
+
+/// Writes a file so that whoever reads it sees what it held before or all of this, also after a
+/// full disk or a kill. Pipes and devices are written as they are.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let found = std::fs::metadata(path).ok();
+    let is_plain = found.as_ref().is_none_or(std::fs::Metadata::is_file);
+    // `/dev/stdout` may be a file, which others hold open.
+    if !is_plain || path.starts_with("/dev") || path.starts_with("/proc") {
+        return open(path, true)?.write_all(text);
+    }
+    // What a link points to is replaced, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let beside = beside(&target);
+    let written = || {
+        let mut file = File::create_new(&beside)?;
+        if let Some(found) = &found {
+            file.set_permissions(found.permissions())?;
+        }
+        file.write_all(text)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, &target)
+    };
+    written().inspect_err(|_| {
+        // It may not have been made; what failed is told in any case.
+        let _ = std::fs::remove_file(&beside);
+    })
+}
+
+/// A name in the same folder, since a rename does not cross file systems.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Opens a file to write it anew, or only to find out whether that can be done. A pipe that nobody
@@ -213,6 +247,31 @@ mod tests {
     use super::*;
     use crate::example;
     use crate::report::Interval;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_a_link_to_it_stays() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("run.csv"), folder.path().join("link"));
+        std::fs::write(&file, "old").expect("it is written");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).expect("a mode");
+        std::os::unix::fs::symlink("run.csv", &link).expect("a link");
+        replace(&link, b"new").expect("it is replaced");
+        assert_eq!(std::fs::read(&file).expect("it is there"), b"new");
+        let mode = std::fs::metadata(&file)
+            .expect("it is there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert!(
+            std::fs::symlink_metadata(&link)
+                .expect("it is there")
+                .is_symlink()
+        );
+        replace(&folder.path().join("no/run.csv"), b"new").expect_err("there is no such folder");
+        let names = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(names, 2, "nothing is left beside them");
+    }
 
     #[test]
     fn a_file_that_cannot_be_written_does_not_cost_the_others() {

@@ -11,6 +11,12 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 36.0;
 
+/// The size for a phone: drawn at its width, since a larger one would shrink with its letters.
+const SMALL: (f64, f64) = (340.0, 220.0);
+/// What a letter of a label takes, and the room between two labels.
+const LETTER: f64 = 6.5;
+const BETWEEN: f64 = 8.0;
+
 /// Points up to which each is drawn as a dot that says its value.
 const DOTS_MAX: usize = 240;
 
@@ -73,26 +79,56 @@ impl Chart {
                 escaped(&series.name)
             );
         }
+        out.push_str("</div>");
+        let is_short = |series: &Series| series.points.len() <= DOTS_MAX;
+        let large = Drawing {
+            chart: self,
+            width: self.width,
+            height: self.height,
+            has_dots: self.series.iter().all(is_short),
+        };
+        large.draw("large", &mut out);
+        // Nobody points at a dot with a finger.
+        let small = Drawing {
+            chart: self,
+            width: SMALL.0,
+            height: SMALL.1,
+            has_dots: false,
+        };
+        small.draw("small", &mut out);
+        out.push_str("</figure>\n");
+        out
+    }
+}
+
+/// A chart at one size. The style sheet shows the one that fits the window.
+struct Drawing<'a> {
+    chart: &'a Chart,
+    width: f64,
+    height: f64,
+    has_dots: bool,
+}
+
+impl Drawing<'_> {
+    fn draw(&self, class: &str, out: &mut String) {
         let _ = write!(
             out,
-            "</div><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-            self.width, self.height, self.title
+            "<svg class=\"{class}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+            self.width, self.height, self.chart.title
         );
-        self.grid(&mut out);
-        self.series
-            .iter()
-            .for_each(|series| self.plot(series, &mut out));
-        out.push_str("</svg></figure>\n");
-        out
+        self.grid(out);
+        let series = self.chart.series.iter();
+        series.for_each(|series| self.plot(series, out));
+        out.push_str("</svg>");
     }
 
     fn x(&self, value: f64) -> Option<f64> {
-        let position = self.x.position(value)?;
+        let position = self.chart.x.position(value)?;
         Some(LEFT + position * (self.width - LEFT - RIGHT))
     }
 
     fn y(&self, value: f64) -> Option<f64> {
-        let position = self.y.position(value)?;
+        let position = self.chart.y.position(value)?;
         Some(self.floor() - position * (self.floor() - TOP))
     }
 
@@ -103,9 +139,9 @@ impl Chart {
 
     fn grid(&self, out: &mut String) {
         let (right, floor) = (self.width - RIGHT, self.floor());
-        for tick in &self.y.ticks {
+        for tick in &self.chart.y.ticks {
             if let Some(y) = self.y(*tick) {
-                let label = (self.y.label)(*tick);
+                let label = (self.chart.y.label)(*tick);
                 let _ = write!(
                     out,
                     "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
@@ -115,16 +151,24 @@ impl Chart {
                 );
             }
         }
-        for tick in &self.x.ticks {
+        let mut free_from = 0.0;
+        for tick in &self.chart.x.ticks {
             if let Some(x) = self.x(*tick) {
-                let label = (self.x.label)(*tick);
                 let _ = write!(
                     out,
-                    "<path class=\"grid\" d=\"M{x:.1} {TOP}V{}\"/>\
-                     <text class=\"x\" x=\"{x:.1}\" y=\"{:.1}\">{label}</text>",
-                    floor + 4.0,
-                    floor + 17.0
+                    "<path class=\"grid\" d=\"M{x:.1} {TOP}V{}\"/>",
+                    floor + 4.0
                 );
+                let label = (self.chart.x.label)(*tick);
+                let half = LETTER * label.chars().count() as f64 / 2.0;
+                if x - half >= free_from {
+                    let y = floor + 17.0;
+                    let _ = write!(
+                        out,
+                        "<text class=\"x\" x=\"{x:.1}\" y=\"{y:.1}\">{label}</text>"
+                    );
+                    free_from = x + half + BETWEEN;
+                }
             }
         }
         let _ = write!(
@@ -132,7 +176,7 @@ impl Chart {
             "<path class=\"axis\" d=\"M{LEFT} {floor}H{right}\"/>\
              <text class=\"name\" x=\"{right}\" y=\"{}\">{}</text>",
             self.height - 4.0,
-            self.x_name
+            self.chart.x_name
         );
     }
 
@@ -188,7 +232,7 @@ impl Chart {
             };
             let _ = write!(out, "<path class=\"line{dashed}\" d=\"{path}\"/>");
         }
-        if series.points.len() > DOTS_MAX {
+        if !self.has_dots {
             return;
         }
         for point in &series.points {
@@ -204,7 +248,11 @@ impl Chart {
 
     fn tip(&self, series: &Series, x: f64, y: f64) -> String {
         let name = escaped(&series.name);
-        format!("{name}: {} at {}", (self.y.label)(y), (self.x.label)(x))
+        format!(
+            "{name}: {} at {}",
+            (self.chart.y.label)(y),
+            (self.chart.x.label)(x)
+        )
     }
 }
 
@@ -224,6 +272,31 @@ fn runs(points: impl Iterator<Item = Option<(f64, f64)>>) -> Vec<Vec<(f64, f64)>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_that_would_lie_over_each_other_are_left_out() {
+        let points = (0..=8).map(|at| (f64::from(at) * 1000.0, Some(1.0)));
+        let series = Series {
+            name: "answered".to_owned(),
+            colour: 1,
+            mark: Mark::Line,
+            points: points.collect(),
+        };
+        let chart = Chart {
+            title: "Rate",
+            says: String::new(),
+            x: Axis::between(0.0, 8000.0, |value| format!("{value} seconds")),
+            y: Axis::from_zero([1.0].into_iter(), |value| value.to_string()),
+            x_name: "",
+            series: vec![series],
+            width: 1080.0,
+            height: 240.0,
+        };
+        let page = chart.draw();
+        let (large, small) = page.split_once("class=\"small\"").expect("both sizes");
+        let labels = |drawing: &str| drawing.matches(" seconds</text>").count();
+        assert_eq!((labels(large), labels(small)), (9, 3));
+    }
 
     #[test]
     fn a_missing_value_breaks_the_line() {

@@ -86,7 +86,7 @@ fn thresholds(report: &Report) -> String {
     if report.thresholds.is_empty() {
         return String::new();
     }
-    let mut rows = vec![cells(["threshold", "limit", "measured", ""])];
+    let mut rows = vec![cells(["threshold", "limit", "measured", "verdict"])];
     for threshold in &report.thresholds {
         let verdict = if threshold.missed { "missed" } else { "kept" };
         rows.push(cells([

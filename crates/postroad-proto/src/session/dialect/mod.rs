@@ -17,7 +17,7 @@ use super::slots::CallerSlots;
 use super::timers::{Timer, Timers};
 use super::{
     CallId, CancelReason, CloseReason, Config, DialectConfig, Event, Failure, Mapping, PeerHello,
-    Sink, cut_short, next_event,
+    Sink, cut_short, next_event, spoken,
 };
 use crate::Time;
 use crate::code::Code;
@@ -170,7 +170,10 @@ impl DialectSession {
                     self.offset += (before - buf.len()) as u64;
                 }
                 Ok(false) => break,
-                Err(error) => {
+                Err(mut error) => {
+                    if self.offset == 0 {
+                        error = spoken::with_guess(error, buf, self.codec.dialect.name());
+                    }
                     buf.clear();
                     // The requests before it in the same piece of bytes are served first, as they
                     // would be if the fault had come in a piece of its own.
@@ -252,7 +255,10 @@ impl DialectSession {
             return self.close(now, CloseReason::Transport(error));
         }
         if !buf.is_empty() && self.wants_read() {
-            let error = cut_short(buf.len()).with_id(self.codec.peek_id(buf));
+            let mut error = cut_short(buf.len()).with_id(self.codec.peek_id(buf));
+            if self.offset == 0 {
+                error = spoken::with_guess(error, buf, self.codec.dialect.name());
+            }
             return self.fault(now, error);
         }
         if self.is_client() || self.pending.is_empty() {

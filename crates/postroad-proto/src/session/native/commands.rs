@@ -325,6 +325,7 @@ impl Native {
     /// Answers a request whose time was up before it was whole (M-018).
     pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
         let text = "the deadline passed while fragments were missing";
+        self.events.push_back(Event::Refused(Code::DEADLINE));
         self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
     }
 

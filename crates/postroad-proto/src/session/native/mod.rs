@@ -25,6 +25,7 @@ use super::slots::{CalleeSlots, CallerSlots};
 use super::timers::{Timer, Timers};
 use super::{
     CancelReason, CloseReason, Config, DropReason, Event, Failure, Sink, cut_short, next_event,
+    spoken,
 };
 use crate::Time;
 use crate::code::Retry;
@@ -188,7 +189,10 @@ impl Native {
     #[inline]
     pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
         let before = self.offset;
-        if let Err(error) = self.take_bytes(now, buf, sink) {
+        if let Err(mut error) = self.take_bytes(now, buf, sink) {
+            if self.offset == 0 {
+                error = spoken::with_guess(error, buf, "native");
+            }
             self.fault(now, error);
         }
         if self.phase == Phase::Closed {

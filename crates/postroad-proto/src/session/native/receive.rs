@@ -12,6 +12,7 @@ use crate::Time;
 use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
 use crate::frame::{Head, Kind, MESSAGE_ID, MORE, OF_RESPONSE, PARTS, QOS};
+use crate::limits::HEAD_BYTES;
 use crate::session::assembly::{BeginError, Message, Of};
 use crate::session::parsed_parts::{
     ParsedParts, check_route, check_whole, refuse_critical, route_name,
@@ -117,7 +118,7 @@ impl Native {
             Kind::Data => return self.receive_data(now, head, &body, sink),
             Kind::Route => return self.receive_route(head, &body),
             Kind::Cancel => self.receive_cancel(now, head),
-            Kind::Ping => self.receive_ping(head, &body),
+            Kind::Ping => self.receive_ping(head, &body)?,
             Kind::Pong => self.receive_pong(now, head, &body),
             Kind::GoAway => self.receive_go_away(now),
             Kind::Fault => {
@@ -149,7 +150,7 @@ impl Native {
         if routes[number].is_some() {
             return bad(format!("route number {number} is defined already"));
         }
-        routes[number] = Some(route_name(body)?);
+        routes[number] = Some(route_name(body, HEAD_BYTES)?);
         Ok(())
     }
 
@@ -222,6 +223,7 @@ impl Native {
         if deadline <= now || !is_plain || self.drain != Drain::No {
             let refusal = self.refusal_of(now, head, deadline, parts);
             if let Some(error) = refusal {
+                self.events.push_back(Event::Refused(error.code()));
                 self.respond(now, id, Err(&error));
                 return Ok(false);
             }
@@ -252,6 +254,7 @@ impl Native {
                 let max = self.config.limits.max_calls;
                 let text = format!("slot {} is beyond the {max} calls accepted", id.index());
                 let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
+                self.events.push_back(Event::Refused(error.code()));
                 self.send_error(id.0, priority, &error);
                 return Ok(false);
             }
@@ -328,6 +331,7 @@ impl Native {
             let failure = Failure::Remote(Box::new(error));
             self.finish(now, CallId(id), |id| sink.failed(id, failure));
         } else if id & MESSAGE_ID == 0 {
+            self.events.push_back(Event::Refused(error.code()));
             self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
         } else {
             self.drop_message(DropReason::NoRoom);
@@ -446,7 +450,13 @@ impl Native {
         }
     }
 
-    fn receive_ping(&mut self, head: Head, body: &Bytes) {
+    fn receive_ping(&mut self, head: Head, body: &Bytes) -> Result<(), WireError> {
+        let (len, max) = (body.len(), self.peer.max_frame as usize);
+        if len > max {
+            // Its answer, which has the same body, would be more than it takes (M-009).
+            let detail = format!("PING of {len} bytes from a peer that takes {max}");
+            return Err(WireError::new(WireFault::Length, 0, detail));
+        }
         let pong = Head::new(Kind::Pong).with_id(head.id());
         // While the server drains, a PONG tells it that no call is on its way any more (M-028), so
         // it must not overtake one.
@@ -454,6 +464,7 @@ impl Native {
             Drain::Told => self.outbox.push_behind(pong, body),
             _ => self.outbox.push_control(pong, body),
         }
+        Ok(())
     }
 
     fn receive_pong(&mut self, now: Time, head: Head, body: &Bytes) {
