@@ -29,8 +29,8 @@ pub const EVENTS_MAX: usize = 1024;
 /// Default of the requests of a server, or of a table of routes without one, whose handlers wait
 /// for something at once.
 pub const REQUESTS_MAX: usize = 10_000;
-/// Time without a further fragment after which a one-way message is dropped, also if its deadline
-/// is far or it has none. Slow lines on which many large messages take turns are well within it.
+/// Time without a further fragment after which a call is refused and a one-way message is dropped,
+/// also if its deadline is far or it has none. Slow lines on which many large messages take turns are well within it.
 pub const UNFINISHED_MAX: Duration = Duration::from_secs(300);
 /// Large messages of one priority that take turns. The others wait until one of them is complete,
 /// so that the peer has few incomplete messages to hold.

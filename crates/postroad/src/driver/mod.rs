@@ -130,11 +130,9 @@ enum Callers {
     HadTurn,
 }
 
-/// Which end a driver drives.
-enum Role {
-    Client(watch::Sender<LinkState>),
-    Server(Box<dyn Service>, Arc<Counters>),
-}
+/// What the driver of an end that serves hands requests to, and where it counts those that do not
+/// get there.
+type Served = (Box<dyn Service>, Arc<Counters>);
 
 /// Drives one connection to its end, which is its output.
 #[must_use = "a connection does nothing unless its driver is polled"]
@@ -169,7 +167,7 @@ impl ConnectionDriver {
     ) -> (Self, watch::Receiver<LinkState>) {
         let (link, watcher) = watch::channel(LinkState::Opening);
         let peer = PeerInfo::named(peer);
-        let driver = Self::new(stream, session, peer, Role::Client(link), preset);
+        let driver = Self::new(stream, session, peer, Some(link), None, preset);
         (driver, watcher)
     }
 
@@ -183,26 +181,32 @@ impl ConnectionDriver {
         counters: Arc<Counters>,
         preset: Preset,
     ) -> Self {
-        let role = Role::Server(service, counters);
-        Self::new(stream, session, peer, role, preset)
+        let served = Some((service, counters));
+        Self::new(stream, session, peer, None, served, preset)
     }
 
-    fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
+    /// An end that may call has a `link`, one that serves has what it is `served` by.
+    fn new(
+        stream: Stream,
+        session: Session,
+        peer: PeerInfo,
+        link: Option<watch::Sender<LinkState>>,
+        served: Option<Served>,
+        preset: Preset,
+    ) -> Self {
         let (reader, writer) = stream.split();
         let polling = Polling::new(preset.spin());
-        let (link, service, counters) = match role {
-            Role::Client(link) => (Some(link), None, None),
-            Role::Server(service, counters) => (None, Some(service), Some(counters)),
-        };
-        let is_client = service.is_none();
+        let (service, counters) = served.unzip();
+        let may_call = link.is_some();
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
-        let callers = if is_client && flavor != RuntimeFlavor::CurrentThread {
+        let callers = if may_call && flavor != RuntimeFlavor::CurrentThread {
             Callers::MayWait
         } else {
             Callers::RunBefore
         };
-        // A server's driver writes by itself nearly always, and so is awake afterwards anyway.
-        let polls_for_answers = is_client && polling.is_some();
+        // The driver of an end that only serves writes by itself nearly always, and so is awake
+        // afterwards anyway.
+        let polls_for_answers = may_call && polling.is_some();
         let connection = Connection::new(session, writer, peer, link, counters, polls_for_answers);
         let status = connection.hand_out_first();
         Self {
@@ -218,6 +222,11 @@ impl ConnectionDriver {
             waker: None,
             left: None,
         }
+    }
+
+    /// Whether the peer may call this end.
+    fn serves(&self) -> bool {
+        self.service.is_some()
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -247,6 +256,9 @@ impl ConnectionDriver {
         gathered.bytes_read = 0;
         self.resume(&mut gathered);
         let polled = self.poll_rounds(cx, &mut gathered);
+        if polled.is_ready() {
+            self.lose(&mut gathered);
+        }
         if self.status.is_cut {
             go_behind_others(cx);
         }
@@ -267,10 +279,16 @@ impl ConnectionDriver {
         gathered.now = clock::now();
         self.status = self.connection.status(self.alarm.armed());
         if self.status.is_closed {
-            let messages = gathered.batch.arrived.clear();
-            self.connection
-                .count_dropped(messages, DropReason::Unstarted);
+            self.lose(gathered);
         }
+    }
+
+    /// Drops requests that nobody starts any more, and counts the one-way messages. Those who wait for answers hear of it.
+    #[cold]
+    fn lose(&self, gathered: &mut Gathered) {
+        let messages = gathered.batch.arrived.clear();
+        self.connection
+            .count_dropped(messages, DropReason::Unstarted);
     }
 
     /// The steps of a turn, in rounds; ready when the session is over.
@@ -399,7 +417,7 @@ impl ConnectionDriver {
                 service.start(&self.connection, gathered.now, arrived, answers);
             }
             Some(_) => {}
-            // A client handles no requests.
+            // Nobody is served.
             None => drop(arrived.clear()),
         }
     }
@@ -464,14 +482,15 @@ impl ConnectionDriver {
         progress: Progress,
         is_first: bool,
     ) -> bool {
+        let serves = self.serves();
         let Some(polling) = &mut self.polling else {
             return false;
         };
         if progress != Progress::Idle {
             return false;
         }
-        let is_client = self.service.is_none();
-        if is_client && !self.status.is_calling {
+        // One that serves nobody has nothing to expect without a call.
+        if !serves && !self.status.is_calling {
             polling.wake();
             return false;
         }
@@ -546,8 +565,11 @@ impl Future for ConnectionDriver {
             match this.stage {
                 Stage::Running => {
                     ready!(this.poll_turn(cx));
+                    if let Some(service) = &mut this.service {
+                        service.end();
+                    }
                     let reason = this.connection.close_reason();
-                    if matches!(reason, CloseReason::WriteStall(_)) && this.service.is_some() {
+                    if matches!(reason, CloseReason::WriteStall(_)) && this.serves() {
                         // It may be one that sends everything before it reads. What the kernel
                         // holds for it is lost to a reset, but not to an orderly end.
                         let _ = this.connection.poll_shutdown(cx);
@@ -563,9 +585,9 @@ impl Future for ConnectionDriver {
                 }
                 Stage::Flushing => {
                     let flushed = ready!(this.poll_flushing(cx));
-                    // A client has said all it wanted; a server's last words must survive what is
-                    // still on its way.
-                    if flushed.is_err() || this.service.is_none() {
+                    // One that only calls has said all it wanted. The last words of one that serves
+                    // must survive what is still on its way.
+                    if flushed.is_err() || !this.serves() {
                         return Poll::Ready(this.connection.close_reason());
                     }
                     this.stage = Stage::Lingering;
@@ -581,9 +603,11 @@ impl Future for ConnectionDriver {
 }
 
 impl Drop for ConnectionDriver {
-    /// A runtime that is torn down takes the driver with it: callers must not wait for ever.
+    /// A runtime that is torn down takes the driver with it.
     fn drop(&mut self) {
-        let reason = CloseReason::Transport("the runtime of the connection has ended".to_owned());
-        self.connection.close(reason);
+        if let Some(mut gathered) = self.left.take() {
+            self.lose(&mut gathered);
+        }
+        self.connection.leave();
     }
 }

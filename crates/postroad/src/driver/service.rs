@@ -20,6 +20,9 @@ pub(crate) trait Service: Send {
         true
     }
 
+    /// The connection is over. What is held is started, or dropped, without its driver.
+    fn end(&mut self) {}
+
     /// No request is in flight: memory that is kept for the next one may be given back.
     fn release_memory(&mut self);
 

@@ -12,8 +12,7 @@ use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
-use crate::observe::calls::{begin, refuse};
-use crate::observe::counters::count;
+use crate::observe::calls::{begin, refuse, started};
 
 impl Routes {
     /// Handles a request that did not come by a connection: what a gateway has translated, or what
@@ -62,7 +61,7 @@ impl Routes {
             Ok(place) => place,
             Err(why) => return refused(why.error()),
         };
-        count(&dispatch.counters.started, 1);
+        started(&dispatch.counters, 1);
         let watched = begin(&mut request);
         let (deadline, context) = (request.deadline, request.inherited());
         let origin = Arc::clone(&request.origin);

@@ -94,7 +94,10 @@ impl Refusal {
             ),
             Self::Draining => Error::of(Code::DRAINING, "the server is shutting down")
                 .with_retry(Retry::Elsewhere, Duration::ZERO),
-            Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
+            Self::QueueFull => overloaded(format!(
+                "{QUEUED_MAX} requests, or {} MiB of them, are queued already",
+                QUEUED_BYTES_MAX >> 20
+            )),
         }
     }
 }

@@ -22,16 +22,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use postroad_proto::session::CallId;
+use postroad_proto::session::{CallId, DropReason};
 
 use super::intake::{QUEUED_BYTES_MAX, QUEUED_MAX};
 use super::routes::Dispatch;
 use super::share::Share;
 use crate::driver::{Connection, Forget, RequestQueue};
 use crate::extract::Request;
+use crate::observe::calls;
 use crate::route::Route;
 use crate::transport::ConnectionId;
 
@@ -254,8 +254,6 @@ pub(super) enum LaneState {
 /// The run queue of one reactor.
 pub(crate) struct RunQueue {
     state: Mutex<State>,
-    /// The number of queued requests, to be read without the lock.
-    len: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -275,7 +273,6 @@ impl RunQueue {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::default(),
-            len: AtomicUsize::new(0),
         }
     }
 
@@ -284,15 +281,9 @@ impl RunQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the lock back after a change.
-    fn unlock(&self, state: MutexGuard<'_, State>) {
-        self.len.store(state.lanes.len, Ordering::Relaxed);
-    }
-
-    /// Whether the reactor takes no more.
+    /// Whether the reactor takes no more. Asked only for requests that have to wait.
     pub(super) fn is_full(&self) -> bool {
-        // Only near the bound the lock is worth its cost.
-        self.len.load(Ordering::Relaxed) >= QUEUED_MAX / 2 && self.lock().lanes.is_full()
+        self.lock().lanes.is_full()
     }
 
     /// Queues a request; whether the caller has to spawn the task that starts it.
@@ -302,9 +293,7 @@ impl RunQueue {
         let (id, bytes) = (connection.peer.connection(), queued.bytes());
         let owner = || Arc::clone(connection);
         state.lanes.push(id, owner, queued, bytes);
-        let must_spawn = !mem::replace(&mut state.is_draining, true);
-        self.unlock(state);
-        must_spawn
+        !mem::replace(&mut state.is_draining, true)
     }
 
     /// How a connection stands. A driver that is told *full* is woken when there is room.
@@ -335,11 +324,22 @@ impl RunQueue {
             state.is_draining = false;
             return None;
         };
-        self.unlock(state);
+        drop(state);
         Some(Turn {
             connection: next.owner,
             queued: next.queued,
         })
+    }
+
+    /// As the task, which ends before it was done: nobody starts what is left.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_draining = false;
+        let Lanes { lanes, .. } = mem::take(&mut state.lanes);
+        drop(state);
+        for lane in lanes.into_values() {
+            lose(lane.waiting.into_iter().map(|(queued, _)| queued));
+        }
     }
 
     /// As the task: what was taken was started.
@@ -356,7 +356,7 @@ impl RunQueue {
         let mut state = self.lock();
         let bytes = queued.bytes();
         state.lanes.park(id, queued, bytes);
-        self.unlock(state);
+        drop(state);
         // The driver may have made room after the task looked and before the lane was parked; then
         // it has found nothing to resume.
         if connection.has_room_for_answers() {
@@ -365,33 +365,138 @@ impl RunQueue {
     }
 }
 
+/// Counts and logs what was called off before it was started, unless a caller hears of it.
+fn lose(queued: impl IntoIterator<Item = Queued>) {
+    for queued in queued {
+        if queued.id.is_none() {
+            let (counters, peer) = (&queued.dispatch().counters, queued.request.peer());
+            calls::dropped_on_arrival(counters, peer, 1, DropReason::Unstarted);
+        }
+    }
+}
+
 impl RequestQueue for RunQueue {
     fn forget(&self, connection: ConnectionId, what: Forget) {
-        let mut state = self.lock();
-        let removed = state.lanes.retain(connection, |queued| match what {
+        let removed = self.lock().lanes.retain(connection, |queued| match what {
             Forget::Call(id) => queued.id != Some(id),
             // A one-way message was taken over when it was read, and nobody waits for it: that its
             // sender has hung up is no reason to lose it.
             Forget::Calls => queued.id.is_none(),
             Forget::All => false,
         });
-        self.unlock(state);
-        drop(removed);
+        // Without the lock: what is told may be logged.
+        lose(removed);
     }
 }
 
 impl fmt::Debug for RunQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunQueue")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("RunQueue").finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
+
+    use bytes::Bytes;
+    use postroad_proto::session::{CloseReason, Config, Session};
+
     use super::*;
-    use crate::transport::PeerInfo;
+    use crate::driver::ConnectionDriver;
+    use crate::preset::Preset;
+    use crate::router::Router;
+    use crate::server::Routes;
+    use crate::server::start::Dispatcher;
+    use crate::transport::{PeerInfo, Stream};
+
+    /// The queue of a server with one connection, whose driver has not run yet.
+    struct Queue {
+        routes: Routes,
+        queue: Arc<RunQueue>,
+        driver: ConnectionDriver,
+    }
+
+    impl Queue {
+        fn new() -> Self {
+            let routes = Routes::default();
+            routes.add(Router::new().route("act", std::future::pending::<()>));
+            let queue = Arc::new(RunQueue::new());
+            let dispatch = Arc::clone(&routes.dispatch);
+            let driver = ConnectionDriver::server(
+                Stream::new(tokio::io::duplex(64).0),
+                Session::server(Config::default(), [0; 16], crate::clock::now()),
+                PeerInfo::named("tester"),
+                Box::new(Dispatcher::new(dispatch, Arc::clone(&queue))),
+                Arc::clone(&routes.dispatch.counters),
+                Preset::default(),
+            );
+            let connection = driver.connection();
+            connection.queue_requests_in(Arc::clone(&queue) as _);
+            Self {
+                routes,
+                queue,
+                driver,
+            }
+        }
+
+        fn push(&self, payload: Bytes) {
+            let dispatch = &self.routes.dispatch;
+            let route = Arc::clone(dispatch.table().get("act").expect("it was added"));
+            let request = Request::to("act", payload);
+            let queued = Queued::new(dispatch, &route, request, None, &Arc::default());
+            let _ = self.queue.push(self.driver.connection(), queued);
+        }
+
+        /// What was counted as dropped, and what waits.
+        fn state(&self) -> (u64, usize) {
+            let counters = self.routes.dispatch.counters.snapshot(0);
+            (counters.dropped, self.routes.dispatch.intake.queued())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_full_by_bytes_also_while_requests_are_few() {
+        let queue = Queue::new();
+        let payload = Bytes::from(vec![0; 1 << 20]);
+        for _ in 0..QUEUED_BYTES_MAX >> 20 {
+            assert!(!queue.queue.is_full());
+            queue.push(payload.clone());
+        }
+        assert!(queue.queue.is_full());
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_their_server_are_counted() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        queue.driver.connection().close(CloseReason::Local);
+        assert_eq!(queue.state(), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_their_driver_are_counted() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        let Queue { routes, driver, .. } = queue;
+        drop(driver);
+        let counters = routes.dispatch.counters.snapshot(0);
+        assert_eq!(counters.dropped, 3);
+        assert_eq!(routes.dispatch.intake.queued(), 0);
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_its_task_are_counted_and_nothing_leaks() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        queue.driver.connection().close(CloseReason::Peer);
+        assert_eq!(queue.state(), (0, 3), "they are still to be handled");
+        queue.queue.abandon();
+        assert_eq!(queue.state(), (3, 0));
+        let connection: Weak<Connection> = Arc::downgrade(queue.driver.connection());
+        drop(queue.driver);
+        assert!(connection.upgrade().is_none());
+    }
 
     fn connection() -> ConnectionId {
         PeerInfo::named("tester").connection()

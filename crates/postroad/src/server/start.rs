@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,8 +26,7 @@ use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
-use crate::observe::calls::{CallRecord, Watched, begin, dropped, refuse};
-use crate::observe::counters::count;
+use crate::observe::calls::{self, CallRecord, Watched, begin, dropped, refuse};
 use crate::observe::trace;
 use crate::route::{Route, Started, Starter};
 use crate::transport::{BoxFuture, ConnectionId};
@@ -226,6 +226,14 @@ impl Service for Dispatcher {
         state != LaneState::Full
     }
 
+    fn end(&mut self) {
+        if let Some(connection) = self.has_queued
+            && self.queue.resume(connection)
+        {
+            tokio::spawn(drain(Arc::clone(&self.queue)));
+        }
+    }
+
     fn start(
         &mut self,
         connection: &Arc<Connection>,
@@ -253,7 +261,7 @@ impl Service for Dispatcher {
             self.answer_for_panic(&mut starting, payload.as_ref());
         }
         self.turn.add(&starting.meter);
-        count(&self.dispatch.counters.started, starting.started);
+        calls::started(&self.dispatch.counters, starting.started);
     }
 
     fn release_memory(&mut self) {
@@ -424,6 +432,10 @@ impl Starters {
 /// Starts what is queued on a reactor, until nothing is left. After each budget of work the drivers
 /// of the reactor have their turn.
 async fn drain(queue: Arc<RunQueue>) {
+    let mut queue = Draining {
+        queue,
+        is_done: false,
+    };
     let (mut starters, mut answers) = (Starters::default(), Answers::default());
     let mut turn_began = clock::now();
     while let Some(turn) = queue.take() {
@@ -443,6 +455,31 @@ async fn drain(queue: Arc<RunQueue>) {
         if now.since(turn_began).as_nanos() > u128::from(budget) {
             tokio::task::yield_now().await;
             turn_began = clock::now();
+        }
+    }
+    queue.is_done = true;
+}
+
+/// The queue of the task that starts what is in it.
+struct Draining {
+    queue: Arc<RunQueue>,
+    /// The queue was empty: the next task may be at work already.
+    is_done: bool,
+}
+
+impl Deref for Draining {
+    type Target = RunQueue;
+
+    fn deref(&self) -> &RunQueue {
+        &self.queue
+    }
+}
+
+impl Drop for Draining {
+    /// A runtime that is torn down takes the task with it.
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.queue.abandon();
         }
     }
 }
@@ -477,7 +514,7 @@ fn start_queued(
                 why.error(),
             ));
         }
-        count(&counters.started, 1);
+        calls::started(counters, 1);
         let mut begun = Begun {
             dispatch: &dispatch,
             connection,

@@ -160,7 +160,7 @@ impl DialectSession {
 
     /// Why a call cannot be sent now, if so. Nothing has changed then.
     pub(super) fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
-        if self.closed || self.draining.is_some() || !self.is_client() {
+        if self.closed || self.draining.is_some() || !self.may_call() {
             return Err(Failure::NotOpen);
         }
         if call.deadline <= now {

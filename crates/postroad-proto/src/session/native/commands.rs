@@ -6,14 +6,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
-use crate::code::Code;
+use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
 use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_metadata, put_part, put_trace};
-use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
+use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX, UNFINISHED_MAX};
 use crate::session::assembly::Of;
 use crate::session::outbox::{Place, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
-use crate::session::{Call, CallId, Failure, Reply, no_room};
+use crate::session::{Call, CallId, Failure, RefusalReason, Reply, no_room};
 
 /// Keys that one call may have. The session adds parts of its own, which also count as parts of the
 /// frame ([`PARTS_MAX`]).
@@ -299,6 +299,8 @@ impl Native {
             ErrorBody::new(Code::TOO_LARGE, text)
         });
         self.send_error(call.id.0, call.priority, &error);
+        let refused = Event::Refused(RefusalReason::NoRoomForAnswer);
+        self.events.push_back(refused);
     }
 
     pub(super) fn send_error(&mut self, id: u32, priority: u8, error: &ErrorBody) {
@@ -325,7 +327,16 @@ impl Native {
     /// Answers a request whose time was up before it was whole (M-018).
     pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
         let text = "the deadline passed while fragments were missing";
-        self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
+        let error = ErrorBody::new(Code::DEADLINE, text);
+        self.refuse_call(now, id, (RefusalReason::Late, error));
+    }
+
+    /// Answers a request the rest of which has not come for so long that it is not waited for any
+    /// more.
+    pub(super) fn refuse_unfinished(&mut self, now: Time, id: CallId) {
+        let text = format!("no fragment of it came for {UNFINISHED_MAX:?}");
+        let error = ErrorBody::new(Code::DEADLINE, text).with_retry(Retry::Here);
+        self.refuse_call(now, id, (RefusalReason::Unfinished, error));
     }
 
     /// Stops a request whose time is up. The caller of one that runs needs no answer, because it

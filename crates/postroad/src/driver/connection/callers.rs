@@ -201,6 +201,11 @@ impl Connection {
         self.lock().session.route_name(number).cloned()
     }
 
+    /// Whether every request has to name its route. A dialect has ways to say nothing.
+    pub(crate) fn names_routes(&self) -> bool {
+        self.lock().session.is_native()
+    }
+
     /// `native` or the dialect, once it is known.
     pub(crate) fn protocol(&self) -> &'static str {
         self.lock().session.protocol()

@@ -319,6 +319,11 @@ impl Connection {
                 batch.link = Some(LinkState::Open);
             }
             Event::Dropped(reason) => self.count_dropped(1, reason),
+            Event::Refused(reason) => {
+                if let Some(counters) = &self.counters {
+                    calls::refused_on_arrival(counters, &self.peer, reason);
+                }
+            }
             Event::Draining => batch.link = Some(LinkState::Draining),
             Event::RoundTrip(round_trip) => {
                 connections::round_trip(&self.peer, round_trip);

@@ -12,7 +12,7 @@ use postroad_proto::session::CloseReason;
 use super::super::batch::{Answers, Batch, BatchSink};
 use super::super::go_behind_others;
 use super::super::inbox::Held;
-use super::super::request_queue::Unfinished;
+use super::super::request_queue::{Forget, Unfinished};
 use super::super::status::Status;
 use super::{Answered, Connection, Inner};
 use crate::clock;
@@ -149,6 +149,19 @@ impl Connection {
     /// Hands out what has happened without bytes: a dialect is open from the start.
     pub(in super::super) fn hand_out_first(&self) -> Status {
         self.finish_step(self.lock(), &mut Batch::default(), Time::NEVER)
+    }
+
+    /// The driver is dropped before the end: callers must not wait for ever, and nobody starts what
+    /// is queued.
+    pub(in super::super) fn leave(&self) {
+        let mut inner = self.lock();
+        if inner.session.is_closed() {
+            return;
+        }
+        self.forget_queued(&inner, Forget::All);
+        let reason = CloseReason::Transport("the runtime of the connection has ended".to_owned());
+        inner.session.close(clock::now(), reason);
+        self.finish_command(inner);
     }
 
     /// Takes out what has happened, gives the lock back and hands it out.
