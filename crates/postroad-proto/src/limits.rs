@@ -1,7 +1,9 @@
-//! Every bound of the protocol core, with its unit and its reason.
+//! The bounds of the protocol core that a user may change, that several modules keep to, or that
+//! the wire format sets, each with its unit and its reason.
 //!
 //! [`Limits`] holds those that a user may change; the constants are their defaults and the hard
-//! edges of the wire format. [`Limits::memory_max`] is the worst memory of one connection as a sum.
+//! edges of the wire format. A bound that one module alone keeps to is a constant of that module.
+//! [`Limits::memory_max`] is the worst memory of one connection's session as a sum.
 
 use std::time::Duration;
 
@@ -30,7 +32,8 @@ pub const EVENTS_MAX: usize = 1024;
 /// for something at once.
 pub const REQUESTS_MAX: usize = 10_000;
 /// Time without a further fragment after which a call is refused and a one-way message is dropped,
-/// also if its deadline is far or it has none. Slow lines on which many large messages take turns are well within it.
+/// also if its deadline is far or it has none. Slow lines on which many large messages take turns
+/// are well within it.
 pub const UNFINISHED_MAX: Duration = Duration::from_secs(300);
 /// Large messages of one priority that take turns. The others wait until one of them is complete,
 /// so that the peer has few incomplete messages to hold.

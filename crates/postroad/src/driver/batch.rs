@@ -8,8 +8,8 @@ use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::session::{CallId, Failure, Reply, Request, Sink};
 
+use super::in_place_queue::InPlaceQueue;
 use super::link::LinkState;
-use super::slots::Slots;
 use super::waiters::Waiters;
 use crate::error::Error;
 
@@ -25,7 +25,7 @@ pub(crate) type Answered = Result<Reply, Error>;
 /// Answers that were made at once, to be encoded together.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    list: Slots<(CallId, Answered)>,
+    list: InPlaceQueue<(CallId, Answered)>,
     /// Bytes of their payloads.
     bytes: usize,
 }
@@ -62,7 +62,7 @@ impl Answers {
 
 /// Requests in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct RequestBatch(Slots<Request>);
+pub(crate) struct RequestBatch(InPlaceQueue<Request>);
 
 impl RequestBatch {
     pub(super) fn is_empty(&self) -> bool {

@@ -208,18 +208,18 @@ impl Connection {
             Some(_) => Writes::Driver,
             None => Writes::Caller,
         };
-        let Some(mut turn) = inner.line.begin(who) else {
+        let Some(mut token) = inner.line.begin(who) else {
             return inner;
         };
-        while turn.has_bytes() || inner.poll_transmit(turn.buffer()) {
+        while token.has_bytes() || inner.poll_transmit(token.buffer()) {
             drop(inner);
-            let result = self.transport.lock().unwrap().write(waker, turn.bytes());
+            let result = self.transport.lock().unwrap().write(waker, token.bytes());
             inner = self.lock();
-            if !inner.line.note(&mut turn, result) {
+            if !inner.line.note(&mut token, result) {
                 break;
             }
         }
-        inner.line.end(turn, false);
+        inner.line.end(token, false);
         inner
     }
 

@@ -23,7 +23,7 @@ use super::run_queue::{LaneState, Queued, RunQueue};
 use super::share::{Holding, Share, ShareMax};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
-use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
+use crate::driver::{Answered, Answers, Connection, RequestBatch, Serving};
 use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::observe::calls::{self, CallRecord, Watched, begin, dropped, refuse};
@@ -207,12 +207,12 @@ struct Starting<'a> {
     started: u64,
 }
 
-impl Service for Dispatcher {
+impl Serving for Dispatcher {
     fn begin_turn(&mut self) {
         self.turn.begin();
     }
 
-    fn may_read(&mut self, has_room: bool) -> bool {
+    fn takes_requests(&mut self, has_room: bool) -> bool {
         let Some(connection) = self.has_queued else {
             return true;
         };

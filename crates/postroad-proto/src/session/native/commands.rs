@@ -11,7 +11,7 @@ use crate::error_body::ErrorBody;
 use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_metadata, put_part, put_trace};
 use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX, UNFINISHED_MAX};
 use crate::session::assembly::Of;
-use crate::session::outbox::{Place, cannot_queue};
+use crate::session::outbox::{Position, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
 use crate::session::{Call, CallId, Failure, RefusalReason, Reply, no_room};
 
@@ -35,11 +35,11 @@ impl Native {
         let Some(id) = caller.slots.peek() else {
             return Err(Failure::TooManyCalls(caller.slots.in_flight()));
         };
-        let place = self.push_call(now, Kind::Request, id.0, call)?;
+        let position = self.push_call(now, Kind::Request, id.0, call)?;
         if let Some(caller) = &mut self.caller {
             caller.slots.occupy(Outgoing {
                 deadline: call.deadline,
-                place,
+                position,
             });
         }
         Ok(id)
@@ -83,7 +83,7 @@ impl Native {
         kind: Kind,
         id: u32,
         call: &Call<'_>,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Position, Failure> {
         let route = self.route_number(call.route)?;
         let is_plain = route != 0 && call.trace.is_none() && call.metadata.is_empty();
         let parts = match is_plain {
@@ -180,7 +180,7 @@ impl Native {
         if self.is_calling(id)
             && let Some(call) = self.finish_call(id)
         {
-            self.take_back(id, call.place, 1);
+            self.take_back(id, call.position, 1);
             self.continue_drain(now);
         }
     }
@@ -189,7 +189,7 @@ impl Native {
         let Some(call) = self.finish_call(id) else {
             return;
         };
-        let sent = self.take_back(id, call.place, 2);
+        let sent = self.take_back(id, call.position, 2);
         self.events
             .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
@@ -197,13 +197,13 @@ impl Native {
     /// Takes a call out of the queue, or tells the server that it was given up. That message goes
     /// into the queue of the call's own priority, so that it cannot overtake the call. Returns
     /// whether the call may have been sent.
-    fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
+    fn take_back(&mut self, id: CallId, position: Position, reason: u32) -> bool {
         self.assembly.forget(Of::Response, id.0);
-        if self.outbox.withdraw(place, id.0) {
+        if self.outbox.withdraw(position, id.0) {
             return false;
         }
         let head = Head::new(Kind::Cancel)
-            .with_priority(place.priority())
+            .with_priority(position.priority())
             .with_id(id.0)
             .with_arg(reason);
         self.outbox.push(head, &[], &Bytes::new());

@@ -352,7 +352,7 @@ impl Native {
         let caller = self.caller.as_ref();
         for id in caller.map_or_else(Vec::new, |caller| caller.slots.ids()) {
             if let Some(call) = self.finish_call(id) {
-                let sent = !self.outbox.withdraw(call.place, id.0);
+                let sent = !self.outbox.withdraw(call.position, id.0);
                 let failure = Failure::Lost {
                     reason: reason.clone(),
                     sent,

@@ -17,7 +17,7 @@
 //!
 //! A lone caller writes by itself because a wake-up would cost more than the write. Nobody waits to
 //! make a batch larger. Who may write is decided by [`Line`], whether the driver is woken by
-//! [`Wakeups`]; `model.rs` checks both in every order in which the threads can run.
+//! [`Wakeups`]; `model.rs` checks both in all orders of the threads with at most two interruptions.
 //!
 //! What callers do is in `callers.rs`, for pipelines in `pipelines.rs`, for handlers in
 //! `handlers.rs`; what the driver does is in `turns.rs`.
@@ -49,7 +49,7 @@ use crate::transport::{PeerInfo, Writer};
 
 /// How many callers the last read has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answered {
+enum Fanout {
     /// None or one.
     One,
     /// Several. They will call together, so the first of them should not write alone.
@@ -71,7 +71,7 @@ struct Inner {
     session: Session,
     line: Line,
     wakeups: Wakeups,
-    answered: Answered,
+    fanout: Fanout,
     /// When the driver has read last.
     read_at: Time,
     /// Of a client.
@@ -165,7 +165,7 @@ impl Connection {
             session,
             line: Line::new(),
             wakeups: Wakeups::new(polls),
-            answered: Answered::One,
+            fanout: Fanout::One,
             read_at: clock::now(),
             waiters: None,
             unfinished: None,
@@ -235,20 +235,21 @@ impl Connection {
             Some(_) => Writes::Driver,
             None => Writes::Caller,
         };
-        let Some(mut turn) = inner.line.begin(who) else {
+        let Some(mut token) = inner.line.begin(who) else {
             return inner;
         };
-        while turn.has_bytes() || turn.may_take_more() && inner.session.poll_transmit(turn.buffer())
+        while token.has_bytes()
+            || token.may_take_more() && inner.session.poll_transmit(token.buffer())
         {
             drop(inner);
-            let result = self.writer.write(cx.as_deref_mut(), turn.bytes());
+            let result = self.writer.write(cx.as_deref_mut(), token.bytes());
             inner = self.lock();
-            if !inner.line.note(&mut turn, result) {
+            if !inner.line.note(&mut token, result) {
                 break;
             }
         }
-        let has_more = !turn.may_take_more() && inner.session.has_output();
-        match inner.line.end(turn, has_more) {
+        let has_more = !token.may_take_more() && inner.session.has_output();
+        match inner.line.end(token, has_more) {
             Flow::Open => {}
             Flow::Reopened => inner.session.handle_written(clock::now(), false),
             Flow::Filled | Flow::StillFull => inner.session.handle_written(clock::now(), true),

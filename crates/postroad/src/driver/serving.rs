@@ -8,14 +8,14 @@ use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
 
 /// Handles the requests of one connection; its driver owns it.
-pub(crate) trait Service: Send {
+pub(crate) trait Serving: Send {
     /// The driver's turn begins: other tasks had theirs.
     fn begin_turn(&mut self) {}
 
     /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
     /// it. Asked after each round of reading and writing; `has_room` says whether answers find
     /// room.
-    fn may_read(&mut self, has_room: bool) -> bool {
+    fn takes_requests(&mut self, has_room: bool) -> bool {
         let _ = has_room;
         true
     }
