@@ -243,6 +243,9 @@ impl Limits {
     }
 
     /// The worst memory of one connection's session, bytes, without the handlers' own.
+    ///
+    /// A dialect's client also remembers the ids of calls that it has given up, at most 65,536 of
+    /// them: 640 KiB more.
     #[must_use]
     pub fn memory_max(&self) -> usize {
         let frame = self.max_frame.max(self.max_dialect_payload) + HEAD_BYTES + CHECKSUM_BYTES;

@@ -27,7 +27,7 @@ pub use call::{Call, CallId, Extras, Reply, Request, RouteRef};
 pub use config::{Config, DialectConfig, Mapping, features};
 pub use event::{Credentials, Event, PeerHello};
 pub use failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
-pub use sink::{Arrivals, Sink};
+pub use sink::{Arrivals, SINK_ROOM, Sink};
 
 use detect::Detect;
 use dialect::DialectSession;

@@ -13,7 +13,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Room under which a read buffer is renewed, bytes.
 const READ_MIN: usize = 16 * 1024;
 /// Bytes of the largest read, while reads fill the buffer.
-const READ_MAX: usize = 256 * 1024;
+pub(crate) const READ_MAX: usize = 256 * 1024;
 /// Reads of a socket before the runtime asks the kernel for all sockets at once.
 const TRIES: usize = 8;
 

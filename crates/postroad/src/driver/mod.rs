@@ -51,6 +51,7 @@ mod polling;
 mod request_queue;
 mod serving;
 mod status;
+mod transmit;
 mod waiters;
 mod wakeups;
 
@@ -75,6 +76,7 @@ use batch::Gathered;
 pub(crate) use batch::{Answered, Answers, RequestBatch};
 pub(crate) use budget::Budget;
 pub(crate) use connection::Connection;
+pub(crate) use inbox::READ_MAX;
 use inbox::{Inbox, Leftover};
 pub(crate) use link::LinkState;
 pub(crate) use pipes::{PipeKey, PipelineAnswers};

@@ -7,6 +7,7 @@ mod config;
 mod gate;
 mod intake;
 mod lookup;
+mod memory;
 mod reactors;
 mod routes;
 mod run_queue;

@@ -39,7 +39,7 @@ use crate::transport::ConnectionId;
 /// takes over at once, so that the task has work while the driver reads on.
 const LANE_MAX: usize = 256;
 /// Bytes of payloads, likewise.
-const LANE_BYTES_MAX: usize = 4 << 20;
+pub(super) const LANE_BYTES_MAX: usize = 4 << 20;
 
 /// A request that waits for its turn.
 pub(super) struct Queued {

@@ -28,6 +28,7 @@ mod pipelines;
 mod turns;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -36,10 +37,11 @@ use postroad_proto::session::{CloseReason, DropReason, Event, Session};
 use tokio::sync::{Notify, watch};
 
 use super::batch::Batch;
-use super::line::{Flow, Line, Writes};
+use super::line::{Flow, Line};
 use super::link::LinkState;
 use super::request_queue::{Forget, Unfinished};
 use super::status::Status;
+use super::transmit::{Shared, Source, transmit};
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
 use crate::clock;
@@ -67,7 +69,7 @@ enum NextTimeout {
 
 /// What is behind the lock.
 #[derive(Debug)]
-struct Inner {
+pub(in super::super) struct Inner {
     session: Session,
     line: Line,
     wakeups: Wakeups,
@@ -120,6 +122,50 @@ impl Inner {
         let is_paused = !status.wants_read || !status.has_room;
         self.wakeups.set(armed.min(status.due), is_paused);
         status
+    }
+}
+
+impl Source for Inner {
+    #[inline]
+    fn line(&mut self) -> &mut Line {
+        &mut self.line
+    }
+
+    #[inline]
+    fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
+        self.session.poll_transmit(out)
+    }
+
+    #[inline]
+    fn has_output(&self) -> bool {
+        self.session.has_output()
+    }
+
+    fn handle_written(&mut self, flow: Flow) {
+        let now = clock::now();
+        // A transport that took something is not stalled, though it is full again: the time that
+        // it may take nothing begins anew.
+        if let Flow::Reopened | Flow::Refilled = flow {
+            self.session.handle_written(now, false);
+        }
+        if let Flow::Filled | Flow::StillFull | Flow::Refilled = flow {
+            self.session.handle_written(now, true);
+        }
+    }
+}
+
+impl Shared for Connection {
+    type Source = Inner;
+    type Guard<'a> = MutexGuard<'a, Inner>;
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        Self::lock(self)
+    }
+
+    #[inline]
+    fn write(&self, cx: Option<&mut Context<'_>>, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(cx, bytes)
     }
 }
 
@@ -216,52 +262,13 @@ impl Connection {
         wake(for_timeout.or(for_rest));
     }
 
-    /// Writes what there is, unless somebody else does already or the transport takes nothing.
-    ///
-    /// The driver brings its context, and is woken when a full transport takes bytes again. For
-    /// anybody else it has to be woken afterwards, if [`Line::needs_driver`].
-    ///
-    /// The lock is given back while the transport is asked, so others can queue meanwhile. What
-    /// they queue is written here too: they find the line taken, and the session is asked for more
-    /// until it has nothing, under the lock under which the line becomes free. What is more than
-    /// one turn's share is left to the driver, which gives way to other connections before it goes
-    /// on.
+    /// Writes what there is; see [`transmit`].
     fn transmit<'a>(
         &'a self,
-        mut inner: MutexGuard<'a, Inner>,
-        mut cx: Option<&mut Context<'_>>,
+        inner: MutexGuard<'a, Inner>,
+        cx: Option<&mut Context<'_>>,
     ) -> MutexGuard<'a, Inner> {
-        let who = match cx {
-            Some(_) => Writes::Driver,
-            None => Writes::Caller,
-        };
-        let Some(mut token) = inner.line.begin(who) else {
-            return inner;
-        };
-        while token.has_bytes()
-            || token.may_take_more() && inner.session.poll_transmit(token.buffer())
-        {
-            drop(inner);
-            let result = self.writer.write(cx.as_deref_mut(), token.bytes());
-            inner = self.lock();
-            if !inner.line.note(&mut token, result) {
-                break;
-            }
-        }
-        let has_more = !token.may_take_more() && inner.session.has_output();
-        match inner.line.end(token, has_more) {
-            Flow::Open => {}
-            Flow::Reopened => inner.session.handle_written(clock::now(), false),
-            Flow::Filled | Flow::StillFull => inner.session.handle_written(clock::now(), true),
-            // A transport that took something is not stalled, though it is full again: the time
-            // that it may take nothing begins anew.
-            Flow::Refilled => {
-                let now = clock::now();
-                inner.session.handle_written(now, false);
-                inner.session.handle_written(now, true);
-            }
-        }
-        inner
+        transmit(self, inner, cx)
     }
 
     /// As anybody but the driver: hands out what a command has caused.

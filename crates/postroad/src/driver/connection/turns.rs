@@ -41,6 +41,7 @@ impl Connection {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.read_at = now;
+        batch.answers = 0;
         let mut sink = BatchSink {
             waiters: inner.waiters.as_deref_mut(),
             batch,
