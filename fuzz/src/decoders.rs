@@ -8,6 +8,7 @@ use postroad_proto::dialect::{
 use postroad_proto::error_body::ErrorBody;
 use postroad_proto::explain::{explain_dialect, explain_native};
 use postroad_proto::frame::{Frame, FrameDecoder, Opening, Parts, put_frame};
+use postroad_proto::session::SINK_ROOM;
 
 /// Splits off the first byte, which decides how to read the rest.
 fn choose(data: &[u8]) -> (u8, &[u8]) {
@@ -40,18 +41,25 @@ fn frames(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool)
     (frames, true)
 }
 
-/// The same, as a session takes them.
-fn runs(decoder: FrameDecoder, data: &[u8], step: usize) -> (Vec<Frame>, bool) {
+/// The same, as a session takes them whose sink has so much room.
+fn runs(decoder: FrameDecoder, data: &[u8], step: usize, room: usize) -> (Vec<Frame>, bool) {
     let (mut buf, mut frames) = (BytesMut::new(), Vec::new());
     for piece in data.chunks(step) {
         buf.extend_from_slice(piece);
-        let mut run = decoder.take_run(&mut buf, usize::MAX);
         loop {
-            match run.take() {
-                Ok(Some((head, body))) => frames.push(Frame { head, body }),
-                Ok(None) => break,
-                Err(_) => return (frames, false),
+            let mut run = decoder.take_run(&mut buf, room);
+            if run.rest().is_empty() {
+                break;
             }
+            let before = frames.len();
+            loop {
+                match run.take() {
+                    Ok(Some((head, body))) => frames.push(Frame { head, body }),
+                    Ok(None) => break,
+                    Err(_) => return (frames, false),
+                }
+            }
+            assert!(frames.len() - before <= room);
         }
         if decoder.check(&buf).is_err() {
             return (frames, false);
@@ -68,7 +76,10 @@ pub(crate) fn frame(data: &[u8]) {
     };
     let whole = frames(decoder, data, data.len().max(1));
     assert_eq!(frames(decoder, data, 1 + usize::from(choice >> 1)), whole);
-    assert_eq!(runs(decoder, data, 1 + usize::from(choice >> 1)), whole);
+    let step = 1 + usize::from(choice >> 1);
+    for room in [1, 2, SINK_ROOM] {
+        assert_eq!(runs(decoder, data, step, room), whole);
+    }
     let in_place: Vec<_> = decoder.frames(data).collect();
     assert_eq!(in_place.len(), whole.0.len());
     for ((head, body), frame) in in_place.into_iter().zip(&whole.0) {

@@ -12,8 +12,8 @@ use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
 use postroad_proto::error_body::ErrorBody;
 use postroad_proto::limits::Limits;
 use postroad_proto::session::{
-    Arrivals, Call, CallId, CloseReason, Config, DialectConfig, Event, Mapping, Reply, Session,
-    Sink,
+    Arrivals, Call, CallId, CloseReason, Config, DialectConfig, Event, Mapping, Reply, SINK_ROOM,
+    Session, Sink,
 };
 
 fn config() -> Config {
@@ -134,9 +134,9 @@ pub(crate) fn client_bytes(data: &[u8]) {
     assert!(live.is_empty(), "calls are left hanging");
 }
 
-/// Room of the sink: 128, as the driver's has, or so little that sessions stop all the time.
+/// Room of the sink: as much as the driver's has, or so little that sessions stop all the time.
 fn room(choice: u8) -> usize {
-    [128, 1, 2, 16][usize::from(choice >> 6)]
+    [SINK_ROOM, 1, 2, 16][usize::from(choice >> 6)]
 }
 
 /// Hands bytes to the session and takes out what they have caused, again for as long as the session

@@ -1,7 +1,9 @@
-//! Every bound of the protocol core, with its unit and its reason.
+//! The bounds of the protocol core that a user may change, that several modules keep to, or that
+//! the wire format sets, each with its unit and its reason.
 //!
 //! [`Limits`] holds those that a user may change; the constants are their defaults and the hard
-//! edges of the wire format. [`Limits::memory_max`] is the worst memory of one connection as a sum.
+//! edges of the wire format. A bound that one module alone keeps to is a constant of that module.
+//! [`Limits::memory_max`] is the worst memory of one connection's session as a sum.
 
 use std::time::Duration;
 
@@ -29,8 +31,9 @@ pub const EVENTS_MAX: usize = 1024;
 /// Default of the requests of a server, or of a table of routes without one, whose handlers wait
 /// for something at once.
 pub const REQUESTS_MAX: usize = 10_000;
-/// Time without a further fragment after which a one-way message is dropped, also if its deadline
-/// is far or it has none. Slow lines on which many large messages take turns are well within it.
+/// Time without a further fragment after which a call is refused and a one-way message is dropped,
+/// also if its deadline is far or it has none. Slow lines on which many large messages take turns
+/// are well within it.
 pub const UNFINISHED_MAX: Duration = Duration::from_secs(300);
 /// Large messages of one priority that take turns. The others wait until one of them is complete,
 /// so that the peer has few incomplete messages to hold.
@@ -240,6 +243,9 @@ impl Limits {
     }
 
     /// The worst memory of one connection's session, bytes, without the handlers' own.
+    ///
+    /// A dialect's client also remembers the ids of calls that it has given up, at most 65,536 of
+    /// them: 640 KiB more.
     #[must_use]
     pub fn memory_max(&self) -> usize {
         let frame = self.max_frame.max(self.max_dialect_payload) + HEAD_BYTES + CHECKSUM_BYTES;

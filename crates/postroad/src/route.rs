@@ -172,8 +172,11 @@ impl Route {
 
 /// What the author of a route declares of it, besides its handler.
 ///
-/// What is declared here is shown by `postroad ls` and [`Routes::list`](crate::Routes::list), so
-/// that callers and gateways can go by it. Declaring does not change how a request is handled.
+/// The server handles a request in the same way whatever is declared. `postroad ls` and
+/// [`Routes::list`](crate::Routes::list) show it, and a client of several servers asks for it and
+/// obeys: unless the client's settings or the call say otherwise, a call takes the route's timeout,
+/// has no higher priority than the route's highest, and is sent again where the route is
+/// idempotent.
 ///
 /// ```
 /// use std::time::Duration;

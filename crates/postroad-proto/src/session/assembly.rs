@@ -69,11 +69,11 @@ impl Partial {
         self.payload.len() + self.first.parts_len()
     }
 
-    /// Whether it is a one-way message that will not be whole in time. A request has a slot, which
-    /// sees to its deadline.
-    fn is_expired_message(&self, now: Time) -> bool {
+    /// Whether it is a request or a one-way message that will not be whole in time. An answer ends
+    /// with its call.
+    fn is_expired(&self, now: Time) -> bool {
         let is_over = self.first.deadline <= now || now.since(self.at) >= UNFINISHED_MAX;
-        is_over && self.first.head.is(Kind::OneWay)
+        is_over && self.first.of() == Of::Request
     }
 
     /// Bytes that it will hold when it is whole.
@@ -230,17 +230,17 @@ impl Assembly {
         !self.partial.is_empty() && self.remove(of, id).is_some()
     }
 
-    /// Drops the one-way messages whose time is up; how many they were.
-    pub(super) fn expire_messages(&mut self, now: Time) -> usize {
+    /// Drops the requests and one-way messages whose time is up; their ids.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<u32> {
         let expired = self
             .partial
             .iter()
-            .filter(|(_, partial)| partial.is_expired_message(now))
+            .filter(|(_, partial)| partial.is_expired(now))
             .map(|((_, id), _)| *id)
             .collect::<Vec<_>>();
         for id in &expired {
             self.forget(Of::Request, *id);
         }
-        expired.len()
+        expired
     }
 }

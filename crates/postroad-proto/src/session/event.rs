@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::call::CallId;
-use super::failure::{CancelReason, CloseReason, DropReason, Failure};
-use crate::code::Code;
+use super::failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
 
 /// What has happened, besides the requests and answers that went into the
 /// [`Sink`](super::Sink).
@@ -25,9 +24,9 @@ pub enum Event {
     /// A one-way message has come and is dropped before it reached the sink. Nobody answers a
     /// message, so its sender does not hear of it: whoever drives the session counts it.
     Dropped(DropReason),
-    /// A call has come and was answered with this error before it reached the sink: it is late, or
-    /// there is no room for it, or the server does not do what it insists on.
-    Refused(Code),
+    /// A call was answered with an error by the session itself. Its caller was told why; whoever
+    /// drives the session counts it.
+    Refused(RefusalReason),
     /// The server wants no new calls here. Dial another connection; this one ends when its calls
     /// have.
     Draining,

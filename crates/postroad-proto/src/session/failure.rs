@@ -88,9 +88,59 @@ pub enum DropReason {
     NoRoom,
     /// The rest of it did not come in time, or the connection has ended before.
     Unfinished,
+    /// Its envelope cannot be read, or it names a route that there cannot be.
+    Refused,
     /// The connection has ended before it was started. A session does not say this; its driver
     /// does.
     Unstarted,
+}
+
+/// Declares [`RefusalReason`] and the list of all its variants together, so that none can be left
+/// out.
+macro_rules! refusal_reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a session has answered a call with an error by itself.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum RefusalReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl RefusalReason {
+            /// All of them; each stands at its own number.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The reason in a word or two, as in counters.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+refusal_reasons! {
+    /// Its deadline had passed when it was whole.
+    Late = "late",
+    /// Its slot is beyond the calls that this end accepts.
+    TooManyCalls = "too many calls",
+    /// There was no room for putting another large message together.
+    NoRoom = "no room",
+    /// The rest of it did not come in time.
+    Unfinished = "unfinished",
+    /// It insists on something that nobody here does.
+    Unsupported = "unsupported",
+    /// The connection is being drained.
+    Draining = "draining",
+    /// Its envelope cannot be read.
+    BadRequest = "bad request",
+    /// It names a route that there cannot be.
+    NoRoute = "no route",
+    /// It was handled, and its answer is larger than the peer accepts, or than there is room for
+    /// while the peer reads too slowly.
+    NoRoomForAnswer = "no room for answer",
 }
 
 /// Why a connection ended.

@@ -27,8 +27,8 @@ use bytes::BytesMut;
 pub use call::{Call, CallId, Extras, Reply, Request, RouteRef};
 pub use config::{Config, DialectConfig, Mapping, features};
 pub use event::{Credentials, Event, PeerHello};
-pub use failure::{CancelReason, CloseReason, DropReason, Failure};
-pub use sink::{Arrivals, Sink};
+pub use failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
+pub use sink::{Arrivals, SINK_ROOM, Sink};
 
 use detect::Detect;
 use dialect::DialectSession;

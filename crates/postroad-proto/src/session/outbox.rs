@@ -16,7 +16,7 @@ use crate::limits::{CHECKSUM_BYTES, FRAGMENT_BYTES, STARVATION_TURNS, TRANSMIT_E
 /// Where a message was queued, to find out later whether any of it was handed to the transport. A
 /// call whose bytes were never handed over can be tried again without harm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     /// The priority whose queue it is in.
     class: u8,
     /// Whether it needs fragments.
@@ -25,7 +25,7 @@ pub(super) struct Place {
     at: u64,
 }
 
-impl Place {
+impl Position {
     /// The priority of the message.
     pub(super) fn priority(self) -> u8 {
         self.class
@@ -59,7 +59,7 @@ struct Class {
     /// One-way messages that need fragments, and those behind them: strictly in order (M-027).
     ordered: VecDeque<Bulk>,
     /// Bytes of small messages that were ever queued. Together with `taken` it says whether the
-    /// message at a [`Place`] has left.
+    /// message at a [`Position`] has left.
     enqueued: u64,
     /// Bytes of small messages that were ever taken.
     taken: u64,
@@ -178,7 +178,7 @@ impl Outbox {
         self.queues.as_ref().map_or(0, |queues| queues.behind.len())
     }
 
-    /// Gives the queues' memory back if nothing waits. The counts that a [`Place`] refers to are
+    /// Gives the queues' memory back if nothing waits. The counts that a [`Position`] refers to are
     /// lost with them, so the caller makes sure that no call is in flight.
     pub(super) fn release_memory(&mut self) {
         if self.busy == 0 && self.behind_len() == 0 {
@@ -218,7 +218,7 @@ impl Outbox {
     /// Queues a message, whole or to be cut into fragments. Inlined into calling and answering,
     /// which queue nearly all messages without parts.
     #[inline(always)]
-    pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Place {
+    pub(super) fn push(&mut self, head: Head, parts: &[u8], payload: &Bytes) -> Position {
         let (index, chunk) = (head.priority(), self.chunk());
         let queues = self.queues.get_or_insert_with(new_queues);
         let class = queues.classes[usize::from(index)].get_or_insert_with(new_class);
@@ -234,7 +234,7 @@ impl Outbox {
             class.enqueued += len as u64;
             class.bytes += len;
             self.bytes += len;
-            return Place {
+            return Position {
                 class: index,
                 bulk: false,
                 at,
@@ -256,7 +256,7 @@ impl Outbox {
             &mut class.bulk
         };
         queue.push_back(bulk);
-        Place {
+        Position {
             class: index,
             bulk: true,
             at: 0,
@@ -267,12 +267,12 @@ impl Outbox {
     ///
     /// A frame that is queued between others is not cut out, which would move all the bytes behind
     /// it. It is marked as one that the peer skips (M-013).
-    pub(super) fn withdraw(&mut self, place: Place, id: u32) -> bool {
+    pub(super) fn withdraw(&mut self, position: Position, id: u32) -> bool {
         let checksum = self.checksum;
-        let Some(class) = self.class(usize::from(place.class)) else {
+        let Some(class) = self.class(usize::from(position.class)) else {
             return false;
         };
-        if place.bulk {
+        if position.bulk {
             let Some(at) = class.bulk.iter().position(|bulk| bulk.head.id() == id) else {
                 return false;
             };
@@ -284,10 +284,10 @@ impl Outbox {
             self.bytes -= bulk.len();
             return !bulk.started;
         }
-        if class.taken > place.at {
+        if class.taken > position.at {
             return false;
         }
-        let Some(rest) = class.small.behind((place.at - class.taken) as usize) else {
+        let Some(rest) = class.small.behind((position.at - class.taken) as usize) else {
             return false;
         };
         let end = first_bytes(rest, checksum);

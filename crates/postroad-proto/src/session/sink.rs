@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use super::{CallId, Failure, Reply, Request};
 
+/// Requests, and as many answers, that a driver takes over at a time: few enough to stay in the
+/// nearest cache. A sink with this bound is what sessions are simulated, tested and fuzzed with.
+pub const SINK_ROOM: usize = 128;
+
 /// Takes what arrives most: requests, and the ends of calls.
 ///
 /// [`Session::handle_bytes`](super::Session::handle_bytes) hands them over while it decodes, so

@@ -5,7 +5,7 @@
 //! each time, so that an answer which comes late does not end the call that has the slot now.
 
 use super::CallId;
-use super::outbox::Place;
+use super::outbox::Position;
 use crate::Time;
 
 /// When to look for calls whose time is up.
@@ -72,7 +72,7 @@ pub(super) struct Outgoing {
     /// When its time is up.
     pub(super) deadline: Time,
     /// Where it was queued, to find out whether it was sent.
-    pub(super) place: Place,
+    pub(super) position: Position,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -360,7 +360,7 @@ mod tests {
     fn call(deadline: u64) -> Outgoing {
         Outgoing {
             deadline: Time(deadline),
-            place: Place::default(),
+            position: Position::default(),
         }
     }
 

@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use postroad_proto::code::{Code, Retry};
 use postroad_proto::frame::{Head, Kind, MORE, PartTag, put_frame, put_part};
 use postroad_proto::limits::UNFINISHED_MAX;
-use postroad_proto::session::{CloseReason, Config, DropReason, Event, Failure, Reply};
+use postroad_proto::session::{
+    CloseReason, Config, DropReason, Event, Failure, RefusalReason, Reply,
+};
 use postroad_proto::wire_error::WireFault;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -164,6 +166,106 @@ fn dropped(pair: &mut Pair) -> Vec<DropReason> {
         _ => None,
     });
     reasons.collect()
+}
+
+/// The calls that the server has refused since it was asked last, and why.
+fn refused(pair: &mut Pair) -> Vec<RefusalReason> {
+    let events = std::mem::take(&mut pair.server.events);
+    let reasons = events.into_iter().filter_map(|event| match event {
+        Event::Refused(reason) => Some(reason),
+        _ => None,
+    });
+    reasons.collect()
+}
+
+/// Sends the first of two fragments of a call.
+fn begin_call(pair: &mut Pair, id: u32, micros: u32) {
+    let mut parts = BytesMut::new();
+    put_part(&mut parts, PartTag::WholeLength as u8, &2_u32.to_le_bytes());
+    let first = Head::new(Kind::Request)
+        .with_class(MORE)
+        .with_id(id)
+        .with_arg(micros);
+    inject(pair, first, &parts, b"a");
+}
+
+#[test]
+fn a_call_whose_rest_never_comes_is_refused_and_gives_its_place_back() {
+    let mut server = Config::default();
+    server.limits.assemblies = 1;
+    let mut pair = Pair::opened(Config::default(), server);
+    begin_call(&mut pair, 1, u32::MAX);
+    pair.run_for(UNFINISHED_MAX - SECOND);
+    assert!(refused(&mut pair).is_empty(), "it is waited for");
+    pair.run_for(61 * SECOND);
+    assert_eq!(refused(&mut pair), [RefusalReason::Unfinished], "its age");
+    assert_eq!(pair.server.session.requests_in_flight(), 0);
+    begin_call(&mut pair, 2, u32::MAX);
+    assert!(refused(&mut pair).is_empty(), "there is room again");
+    let now = pair.now;
+    pair.server.session.close(now, CloseReason::Local);
+    pair.run_for(SECOND);
+    let events = &pair.server.events;
+    assert!(matches!(events.back(), Some(Event::Closed(_))));
+    assert!(refused(&mut pair).is_empty(), "it was called off");
+}
+
+#[test]
+fn a_call_that_the_session_refuses_is_told_with_the_reason() {
+    let mut server = Config::default();
+    (server.limits.assemblies, server.limits.max_calls) = (1, 8);
+    server.limits.outbox_max = 64;
+    let mut pair = Pair::opened(Config::default(), server);
+    let call = Head::new(Kind::Request).with_arg(u32::MAX);
+    inject(&mut pair, call.with_id(1).with_arg(0), &[], b"");
+    assert_eq!(refused(&mut pair), [RefusalReason::Late]);
+    inject(&mut pair, call.with_id(9), &[], b"");
+    assert_eq!(refused(&mut pair), [RefusalReason::TooManyCalls]);
+    inject(&mut pair, call.with_id(1).with_class(1 << 3), &[], b"");
+    assert_eq!(refused(&mut pair), [RefusalReason::Unsupported]);
+    begin_call(&mut pair, 1, 10_000);
+    begin_call(&mut pair, 2, u32::MAX);
+    assert_eq!(refused(&mut pair), [RefusalReason::NoRoom]);
+    pair.run_for(SECOND);
+    assert_eq!(refused(&mut pair), [RefusalReason::Late], "not whole");
+    inject(&mut pair, call.with_id(3), &[], b"");
+    let id = pair.request().and_then(|request| request.id).unwrap();
+    let reply = Reply {
+        codec: 0,
+        payload: Bytes::from_static(&[0; 65]),
+    };
+    pair.server.session.respond(pair.now, id, Ok(reply));
+    pair.run_for(MILLI);
+    assert_eq!(refused(&mut pair), [RefusalReason::NoRoomForAnswer]);
+    inject(&mut pair, call.with_id(5), &[], b"");
+    pair.server.session.drain(pair.now, 9 * SECOND);
+    pair.run_for(SECOND);
+    inject(&mut pair, call.with_id(4), &[], b"");
+    assert_eq!(refused(&mut pair), [RefusalReason::Draining]);
+}
+
+#[test]
+fn a_request_that_a_dialects_session_refuses_is_told_with_the_reason() {
+    use postroad_proto::Time;
+    use postroad_proto::dialect::{Dialect, DialectCodec, Envelope, Reader};
+    use postroad_proto::session::{Arrivals, DialectConfig, Mapping, Session};
+    let mapping = Mapping {
+        envelope: Some(Envelope::Json),
+        ..Mapping::default()
+    };
+    let dialect = DialectConfig {
+        codec: DialectCodec::new(Dialect::Line, Reader::Server),
+        mapping: mapping.into(),
+    };
+    let now = Time(1_000_000_000);
+    let mut server = Session::dialect_server(Config::default(), dialect, now);
+    let mut wire = BytesMut::from(&b"not json\n"[..]);
+    server.handle_bytes(now, &mut wire, &mut Arrivals::new(1));
+    let last = std::iter::from_fn(|| server.poll_event()).last();
+    assert!(
+        matches!(last, Some(Event::Refused(RefusalReason::BadRequest))),
+        "{last:?}"
+    );
 }
 
 /// Sends the first of two fragments of a one-way message.

@@ -14,7 +14,8 @@ use postroad_proto::Time;
 use postroad_proto::frame::{Head, put_frame};
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
-    Arrivals, Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, Session, Sink,
+    Arrivals, Call, CallId, CloseReason, Config, Event, Failure, Reply, Request, SINK_ROOM,
+    Session, Sink,
 };
 use postroad_proto::wire_error::WireFault;
 
@@ -84,9 +85,6 @@ impl Wire {
     }
 }
 
-/// Requests and answers that a driver takes at a time; the sessions of most tests have this sink.
-pub const ROOM: usize = 128;
-
 /// One session, what arrived for it that it has not taken yet, and what it has handed out.
 ///
 /// It treats its session as the real driver does: requests and answers go through a bounded sink,
@@ -116,7 +114,7 @@ impl End {
         Self {
             session,
             buf: BytesMut::new(),
-            arrivals: Arrivals::new(ROOM),
+            arrivals: Arrivals::new(SINK_ROOM),
             requests: VecDeque::new(),
             finished: VecDeque::new(),
             events: VecDeque::new(),

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Conditions, End, Pair, ROOM, call};
+use crate::harness::{Conditions, End, Pair, call};
 use bytes::{BufMut, Bytes, BytesMut};
 use postroad_proto::Time;
 use postroad_proto::code::Code;
@@ -124,9 +124,9 @@ impl Story {
         // Half of the stories have a sink as large as the driver's, the others a small one.
         for end in [&mut pair.client, &mut pair.server] {
             let room = if random.below(2) == 0 {
-                ROOM
+                SINK_ROOM
             } else {
-                1 + random.below(ROOM as u64) as usize
+                1 + random.below(SINK_ROOM as u64) as usize
             };
             end.arrivals = Arrivals::new(room);
         }
@@ -334,7 +334,7 @@ fn replay(recorded: &[u8], seed: u64) {
     };
     let mut session = Session::detect(config, Mapping::default().into(), [0; 16], now);
     let (mut buf, mut rest, mut out) = (BytesMut::new(), recorded, Vec::new());
-    let mut arrivals = Arrivals::new(1 + random.below(ROOM as u64) as usize);
+    let mut arrivals = Arrivals::new(1 + random.below(SINK_ROOM as u64) as usize);
     while !rest.is_empty() && !session.is_closed() {
         let len = 1 + random.below(rest.len().min(5000) as u64) as usize;
         buf.extend_from_slice(&rest[..len]);

@@ -16,6 +16,14 @@
 //!
 //! To one endpoint without policies, picking is loading a pointer, and nobody listens to outcomes
 //! unless [`Client::after`](super::Client::after) was used.
+//!
+//! | step | how often | to one endpoint | to several |
+//! | --- | --- | --- | --- |
+//! | `admit` | once a message, before all attempts | always | unless the throttle says no |
+//! | `pick` | for each attempt: what is there now | the keeper's connection | of the balancer's server, if its breaker lets it |
+//! | `picks` | where `pick` has none, or it took nothing | waits for the keeper | waits for a server with room |
+//! | `began` | when a connection has taken a call | nothing | the server has one call more at work |
+//! | `finish` | once for each offer | the listener hears | load, breaker, outliers, hedges and throttle hear, then the listener |
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +35,7 @@ use postroad_proto::session::Failure;
 use tokio::sync::watch;
 
 use super::config::ClientConfig;
-use super::fleet::{Fleet, Member, Place, Waiting};
+use super::fleet::{Fleet, Member, Pick, Waiting};
 use super::keeper::{Connections, Keeper};
 use super::options::PRIORITY;
 use crate::clock;
@@ -66,7 +74,7 @@ enum Way {
 pub(super) struct Lease {
     connection: Arc<Connection>,
     /// Whose connection it is, if there are several servers.
-    place: Option<Place>,
+    pick: Option<Pick>,
 }
 
 impl Lease {
@@ -89,12 +97,12 @@ impl Lease {
     /// Whether no other message may go there with this one, because it only tries whether the
     /// server answers again.
     pub(super) fn is_probe(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_probe)
+        self.pick.as_ref().is_some_and(Pick::is_probe)
     }
 
     /// The server that it is of, if there are several.
     pub(super) fn member(&self) -> Option<&Arc<Member>> {
-        self.place.as_ref().map(Place::member)
+        self.pick.as_ref().map(Pick::member)
     }
 }
 
@@ -159,8 +167,8 @@ impl Channel {
         match &self.way {
             Way::One(keeper) => {
                 let connection = keeper.current()?;
-                let place = None;
-                Some(Lease { connection, place })
+                let pick = None;
+                Some(Lease { connection, pick })
             }
             Way::Several(fleet) => fleet.pick(info, None).map(Lease::of),
         }
@@ -178,8 +186,8 @@ impl Channel {
     /// A call was taken by the lease's connection. [`Self::finish`] follows.
     #[inline]
     pub(super) fn began(&self, lease: &Lease) {
-        if let (Way::Several(fleet), Some(place)) = (&self.way, &lease.place) {
-            fleet.began(place);
+        if let (Way::Several(fleet), Some(pick)) = (&self.way, &lease.pick) {
+            fleet.began(pick);
         }
     }
 
@@ -193,8 +201,8 @@ impl Channel {
     }
 
     fn tell(&self, lease: &Lease, outcome: &Outcome) {
-        if let (Way::Several(fleet), Some(place)) = (&self.way, &lease.place) {
-            fleet.finish(place, outcome);
+        if let (Way::Several(fleet), Some(pick)) = (&self.way, &lease.pick) {
+            fleet.finish(pick, outcome);
         }
         if let Some(listener) = &self.listener {
             listener(lease.endpoint(), *outcome);
@@ -313,10 +321,10 @@ impl Channel {
 }
 
 impl Lease {
-    fn of((connection, place): (Arc<Connection>, Place)) -> Self {
+    fn of((connection, pick): (Arc<Connection>, Pick)) -> Self {
         Self {
             connection,
-            place: Some(place),
+            pick: Some(pick),
         }
     }
 }
@@ -337,8 +345,8 @@ impl Picks<'_> {
         match self {
             Self::One(connections) => {
                 let connection = connections.next().await?;
-                let place = None;
-                Ok(Lease { connection, place })
+                let pick = None;
+                Ok(Lease { connection, pick })
             }
             Self::Several(waiting) => waiting.next(info).await.map(Lease::of),
         }

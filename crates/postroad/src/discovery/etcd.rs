@@ -265,7 +265,7 @@ impl Discovery for Arc<Etcd> {
 }
 
 #[derive(Deserialize)]
-struct Lease {
+struct Grant {
     #[serde(rename = "ID")]
     id: String,
 }
@@ -289,17 +289,17 @@ impl Registry for Arc<Etcd> {
     ) -> BoxFuture<'a, Result<Box<dyn Registered>, DiscoveryError>> {
         Box::pin(async move {
             let ttl = FORGET_AFTER.as_secs().to_string();
-            let lease: Lease = self.ask("/v3/lease/grant", &json!({"TTL": ttl})).await?;
+            let grant: Grant = self.ask("/v3/lease/grant", &json!({"TTL": ttl})).await?;
             let value = serde_json::to_vec(&Record::from(instance));
             let value = value.map_err(DiscoveryError::nonsense)?;
             // A server that comes back replaces what it was, whatever lease that has.
             let key = format!("{}{}", self.prefix, instance.endpoint);
             let pair = json!({
-                "key": BASE64.encode(key), "value": BASE64.encode(value), "lease": lease.id,
+                "key": BASE64.encode(key), "value": BASE64.encode(value), "lease": grant.id,
             });
             let _: serde_json::Value = self.ask("/v3/kv/put", &pair).await?;
             let etcd = Self::clone(self);
-            Ok(Box::new(Leased { etcd, id: lease.id }) as Box<dyn Registered>)
+            Ok(Box::new(Leased { etcd, id: grant.id }) as Box<dyn Registered>)
         })
     }
 }

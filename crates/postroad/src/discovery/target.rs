@@ -48,12 +48,12 @@ use crate::error::TransportError;
 #[derive(Clone, Debug)]
 pub struct Target {
     url: String,
-    place: Place,
+    kind: Kind,
     keep: Duration,
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum Kind {
     Endpoint(Box<Endpoint>),
     List(Arc<[Instance]>),
     Source(Source),
@@ -63,9 +63,9 @@ impl Target {
     /// The endpoint, if the target is one alone, without weight, tag or zone.
     #[must_use]
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &self.place {
-            Place::Endpoint(endpoint) => Some(endpoint),
-            Place::List(_) | Place::Source(_) => None,
+        match &self.kind {
+            Kind::Endpoint(endpoint) => Some(endpoint),
+            Kind::List(_) | Kind::Source(_) => None,
         }
     }
 
@@ -73,7 +73,7 @@ impl Target {
     pub fn of(discovery: impl Discovery) -> Self {
         Self {
             url: format!("{discovery:?}"),
-            place: Place::Source(Source::of(discovery)),
+            kind: Kind::Source(Source::of(discovery)),
             keep: KEEP,
         }
     }
@@ -81,16 +81,16 @@ impl Target {
     /// A source of one's own at which servers can register.
     #[must_use]
     pub fn with_registry(mut self, registry: impl Registry) -> Self {
-        if let Place::Source(source) = &mut self.place {
+        if let Kind::Source(source) = &mut self.kind {
             source.registry = Some(Arc::new(registry));
         }
         self
     }
 
     pub(super) fn registry(&self) -> Option<&Arc<dyn Registry>> {
-        match &self.place {
-            Place::Source(source) => source.registry.as_ref(),
-            Place::Endpoint(_) | Place::List(_) => None,
+        match &self.kind {
+            Kind::Source(source) => source.registry.as_ref(),
+            Kind::Endpoint(_) | Kind::List(_) => None,
         }
     }
 
@@ -114,13 +114,13 @@ impl Target {
             endpoint: self.url.clone(),
             source: std::io::Error::other(error.to_string()),
         })?;
-        let discovery = match &self.place {
-            Place::Endpoint(endpoint) => {
+        let discovery = match &self.kind {
+            Kind::Endpoint(endpoint) => {
                 let instance = Instance::new((**endpoint).clone());
                 return Ok(fixed(&runtime, Arc::new([instance])));
             }
-            Place::List(list) => return Ok(fixed(&runtime, Arc::clone(list))),
-            Place::Source(source) => Arc::clone(&source.discovery),
+            Kind::List(list) => return Ok(fixed(&runtime, Arc::clone(list))),
+            Kind::Source(source) => Arc::clone(&source.discovery),
         };
         let (found, receiver) = watch::channel(Found::default());
         let copy = copy.map(Path::to_owned);
@@ -148,7 +148,7 @@ impl From<Endpoint> for Target {
     fn from(endpoint: Endpoint) -> Self {
         Self {
             url: endpoint.to_string(),
-            place: Place::Endpoint(Box::new(endpoint)),
+            kind: Kind::Endpoint(Box::new(endpoint)),
             keep: KEEP,
         }
     }
@@ -163,9 +163,9 @@ impl FromStr for Target {
         let mut source = |open: fn(Url) -> Result<Source, TransportError>| {
             let mut url = Url::parse(text)?;
             keep = url.take_keep()?;
-            open(url).map(Place::Source)
+            open(url).map(Kind::Source)
         };
-        let place = match scheme.to_ascii_lowercase().as_str() {
+        let kind = match scheme.to_ascii_lowercase().as_str() {
             "file" => source(file::open)?,
             "dns" | "srv" => source(dns::open)?,
             "etcd" => source(etcd::open)?,
@@ -174,12 +174,12 @@ impl FromStr for Target {
             _ => list(text)?,
         };
         let url = text.to_owned();
-        Ok(Self { url, place, keep })
+        Ok(Self { url, kind, keep })
     }
 }
 
 /// One endpoint, or several behind one scheme.
-fn list(text: &str) -> Result<Place, TransportError> {
+fn list(text: &str) -> Result<Kind, TransportError> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (records, common) = split(scheme, rest).map_err(|detail| TransportError::Endpoint {
         url: text.to_owned(),
@@ -191,7 +191,7 @@ fn list(text: &str) -> Result<Place, TransportError> {
         && record.zone.is_none()
     {
         // As it was written, for the errors that name it.
-        return text.parse().map(Box::new).map(Place::Endpoint);
+        return text.parse().map(Box::new).map(Kind::Endpoint);
     }
     let instances = records.into_iter().map(|mut record| {
         record.url.push_str(&common);
@@ -201,7 +201,7 @@ fn list(text: &str) -> Result<Place, TransportError> {
         })
     });
     let instances: Vec<Instance> = instances.collect::<Result<_, _>>()?;
-    Ok(Place::List(instances.into()))
+    Ok(Kind::List(instances.into()))
 }
 
 /// The addresses of a list with what belongs to each, and what belongs to all: `?ca=ca.pem`.
@@ -248,8 +248,8 @@ mod tests {
     use super::*;
 
     fn instances(text: &str) -> Arc<[Instance]> {
-        match text.parse::<Target>().unwrap().place {
-            Place::List(list) => list,
+        match text.parse::<Target>().unwrap().kind {
+            Kind::List(list) => list,
             other => panic!("{other:?}"),
         }
     }

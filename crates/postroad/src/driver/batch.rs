@@ -6,18 +6,16 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::session::{CallId, Failure, Reply, Request, Sink};
+use postroad_proto::session::{CallId, Failure, Reply, Request, SINK_ROOM, Sink};
 
+use super::in_place_queue::InPlaceQueue;
 use super::link::LinkState;
-use super::slots::Slots;
 use super::waiters::Waiters;
 use crate::error::Error;
 
 /// Bytes of answers that are encoded at a time; before more are made, it is asked whether they find
 /// room.
 const ANSWERS_AT_ONCE: usize = 256 * 1024;
-/// Requests that are taken over at a time: few enough to stay in the nearest cache.
-const BATCH_MAX: usize = 128;
 
 /// An answer to a request.
 pub(crate) type Answered = Result<Reply, Error>;
@@ -25,7 +23,7 @@ pub(crate) type Answered = Result<Reply, Error>;
 /// Answers that were made at once, to be encoded together.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    list: Slots<(CallId, Answered)>,
+    list: InPlaceQueue<(CallId, Answered)>,
     /// Bytes of their payloads.
     bytes: usize,
 }
@@ -62,7 +60,7 @@ impl Answers {
 
 /// Requests in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct RequestBatch(Slots<Request>);
+pub(crate) struct RequestBatch(InPlaceQueue<Request>);
 
 impl RequestBatch {
     pub(super) fn is_empty(&self) -> bool {
@@ -114,8 +112,11 @@ impl RequestBatch {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) arrived: RequestBatch,
-    /// Of callers whose answers have come.
+    /// Of callers whose answers have come. Not every answer wakes somebody: a pipeline is woken
+    /// once for many.
     pub(super) wakers: Vec<Waker>,
+    /// Answers that came in this step.
+    pub(super) answers: usize,
     /// Where the connection stands now, if that has changed.
     pub(super) link: Option<LinkState>,
 }
@@ -123,7 +124,7 @@ pub(super) struct Batch {
 impl Batch {
     /// How many more requests or answers may come before those that came are taken.
     pub(super) fn room(&self) -> usize {
-        BATCH_MAX.saturating_sub(self.arrived.0.len().max(self.wakers.len()))
+        SINK_ROOM.saturating_sub(self.arrived.0.len().max(self.answers))
     }
 }
 
@@ -144,6 +145,7 @@ impl Sink for BatchSink<'_> {
     // Called from two places, and 2 % of a call's instructions dearer where it is not inlined.
     #[inline(always)]
     fn replied(&mut self, id: CallId, reply: Reply) {
+        self.batch.answers += 1;
         if let Some(waiters) = &mut self.waiters
             && let Some(waker) = waiters.finish(id, Ok(reply))
         {
@@ -152,6 +154,7 @@ impl Sink for BatchSink<'_> {
     }
 
     fn failed(&mut self, id: CallId, failure: Failure) {
+        self.batch.answers += 1;
         if let Some(waiters) = &mut self.waiters {
             let waker = waiters.finish(id, Err(Box::new(failure)));
             self.batch.wakers.extend(waker);
@@ -188,5 +191,53 @@ impl Gathered {
     /// Gives the thread's memory back, empty, for the next turn on this thread.
     pub(super) fn give_back(self: Box<Self>) {
         GATHERED.set(Some(self));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_proto::dialect::{Dialect, DialectCodec, Reader};
+    use postroad_proto::session::{Call, Config, DialectConfig, Mapping, Session};
+
+    use super::*;
+
+    /// An id of a call that is in flight somewhere.
+    fn id() -> CallId {
+        let dialect = DialectConfig {
+            codec: DialectCodec::new(Dialect::Sequence, Reader::Client),
+            mapping: Mapping::default().into(),
+        };
+        let mut session = Session::dialect_client(Config::default(), dialect, Time(0));
+        let payload = Bytes::new();
+        let call = Call {
+            route: "command/1",
+            payload: &payload,
+            codec: 0,
+            priority: 0,
+            deadline: Time::NEVER,
+            attempt: 0,
+            no_retry: false,
+            trace: None,
+            metadata: &[],
+        };
+        session.call(Time(0), &call).expect("it is open")
+    }
+
+    #[test]
+    fn answers_take_room_also_where_they_wake_nobody() {
+        let (id, mut waiters, mut batch) = (id(), Waiters::default(), Batch::default());
+        let pipe = waiters.open_pipe();
+        waiters.add_piped(id, pipe, 7, std::time::Duration::ZERO);
+        let mut sink = BatchSink {
+            waiters: Some(&mut waiters),
+            batch: &mut batch,
+        };
+        let reply = Reply {
+            codec: 0,
+            payload: Bytes::new(),
+        };
+        sink.replied(id, reply);
+        assert_eq!(sink.room(), SINK_ROOM - 1);
+        assert!(batch.wakers.is_empty(), "nobody waits for the pipe");
     }
 }

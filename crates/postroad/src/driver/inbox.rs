@@ -13,7 +13,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Room under which a read buffer is renewed, bytes.
 const READ_MIN: usize = 16 * 1024;
 /// Bytes of the largest read, while reads fill the buffer.
-const READ_MAX: usize = 256 * 1024;
+pub(crate) const READ_MAX: usize = 256 * 1024;
 /// Reads of a socket before the runtime asks the kernel for all sockets at once.
 const TRIES: usize = 8;
 
@@ -25,7 +25,7 @@ thread_local! {
 
 /// What the bytes are that the session has left in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum Leftover {
     /// Nothing, or the beginning of a frame: more has to be read.
     Beginning,
     /// The session stopped before the end, so there may be whole frames.
@@ -59,8 +59,8 @@ impl Inbox {
     }
 
     /// Whether there may be whole frames, which go before anything new.
-    pub(super) fn has_frames(&self, held: Held) -> bool {
-        held == Held::Frames && !self.buf.is_empty()
+    pub(super) fn has_frames(&self, held: Leftover) -> bool {
+        held == Leftover::Frames && !self.buf.is_empty()
     }
 
     /// Reads once: how many bytes came, 0 at the end of the stream. Where there is nothing the

@@ -3,7 +3,7 @@
 //! Callers, handlers and the driver all write to the same transport, each when it has something to
 //! say. The line sees to it that one of them writes at a time, that every byte leaves once, and
 //! that bytes leave in their order. It does no I/O and takes no lock: whoever wants to write takes
-//! a [`Turn`] under the connection's lock, writes without the lock, and notes under the lock what
+//! a [`WriteToken`] under the connection's lock, writes without the lock, and notes under the lock what
 //! the transport has taken.
 //!
 //! ```text
@@ -48,7 +48,7 @@ pub(super) enum Writes {
     Driver,
 }
 
-/// Whether the transport takes bytes, as a turn has found out.
+/// Whether the transport takes bytes, as whoever wrote has found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     /// It does, as it did before.
@@ -74,7 +74,7 @@ struct Unsent {
 #[derive(Debug)]
 enum State {
     Free,
-    /// Somebody holds the [`Turn`].
+    /// Somebody holds the [`WriteToken`].
     Writing,
     /// The transport takes nothing now.
     Full(Unsent),
@@ -94,16 +94,16 @@ pub(super) struct Line {
 
 /// The right to write. Its holder gives it back by [`Line::end`]; until then nobody else has it.
 #[derive(Debug)]
-#[must_use = "nobody can write until the turn is given back"]
-pub(super) struct Turn {
+#[must_use = "nobody can write until the token is given back"]
+pub(super) struct WriteToken {
     unsent: Unsent,
     was_full: bool,
     is_full: bool,
-    /// Bytes that the transport has taken in this turn.
+    /// Bytes that the transport has taken from its holder.
     moved: u64,
 }
 
-impl Turn {
+impl WriteToken {
     /// Whether there is something to write before the session is asked for more.
     pub(super) fn has_bytes(&self) -> bool {
         !self.unsent.bytes.is_empty()
@@ -146,7 +146,7 @@ impl Line {
     /// Takes the right to write, if it can be had: nobody else writes, the transport has not
     /// failed, and it is not full, or the driver is the one to ask it again.
     #[inline]
-    pub(super) fn begin(&mut self, who: Writes) -> Option<Turn> {
+    pub(super) fn begin(&mut self, who: Writes) -> Option<WriteToken> {
         let was_full;
         let unsent = match &mut self.state {
             State::Free => {
@@ -161,7 +161,7 @@ impl Line {
             _ => return None,
         };
         self.state = State::Writing;
-        Some(Turn {
+        Some(WriteToken {
             unsent,
             was_full,
             is_full: false,
@@ -169,9 +169,9 @@ impl Line {
         })
     }
 
-    /// Notes what came of writing [`Turn::bytes`]; whether to go on.
+    /// Notes what came of writing [`WriteToken::bytes`]; whether to go on.
     #[inline]
-    pub(super) fn note(&mut self, turn: &mut Turn, result: io::Result<usize>) -> bool {
+    pub(super) fn note(&mut self, token: &mut WriteToken, result: io::Result<usize>) -> bool {
         match result {
             Ok(0) => {
                 let text = "the stream takes no bytes";
@@ -179,41 +179,41 @@ impl Line {
             }
             Ok(taken) => {
                 self.taken += taken as u64;
-                turn.moved += taken as u64;
-                turn.unsent.at += taken;
-                if turn.unsent.at == turn.unsent.bytes.len() {
-                    turn.clear();
+                token.moved += taken as u64;
+                token.unsent.at += taken;
+                if token.unsent.at == token.unsent.bytes.len() {
+                    token.clear();
                 }
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                turn.is_full = true;
+                token.is_full = true;
                 return false;
             }
             Err(error) => self.fail(error),
         }
-        turn.clear();
+        token.clear();
         false
     }
 
     /// Gives the right to write back. `has_more` says whether the session has more to write.
     #[inline]
-    pub(super) fn end(&mut self, turn: Turn, has_more: bool) -> Flow {
-        self.is_cut = has_more && !turn.may_take_more();
+    pub(super) fn end(&mut self, token: WriteToken, has_more: bool) -> Flow {
+        self.is_cut = has_more && !token.may_take_more();
         // A flush of the stream may have failed meanwhile; then the line stays broken.
         if matches!(self.state, State::Writing) {
             self.state = State::Free;
-            if turn.is_full {
-                self.state = State::Full(turn.unsent);
-            } else if turn.unsent.bytes.capacity() <= OUT_KEPT_MAX {
-                OUT.set(turn.unsent.bytes);
+            if token.is_full {
+                self.state = State::Full(token.unsent);
+            } else if token.unsent.bytes.capacity() <= OUT_KEPT_MAX {
+                OUT.set(token.unsent.bytes);
             }
         }
-        match (turn.was_full, turn.is_full) {
+        match (token.was_full, token.is_full) {
             (false, false) => Flow::Open,
             (true, false) => Flow::Reopened,
             (false, true) => Flow::Filled,
-            (true, true) if turn.moved > 0 => Flow::Refilled,
+            (true, true) if token.moved > 0 => Flow::Refilled,
             (true, true) => Flow::StillFull,
         }
     }
@@ -274,23 +274,23 @@ mod tests {
         io::ErrorKind::WouldBlock.into()
     }
 
-    fn begin_with(line: &mut Line, bytes: &[u8]) -> Turn {
-        let mut turn = line.begin(Writes::Caller).expect("the line is free");
-        assert!(!turn.has_bytes());
-        turn.buffer().extend_from_slice(bytes);
-        turn
+    fn begin_with(line: &mut Line, bytes: &[u8]) -> WriteToken {
+        let mut token = line.begin(Writes::Caller).expect("the line is free");
+        assert!(!token.has_bytes());
+        token.buffer().extend_from_slice(bytes);
+        token
     }
 
     #[test]
     fn one_writes_at_a_time() {
         let mut line = Line::new();
-        let mut turn = begin_with(&mut line, b"abc");
+        let mut token = begin_with(&mut line, b"abc");
         assert!(line.is_writing());
         assert!(line.begin(Writes::Caller).is_none());
         assert!(line.begin(Writes::Driver).is_none());
-        assert!(line.note(&mut turn, Ok(1)) && turn.bytes() == b"bc");
-        assert!(line.note(&mut turn, Ok(2)) && !turn.has_bytes());
-        assert_eq!(line.end(turn, false), Flow::Open);
+        assert!(line.note(&mut token, Ok(1)) && token.bytes() == b"bc");
+        assert!(line.note(&mut token, Ok(2)) && !token.has_bytes());
+        assert_eq!(line.end(token, false), Flow::Open);
         assert_eq!((line.taken(), line.unsent()), (3, 0));
         assert!(line.begin(Writes::Caller).is_some());
     }
@@ -298,26 +298,26 @@ mod tests {
     #[test]
     fn a_full_line_keeps_its_bytes_for_the_driver() {
         let mut line = Line::new();
-        let mut turn = begin_with(&mut line, b"abc");
-        assert!(line.note(&mut turn, Ok(1)));
-        assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn, false), Flow::Filled);
+        let mut token = begin_with(&mut line, b"abc");
+        assert!(line.note(&mut token, Ok(1)));
+        assert!(!line.note(&mut token, Err(full())));
+        assert_eq!(line.end(token, false), Flow::Filled);
         assert!(line.needs_driver() && line.unsent() == 2);
         assert!(line.begin(Writes::Caller).is_none());
 
-        let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
-        assert_eq!(turn.bytes(), b"bc");
-        assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn, false), Flow::StillFull);
+        let mut token = line.begin(Writes::Driver).expect("the driver asks again");
+        assert_eq!(token.bytes(), b"bc");
+        assert!(!line.note(&mut token, Err(full())));
+        assert_eq!(line.end(token, false), Flow::StillFull);
 
-        let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
-        assert!(line.note(&mut turn, Ok(1)));
-        assert!(!line.note(&mut turn, Err(full())));
-        assert_eq!(line.end(turn, false), Flow::Refilled);
+        let mut token = line.begin(Writes::Driver).expect("the driver asks again");
+        assert!(line.note(&mut token, Ok(1)));
+        assert!(!line.note(&mut token, Err(full())));
+        assert_eq!(line.end(token, false), Flow::Refilled);
 
-        let mut turn = line.begin(Writes::Driver).expect("the driver asks again");
-        assert!(line.note(&mut turn, Ok(1)));
-        assert_eq!(line.end(turn, false), Flow::Reopened);
+        let mut token = line.begin(Writes::Driver).expect("the driver asks again");
+        assert!(line.note(&mut token, Ok(1)));
+        assert_eq!(line.end(token, false), Flow::Reopened);
         assert!(line.begin(Writes::Caller).is_some());
     }
 
@@ -325,9 +325,9 @@ mod tests {
     fn nobody_writes_to_a_line_that_has_failed() {
         for result in [Ok(0), Err(io::ErrorKind::BrokenPipe.into())] {
             let mut line = Line::new();
-            let mut turn = begin_with(&mut line, b"abc");
-            assert!(!line.note(&mut turn, result));
-            assert_eq!(line.end(turn, false), Flow::Open);
+            let mut token = begin_with(&mut line, b"abc");
+            assert!(!line.note(&mut token, result));
+            assert_eq!(line.end(token, false), Flow::Open);
             assert!(line.needs_driver() && line.error().is_some() && line.unsent() == 0);
             assert!(line.begin(Writes::Driver).is_none());
         }
@@ -336,27 +336,30 @@ mod tests {
     #[test]
     fn a_failure_during_a_turn_outlives_it() {
         let mut line = Line::new();
-        let mut turn = begin_with(&mut line, b"abc");
+        let mut token = begin_with(&mut line, b"abc");
         line.fail(io::ErrorKind::BrokenPipe.into());
-        assert!(!line.note(&mut turn, Err(full())));
-        line.end(turn, false);
+        assert!(!line.note(&mut token, Err(full())));
+        line.end(token, false);
         assert!(line.error().is_some() && line.begin(Writes::Driver).is_none());
     }
 
     #[test]
     fn a_turn_that_has_written_its_share_leaves_the_rest_to_the_driver() {
         let mut line = Line::new();
-        let mut turn = begin_with(&mut line, b"abc");
-        assert!(line.note(&mut turn, Ok(3)));
-        assert!(turn.may_take_more());
-        turn.buffer().resize(WRITTEN_MAX as usize, 0);
-        assert!(line.note(&mut turn, Ok(WRITTEN_MAX as usize)));
-        assert!(!turn.may_take_more());
-        assert_eq!(line.end(turn, true), Flow::Open);
+        let mut token = begin_with(&mut line, b"abc");
+        assert!(line.note(&mut token, Ok(3)));
+        assert!(token.may_take_more());
+        token.buffer().resize(WRITTEN_MAX as usize, 0);
+        assert!(line.note(&mut token, Ok(WRITTEN_MAX as usize)));
+        assert!(!token.may_take_more());
+        assert_eq!(line.end(token, true), Flow::Open);
         assert!(line.is_cut() && line.needs_driver());
-        let turn = line.begin(Writes::Driver).expect("the line is free");
-        assert!(turn.may_take_more(), "the next turn has a share of its own");
-        assert_eq!(line.end(turn, false), Flow::Open);
+        let token = line.begin(Writes::Driver).expect("the line is free");
+        assert!(
+            token.may_take_more(),
+            "the next turn has a share of its own"
+        );
+        assert_eq!(line.end(token, false), Flow::Open);
         assert!(!line.is_cut() && !line.needs_driver());
     }
 }

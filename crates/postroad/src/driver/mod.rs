@@ -40,6 +40,7 @@ mod alarm;
 mod batch;
 mod budget;
 mod connection;
+mod in_place_queue;
 mod inbox;
 mod line;
 mod link;
@@ -48,9 +49,9 @@ mod model;
 mod pipes;
 mod polling;
 mod request_queue;
-mod service;
-mod slots;
+mod serving;
 mod status;
+mod transmit;
 mod waiters;
 mod wakeups;
 
@@ -75,12 +76,13 @@ use batch::Gathered;
 pub(crate) use batch::{Answered, Answers, RequestBatch};
 pub(crate) use budget::Budget;
 pub(crate) use connection::Connection;
-use inbox::{Held, Inbox};
+pub(crate) use inbox::READ_MAX;
+use inbox::{Inbox, Leftover};
 pub(crate) use link::LinkState;
 pub(crate) use pipes::{PipeKey, PipelineAnswers};
 use polling::Polling;
 pub(crate) use request_queue::{Forget, RequestQueue};
-pub(crate) use service::Service;
+pub(crate) use serving::Serving;
 use status::Status;
 pub(crate) use waiters::WaiterKey;
 
@@ -97,7 +99,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// See the module's drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum Life {
     Running,
     /// The session is over; its last bytes are being written.
     Flushing,
@@ -130,11 +132,9 @@ enum Callers {
     HadTurn,
 }
 
-/// Which end a driver drives.
-enum Role {
-    Client(watch::Sender<LinkState>),
-    Server(Box<dyn Service>, Arc<Counters>),
-}
+/// What the driver of an end that serves hands requests to, and where it counts those that do not
+/// get there.
+type Served = (Box<dyn Serving>, Arc<Counters>);
 
 /// Drives one connection to its end, which is its output.
 #[must_use = "a connection does nothing unless its driver is polled"]
@@ -143,14 +143,14 @@ pub(crate) struct ConnectionDriver {
     inbox: Inbox,
     /// What is left in the inbox. Here because it fits beside the two small fields below, while in
     /// the inbox it would take eight bytes of each idle connection.
-    held: Held,
+    leftover: Leftover,
     alarm: Alarm,
-    stage: Stage,
+    life: Life,
     callers: Callers,
     /// How things stood after the last step.
     status: Status,
     /// Of a server.
-    service: Option<Box<dyn Service>>,
+    serving: Option<Box<dyn Serving>>,
     /// Whether to poll before sleeping, where that is done at all.
     polling: Option<Box<Polling>>,
     /// The waker that the connection knows.
@@ -169,7 +169,7 @@ impl ConnectionDriver {
     ) -> (Self, watch::Receiver<LinkState>) {
         let (link, watcher) = watch::channel(LinkState::Opening);
         let peer = PeerInfo::named(peer);
-        let driver = Self::new(stream, session, peer, Role::Client(link), preset);
+        let driver = Self::new(stream, session, peer, Some(link), None, preset);
         (driver, watcher)
     }
 
@@ -179,45 +179,56 @@ impl ConnectionDriver {
         stream: Stream,
         session: Session,
         peer: PeerInfo,
-        service: Box<dyn Service>,
+        serving: Box<dyn Serving>,
         counters: Arc<Counters>,
         preset: Preset,
     ) -> Self {
-        let role = Role::Server(service, counters);
-        Self::new(stream, session, peer, role, preset)
+        let served = Some((serving, counters));
+        Self::new(stream, session, peer, None, served, preset)
     }
 
-    fn new(stream: Stream, session: Session, peer: PeerInfo, role: Role, preset: Preset) -> Self {
+    /// An end that may call has a `link`, one that serves has what it is `served` by.
+    fn new(
+        stream: Stream,
+        session: Session,
+        peer: PeerInfo,
+        link: Option<watch::Sender<LinkState>>,
+        served: Option<Served>,
+        preset: Preset,
+    ) -> Self {
         let (reader, writer) = stream.split();
         let polling = Polling::new(preset.spin());
-        let (link, service, counters) = match role {
-            Role::Client(link) => (Some(link), None, None),
-            Role::Server(service, counters) => (None, Some(service), Some(counters)),
-        };
-        let is_client = service.is_none();
+        let (serving, counters) = served.unzip();
+        let may_call = link.is_some();
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
-        let callers = if is_client && flavor != RuntimeFlavor::CurrentThread {
+        let callers = if may_call && flavor != RuntimeFlavor::CurrentThread {
             Callers::MayWait
         } else {
             Callers::RunBefore
         };
-        // A server's driver writes by itself nearly always, and so is awake afterwards anyway.
-        let polls_for_answers = is_client && polling.is_some();
+        // The driver of an end that only serves writes by itself nearly always, and so is awake
+        // afterwards anyway.
+        let polls_for_answers = may_call && polling.is_some();
         let connection = Connection::new(session, writer, peer, link, counters, polls_for_answers);
         let status = connection.hand_out_first();
         Self {
             connection: Arc::new(connection),
             inbox: Inbox::new(reader),
-            held: Held::Beginning,
+            leftover: Leftover::Beginning,
             alarm: Alarm::new(),
-            stage: Stage::Running,
+            life: Life::Running,
             callers,
             status,
-            service,
+            serving,
             polling,
             waker: None,
             left: None,
         }
+    }
+
+    /// Whether the peer may call this end.
+    fn serves(&self) -> bool {
+        self.serving.is_some()
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -241,12 +252,15 @@ impl ConnectionDriver {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut gathered = self.left.take().unwrap_or_else(Gathered::take);
         self.register(cx);
-        if let Some(service) = &mut self.service {
-            service.begin_turn();
+        if let Some(serving) = &mut self.serving {
+            serving.begin_turn();
         }
         gathered.bytes_read = 0;
         self.resume(&mut gathered);
         let polled = self.poll_rounds(cx, &mut gathered);
+        if polled.is_ready() {
+            self.lose(&mut gathered);
+        }
         if self.status.is_cut {
             go_behind_others(cx);
         }
@@ -267,13 +281,28 @@ impl ConnectionDriver {
         gathered.now = clock::now();
         self.status = self.connection.status(self.alarm.armed());
         if self.status.is_closed {
-            let messages = gathered.batch.arrived.clear();
-            self.connection
-                .count_dropped(messages, DropReason::Unstarted);
+            self.lose(gathered);
         }
     }
 
+    /// Drops requests that nobody starts any more, and counts the one-way messages. Those who wait for answers hear of it.
+    #[cold]
+    fn lose(&self, gathered: &mut Gathered) {
+        let messages = gathered.batch.arrived.clear();
+        self.connection
+            .count_dropped(messages, DropReason::Unstarted);
+    }
+
     /// The steps of a turn, in rounds; ready when the session is over.
+    ///
+    /// | after a round | the turn | who goes on with it |
+    /// | --- | --- | --- |
+    /// | the session is over | is over, ready | the driver writes the last bytes |
+    /// | callers that can run may have more to send (first round only) | is put off | this task, behind them |
+    /// | the dispatcher holds as many requests as it may | ends | who starts one of them |
+    /// | nothing is left to be done now | ends | the transport, the timer or [`Wakeups`](wakeups::Wakeups) |
+    /// | so many bytes were read, or written ([`Status::is_cut`]) | is cut | this task, behind all others |
+    /// | something was received, or may be | goes on with the next round, at most [`ROUNDS`] | this task |
     fn poll_rounds(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) -> Poll<()> {
         for round in 0..ROUNDS {
             let is_first = round == 0;
@@ -303,7 +332,7 @@ impl ConnectionDriver {
             if self.status.is_closed {
                 return Poll::Ready(());
             }
-            if !self.may_read() {
+            if !self.takes_requests() {
                 self.drive_timer(cx, gathered);
                 return self.end_of_turn();
             }
@@ -322,10 +351,10 @@ impl ConnectionDriver {
 
     /// Whether the service takes more requests now. It is asked after the step that writes, so that
     /// a wake-up which comes from here on is not lost.
-    fn may_read(&mut self) -> bool {
+    fn takes_requests(&mut self) -> bool {
         let has_room = self.status.has_room;
-        let service = self.service.as_mut();
-        service.is_none_or(|service| service.may_read(has_room))
+        let serving = self.serving.as_mut();
+        serving.is_none_or(|serving| serving.takes_requests(has_room))
     }
 
     /// What a turn that ends here says: ready when the session is over.
@@ -350,7 +379,7 @@ impl ConnectionDriver {
         if !self.status.wants_read {
             return Progress::Paused;
         }
-        if self.inbox.has_frames(self.held) {
+        if self.inbox.has_frames(self.leftover) {
             // What was left while reading was paused comes before anything new.
             gathered.now = clock::now();
             self.parse(gathered);
@@ -384,22 +413,22 @@ impl ConnectionDriver {
         let armed = self.alarm.armed();
         let buf = self.inbox.bytes_mut();
         let batch = &mut gathered.batch;
-        (self.status, self.held) = self
-            .connection
-            .handle_bytes(gathered.now, buf, batch, armed);
+        (self.status, self.leftover) =
+            self.connection
+                .handle_bytes(gathered.now, buf, batch, armed);
         self.start(gathered);
     }
 
     /// Step 2: starts handlers, as long as their answers find room.
     fn start(&mut self, gathered: &mut Gathered) {
         let arrived = &mut gathered.batch.arrived;
-        match &mut self.service {
-            Some(service) if self.status.has_room && !arrived.is_empty() => {
+        match &mut self.serving {
+            Some(serving) if self.status.has_room && !arrived.is_empty() => {
                 let answers = &mut gathered.answers;
-                service.start(&self.connection, gathered.now, arrived, answers);
+                serving.start(&self.connection, gathered.now, arrived, answers);
             }
             Some(_) => {}
-            // A client handles no requests.
+            // Nobody is served.
             None => drop(arrived.clear()),
         }
     }
@@ -434,10 +463,10 @@ impl ConnectionDriver {
         let batch = &mut gathered.batch;
         self.status = self.connection.handle_timeout(gathered.now, batch);
         // A good moment to give memory back: it is rare, and it comes at every heartbeat.
-        if let Some(service) = &mut self.service
+        if let Some(serving) = &mut self.serving
             && self.connection.release_memory()
         {
-            service.release_memory();
+            serving.release_memory();
         }
         true
     }
@@ -464,14 +493,15 @@ impl ConnectionDriver {
         progress: Progress,
         is_first: bool,
     ) -> bool {
+        let serves = self.serves();
         let Some(polling) = &mut self.polling else {
             return false;
         };
         if progress != Progress::Idle {
             return false;
         }
-        let is_client = self.service.is_none();
-        if is_client && !self.status.is_calling {
+        // One that serves nobody has nothing to expect without a call.
+        if !serves && !self.status.is_calling {
             polling.wake();
             return false;
         }
@@ -543,35 +573,38 @@ impl Future for ConnectionDriver {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let this = self.get_mut();
         loop {
-            match this.stage {
-                Stage::Running => {
+            match this.life {
+                Life::Running => {
                     ready!(this.poll_turn(cx));
+                    if let Some(serving) = &mut this.serving {
+                        serving.end();
+                    }
                     let reason = this.connection.close_reason();
-                    if matches!(reason, CloseReason::WriteStall(_)) && this.service.is_some() {
+                    if matches!(reason, CloseReason::WriteStall(_)) && this.serves() {
                         // It may be one that sends everything before it reads. What the kernel
                         // holds for it is lost to a reset, but not to an orderly end.
                         let _ = this.connection.poll_shutdown(cx);
-                        this.stage = Stage::Lingering;
+                        this.life = Life::Lingering;
                         this.alarm.ring_in(LINGER);
                         continue;
                     }
                     if is_deaf(&reason) {
                         return Poll::Ready(reason);
                     }
-                    this.stage = Stage::Flushing;
+                    this.life = Life::Flushing;
                     this.alarm.ring_in(FLUSH_STALL);
                 }
-                Stage::Flushing => {
+                Life::Flushing => {
                     let flushed = ready!(this.poll_flushing(cx));
-                    // A client has said all it wanted; a server's last words must survive what is
-                    // still on its way.
-                    if flushed.is_err() || this.service.is_none() {
+                    // One that only calls has said all it wanted. The last words of one that serves
+                    // must survive what is still on its way.
+                    if flushed.is_err() || !this.serves() {
                         return Poll::Ready(this.connection.close_reason());
                     }
-                    this.stage = Stage::Lingering;
+                    this.life = Life::Lingering;
                     this.alarm.ring_in(LINGER);
                 }
-                Stage::Lingering => {
+                Life::Lingering => {
                     ready!(this.poll_lingering(cx));
                     return Poll::Ready(this.connection.close_reason());
                 }
@@ -581,9 +614,11 @@ impl Future for ConnectionDriver {
 }
 
 impl Drop for ConnectionDriver {
-    /// A runtime that is torn down takes the driver with it: callers must not wait for ever.
+    /// A runtime that is torn down takes the driver with it.
     fn drop(&mut self) {
-        let reason = CloseReason::Transport("the runtime of the connection has ended".to_owned());
-        self.connection.close(reason);
+        if let Some(mut gathered) = self.left.take() {
+            self.lose(&mut gathered);
+        }
+        self.connection.leave();
     }
 }

@@ -1,24 +1,27 @@
-//! A model of callers against the driver, run in every order in which their threads can run.
+//! A model of callers against the driver, run in all orders of their threads with at most two
+//! interruptions.
 //!
-//! [`Line`] and [`Wakeups`] are the real ones. The session is a queue of bytes, the transport takes
-//! as many bytes as it has room for, and the peer makes room meanwhile. A turn of the driver, a
-//! caller's write and leaving something to the driver are the same few steps as in `connection`,
-//! with loom's lock in place of the standard one: loom repeats each test with the threads
-//! interrupted at every place where they take or give back a lock.
+//! [`Line`], [`Wakeups`] and [`transmit`] are the real ones. The session is a queue of bytes, the
+//! transport takes as many bytes as it has room for, and the peer makes room meanwhile, or breaks
+//! the line. A turn of the driver, a caller's write and leaving something to the driver are the
+//! same few steps as in `connection`, with loom's lock in place of the standard one: loom repeats
+//! each test with the threads interrupted at every place where they take or give back a lock.
 //!
 //! At the end, when the callers are gone and the driver sleeps with nobody to wake it, everything
-//! must have arrived once and in order, the driver's timer must be set for the earliest deadline,
+//! must have arrived once and in order, or the session must be closed if the line is broken; the
+//! driver's timer must be set for the earliest deadline, it must have read on where it had paused,
 //! and whoever waited for room must have been told.
 
 use std::collections::VecDeque;
 use std::io;
-use std::task::{Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 use loom::thread;
 use postroad_proto::Time;
 
-use super::line::{Line, Writes};
+use super::line::{Flow, Line};
+use super::transmit::{Shared, Source, transmit};
 use super::wakeups::{Change, Wakeups};
 
 /// How often a thread is interrupted where it could have gone on. Bugs of this kind are found with
@@ -34,9 +37,29 @@ enum Act {
     Leave(&'static [u8]),
     /// Sets a deadline, and writes.
     WriteWithDeadline(&'static [u8], Time),
-    /// Waits until everything is written.
+    /// Waits until everything is written, or nothing can be any more.
     WaitForRoom,
 }
+
+/// What is given beside the callers.
+#[derive(Clone, Copy)]
+struct Given {
+    /// Bytes that the transport takes before the peer makes more room.
+    room: usize,
+    /// The peer breaks the line instead of making room.
+    breaks: bool,
+    /// Requests that have come, which the driver reads while nothing waits to be written.
+    unread: usize,
+    /// The driver's future is moved to another task after its first turn.
+    moves: bool,
+}
+
+const QUIET: Given = Given {
+    room: 100,
+    breaks: false,
+    unread: 0,
+    moves: false,
+};
 
 /// The task of the driver, as its runtime sees it.
 #[derive(Default)]
@@ -78,12 +101,16 @@ impl Wake for Task {
 /// Takes so many bytes, and wakes whoever has asked to be when there is room again.
 struct Transport {
     room: usize,
+    is_broken: bool,
     arrived: Vec<u8>,
     waker: Option<Waker>,
 }
 
 impl Transport {
     fn write(&mut self, waker: Option<&Waker>, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if self.room == 0 {
             if let Some(waker) = waker {
                 self.waker = Some(waker.clone());
@@ -108,6 +135,9 @@ struct Inner {
     due: Time,
     /// When the driver's timer rings.
     armed: Time,
+    /// Requests that have come and were not read.
+    unread: usize,
+    is_closed: bool,
     is_room_awaited: bool,
 }
 
@@ -117,15 +147,27 @@ impl Inner {
         self.queued.extend_from_slice(bytes);
     }
 
-    /// The session fills the buffer with a byte at a time, to be asked often.
+    fn is_all_written(&self) -> bool {
+        self.queue.is_empty() && self.line.unsent() == 0 && !self.line.is_writing()
+    }
+}
+
+impl Source for Inner {
+    fn line(&mut self) -> &mut Line {
+        &mut self.line
+    }
+
+    /// A byte at a time, to be asked often.
     fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         out.extend(self.queue.pop_front());
         !out.is_empty()
     }
 
-    fn is_all_written(&self) -> bool {
-        self.queue.is_empty() && self.line.unsent() == 0 && !self.line.is_writing()
+    fn has_output(&self) -> bool {
+        !self.queue.is_empty()
     }
+
+    fn handle_written(&mut self, _flow: Flow) {}
 }
 
 struct Connection {
@@ -133,8 +175,22 @@ struct Connection {
     transport: Mutex<Transport>,
 }
 
+impl Shared for Connection {
+    type Source = Inner;
+    type Guard<'a> = MutexGuard<'a, Inner>;
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    fn write(&self, cx: Option<&mut Context<'_>>, bytes: &[u8]) -> io::Result<usize> {
+        let waker = cx.map(|cx| cx.waker());
+        self.transport.lock().unwrap().write(waker, bytes)
+    }
+}
+
 impl Connection {
-    fn new(room: usize) -> Self {
+    fn new(given: Given) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 line: Line::new(),
@@ -143,18 +199,17 @@ impl Connection {
                 queued: Vec::new(),
                 due: Time::NEVER,
                 armed: Time::NEVER,
+                unread: given.unread,
+                is_closed: false,
                 is_room_awaited: false,
             }),
             transport: Mutex::new(Transport {
-                room,
+                room: given.room,
+                is_broken: false,
                 arrived: Vec::new(),
                 waker: None,
             }),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
     }
 
     fn act(&self, act: Act) {
@@ -179,7 +234,7 @@ impl Connection {
                 wake(driver);
             }
             Act::WaitForRoom => {
-                if !inner.is_all_written() {
+                if !inner.is_all_written() && inner.line.error().is_none() {
                     inner.is_room_awaited = true;
                     inner.wakeups.want_room();
                 }
@@ -188,7 +243,7 @@ impl Connection {
     }
 
     fn write_now(&self, inner: MutexGuard<'_, Inner>, for_timeout: Option<Waker>) {
-        let mut inner = self.transmit(inner, None);
+        let mut inner = transmit(self, inner, None);
         let change = if inner.line.needs_driver() {
             Change::Left
         } else {
@@ -199,59 +254,62 @@ impl Connection {
         wake(for_timeout.or(for_rest));
     }
 
-    fn transmit<'a>(
-        &'a self,
-        mut inner: MutexGuard<'a, Inner>,
-        waker: Option<&Waker>,
-    ) -> MutexGuard<'a, Inner> {
-        let who = match waker {
-            Some(_) => Writes::Driver,
-            None => Writes::Caller,
-        };
-        let Some(mut turn) = inner.line.begin(who) else {
-            return inner;
-        };
-        while turn.has_bytes() || inner.poll_transmit(turn.buffer()) {
-            drop(inner);
-            let result = self.transport.lock().unwrap().write(waker, turn.bytes());
-            inner = self.lock();
-            if !inner.line.note(&mut turn, result) {
-                break;
+    /// All turns of the driver, until nobody can wake it any more. They run in the first task, or,
+    /// if it is moved, all but the first in the second.
+    fn drive(&self, tasks: &[std::sync::Arc<Task>]) {
+        for (at, task) in tasks.iter().enumerate() {
+            let waker = Waker::from(std::sync::Arc::clone(task));
+            self.lock().wakeups.register(&waker);
+            self.run_turn(&waker);
+            if at + 1 == tasks.len() {
+                while task.sleep() {
+                    self.run_turn(&waker);
+                }
             }
         }
-        inner.line.end(turn, false);
-        inner
     }
 
-    /// All turns of the driver, until nobody can wake it any more.
-    fn drive(&self, task: &std::sync::Arc<Task>) {
-        let waker = Waker::from(std::sync::Arc::clone(task));
-        self.lock().wakeups.register(&waker);
+    fn run_turn(&self, waker: &Waker) {
+        let mut cx = Context::from_waker(waker);
         loop {
             let mut inner = self.lock();
             inner.wakeups.clear();
-            let mut inner = self.transmit(inner, Some(&waker));
-            let armed = inner.armed.min(inner.due);
-            inner.armed = armed;
-            inner.wakeups.set(armed, false);
+            let mut inner = transmit(self, inner, Some(&mut cx));
+            inner.is_closed |= inner.line.error().is_some();
+            // Reading is paused while answers wait to be written.
+            if inner.unread > 0 && inner.queue.is_empty() && !inner.is_closed {
+                inner.unread -= 1;
+                inner.queue(b"r");
+                continue;
+            }
+            let is_paused = inner.unread > 0;
+            inner.armed = inner.armed.min(inner.due);
+            let armed = inner.armed;
+            inner.wakeups.set(armed, is_paused);
             if inner.wakeups.take_room() {
                 // Whoever is told looks again, and waits on if there is not enough room.
-                inner.is_room_awaited = !inner.is_all_written();
+                inner.is_room_awaited = !inner.is_all_written() && inner.line.error().is_none();
                 if inner.is_room_awaited {
                     inner.wakeups.want_room();
                 }
             }
-            drop(inner);
-            if !task.sleep() {
-                return;
-            }
+            return;
         }
     }
 
     /// The peer reads, so that the transport takes more bytes.
     fn make_room(&self, bytes: usize) {
+        self.change_transport(|transport| transport.room += bytes);
+    }
+
+    /// The peer hangs up.
+    fn break_line(&self) {
+        self.change_transport(|transport| transport.is_broken = true);
+    }
+
+    fn change_transport(&self, change: impl FnOnce(&mut Transport)) {
         let mut transport = self.transport.lock().unwrap();
-        transport.room += bytes;
+        change(&mut transport);
         let waker = transport.waker.take();
         drop(transport);
         wake(waker);
@@ -260,11 +318,20 @@ impl Connection {
     fn check(&self) {
         let inner = self.lock();
         let transport = self.transport.lock().unwrap();
-        assert_eq!(transport.arrived, inner.queued, "each byte, once, in order");
-        assert!(inner.is_all_written() && !inner.line.needs_driver());
-        assert_eq!(inner.line.taken(), inner.queued.len() as u64);
         assert!(inner.armed <= inner.due, "the timer rings too late");
         assert!(!inner.is_room_awaited, "nobody told that there is room");
+        assert_eq!(inner.line.taken(), transport.arrived.len() as u64);
+        if inner.line.error().is_some() {
+            assert!(
+                inner.is_closed,
+                "nobody closes a session whose line is broken"
+            );
+            assert!(inner.queued.starts_with(&transport.arrived));
+            return;
+        }
+        assert_eq!(transport.arrived, inner.queued, "each byte, once, in order");
+        assert!(inner.is_all_written() && !inner.line.needs_driver());
+        assert_eq!(inner.unread, 0, "nobody reads on");
     }
 }
 
@@ -274,57 +341,67 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-/// Two callers against the driver, over a transport with so much room; the peer makes more.
-fn check(room: usize, callers: [&'static [Act]; 2]) {
+/// Two callers against the driver; meanwhile the peer makes room, or breaks the line.
+fn check(given: Given, callers: [&'static [Act]; 2]) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(INTERRUPTIONS);
     model.check(move || {
-        let connection = Arc::new(Connection::new(room));
-        let task = std::sync::Arc::new(Task::default());
+        let connection = Arc::new(Connection::new(given));
+        let many = 1 + usize::from(given.moves);
+        let tasks: Vec<std::sync::Arc<Task>> =
+            (0..many).map(|_| std::sync::Arc::default()).collect();
         let driver = thread::spawn({
             let connection = Arc::clone(&connection);
-            let task = std::sync::Arc::clone(&task);
-            move || connection.drive(&task)
+            let tasks = tasks.clone();
+            move || connection.drive(&tasks)
         });
         let callers = callers.map(|acts| {
             let connection = Arc::clone(&connection);
             thread::spawn(move || acts.iter().for_each(|act| connection.act(*act)))
         });
-        connection.make_room(100);
+        match given.breaks {
+            true => connection.break_line(),
+            false => connection.make_room(100),
+        }
         for caller in callers {
             caller.join().unwrap();
         }
-        task.end();
+        tasks.iter().for_each(|task| task.end());
         driver.join().unwrap();
         connection.check();
     });
 }
 
+/// The same over a transport with so much room, and nothing else.
+fn check_room(room: usize, callers: [&'static [Act]; 2]) {
+    check(Given { room, ..QUIET }, callers);
+}
+
 #[test]
 fn what_lone_callers_write_arrives_once() {
-    check(100, [&[Act::Write(b"ab")], &[Act::Write(b"cd")]]);
+    check(QUIET, [&[Act::Write(b"ab")], &[Act::Write(b"cd")]]);
 }
 
 #[test]
 fn what_is_left_to_the_driver_is_written_by_it_or_by_whoever_writes_just_then() {
     check(
-        100,
+        QUIET,
         [&[Act::Leave(b"a"), Act::Leave(b"b")], &[Act::Leave(b"c")]],
     );
-    check(100, [&[Act::Leave(b"ab")], &[Act::Write(b"cd")]]);
+    check(QUIET, [&[Act::Leave(b"ab")], &[Act::Write(b"cd")]]);
 }
 
 #[test]
 fn a_full_transport_gets_the_rest_when_it_has_room_again() {
-    check(1, [&[Act::Write(b"ab")], &[Act::Write(b"c")]]);
-    check(1, [&[Act::Write(b"ab")], &[Act::Leave(b"c")]]);
-    check(0, [&[Act::Write(b"a")], &[Act::Leave(b"b")]]);
+    check_room(1, [&[Act::Write(b"ab")], &[Act::Write(b"c")]]);
+    check_room(1, [&[Act::Write(b"ab")], &[Act::Leave(b"c")]]);
+    check_room(0, [&[Act::Write(b"a")], &[Act::Leave(b"b")]]);
 }
 
 #[test]
 fn the_timer_is_set_for_the_earliest_deadline() {
     check(
-        100,
+        QUIET,
         [
             &[Act::WriteWithDeadline(b"a", Time(9))],
             &[Act::WriteWithDeadline(b"b", Time(5))],
@@ -334,7 +411,37 @@ fn the_timer_is_set_for_the_earliest_deadline() {
 
 #[test]
 fn who_waits_for_room_is_told_whoever_has_made_it() {
-    check(100, [&[Act::Write(b"ab")], &[Act::WaitForRoom]]);
-    check(1, [&[Act::Write(b"ab")], &[Act::WaitForRoom]]);
-    check(0, [&[Act::Leave(b"a")], &[Act::WaitForRoom]]);
+    check_room(100, [&[Act::Write(b"ab")], &[Act::WaitForRoom]]);
+    check_room(1, [&[Act::Write(b"ab")], &[Act::WaitForRoom]]);
+    check_room(0, [&[Act::Leave(b"a")], &[Act::WaitForRoom]]);
+}
+
+#[test]
+fn a_driver_that_moves_to_another_task_misses_no_wake_up() {
+    let moves = Given {
+        moves: true,
+        ..QUIET
+    };
+    check(moves, [&[Act::Leave(b"a")], &[Act::Leave(b"b")]]);
+    check(moves, [&[Act::Leave(b"a")], &[Act::Write(b"b")]]);
+    check(Given { room: 0, ..moves }, [&[Act::Write(b"a")], &[]]);
+}
+
+#[test]
+fn a_driver_that_has_paused_reads_on_whoever_has_written_the_answers() {
+    let reads = Given { unread: 2, ..QUIET };
+    check(reads, [&[Act::Write(b"a")], &[]]);
+    check(reads, [&[Act::Write(b"ab")], &[Act::Leave(b"c")]]);
+    check(Given { room: 1, ..reads }, [&[Act::Write(b"a")], &[]]);
+}
+
+#[test]
+fn the_session_of_a_broken_line_is_closed_and_nobody_waits_for_it() {
+    let breaks = Given {
+        breaks: true,
+        room: 1,
+        ..QUIET
+    };
+    check(breaks, [&[Act::Write(b"ab")], &[Act::Leave(b"c")]]);
+    check(breaks, [&[Act::Write(b"ab")], &[Act::WaitForRoom]]);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::session::Failure;
 
-use super::slots::Slots;
+use super::in_place_queue::InPlaceQueue;
 
 /// Why a pipeline's call has no answer, and the time that it had.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct PipedFailure {
 
 /// The answers to a pipeline's calls, with their tags, in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct PipelineAnswers(Slots<(u64, Result<Bytes, Box<PipedFailure>>)>);
+pub(crate) struct PipelineAnswers(InPlaceQueue<(u64, Result<Bytes, Box<PipedFailure>>)>);
 
 impl PipelineAnswers {
     /// How many answers there are.

@@ -13,6 +13,12 @@
 //!        +----------------------------------------------+----------> SentComplete
 //! ```
 //!
+//! A *wake-up* is not what is *due*. A wake-up comes from another task that has changed something,
+//! and asks the driver to look at once. What is due ([`Status::due`](super::status::Status)) is a
+//! moment that the session has named, at which its timer rings though nobody has changed anything.
+//! They meet in one place: whoever brings a moment that is before the one for which the timer was
+//! set ([`Change::Due`]) has to wake the driver, which sets the timer anew.
+//!
 //! While a wake-up is under way nobody sends another: what is queued before the driver clears the
 //! signal is written by the driver's next write, since both happen under the lock. This is why the
 //! signal is cleared right before the driver writes. Besides, it is cleared when the driver has

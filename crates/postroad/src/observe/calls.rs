@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postroad_proto::Time;
 use postroad_proto::code::{Code, Retry};
-use postroad_proto::session::DropReason;
+use postroad_proto::session::{DropReason, RefusalReason};
 use postroad_proto::trace::Trace;
 
 use super::counters::{Counters, count};
@@ -117,6 +117,24 @@ impl<'a> CallRecord<'a> {
     }
 }
 
+/// Counts requests whose handlers were started.
+pub(crate) fn started(counters: &Counters, many: u64) {
+    count(&counters.started, many);
+}
+
+/// Counts and logs a call that its connection has answered with an error by itself.
+#[cold]
+pub(crate) fn refused_on_arrival(counters: &Counters, peer: &PeerInfo, reason: RefusalReason) {
+    count(&counters.failed, 1);
+    if let Some(counter) = counters.refused.get(reason as usize) {
+        count(counter, 1);
+    }
+    tracing::debug!(
+        target: "postroad::call", %peer, connection = peer.connection().number(),
+        reason = reason.word(), "refused"
+    );
+}
+
 /// Counts and logs a request that was not started, and gives its error a trace.
 #[cold]
 pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: Error) -> Error {
@@ -127,16 +145,6 @@ pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: E
         trace = error.trace().map(tracing::field::display), %error, "refused"
     );
     error
-}
-
-/// Counts and logs a call that the session has answered itself, before its route was looked up.
-#[cold]
-pub(crate) fn refused_on_arrival(counters: &Counters, peer: &PeerInfo, code: Code) {
-    count(&counters.failed, 1);
-    tracing::debug!(
-        target: "postroad::call", %peer, connection = peer.connection().number(), %code,
-        "refused on arrival"
-    );
 }
 
 /// Counts and logs a one-way message that no handler has taken, which nobody else can be told of.
@@ -163,6 +171,7 @@ pub(crate) fn dropped_on_arrival(
     let (code, text) = match reason {
         DropReason::Late => (Code::DEADLINE, "the deadline had passed when it arrived"),
         DropReason::NoRoom => (Code::OVERLOADED, "no room for another large message now"),
+        DropReason::Refused => (Code::BAD_REQUEST, "it cannot be read, or names no route"),
         DropReason::Unfinished => (Code::DEADLINE, "the rest of it did not come in time"),
         _ => (
             Code::CANCELLED,

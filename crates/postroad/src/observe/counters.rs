@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use postroad_proto::session::RefusalReason;
+
 use super::log_rate::LogRates;
 
 /// Counters of a server since its start.
@@ -30,30 +32,38 @@ pub struct ServerStats {
     pub dropped: u64,
     /// Handlers that panicked.
     pub panicked: u64,
+    /// Calls that a connection has answered with an error by itself, by the reason: too late when
+    /// they came, more than are accepted, no room. Their routes were not looked up, so no handler
+    /// has seen them, except where there was no room for its answer. They are counted as failed as
+    /// well.
+    pub refused: BTreeMap<&'static str, u64>,
     /// Ended connections by protocol and reason.
     pub closed: BTreeMap<(&'static str, &'static str), u64>,
 }
 
+/// What a server counts. The functions of the modules beside this one count; nobody else does.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) accepted: AtomicU64,
-    pub(crate) turned_away: AtomicU64,
-    pub(crate) started: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) dropped: AtomicU64,
-    pub(crate) panicked: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) turned_away: AtomicU64,
+    pub(super) started: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) panicked: AtomicU64,
+    /// One for each reason, at its number.
+    pub(super) refused: [AtomicU64; RefusalReason::ALL.len()],
     /// What bounds the lines that are logged of what is counted here.
-    pub(crate) logs: LogRates,
+    pub(super) logs: LogRates,
     closed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
 /// Adds so many.
-pub(crate) fn count(counter: &AtomicU64, many: u64) {
+pub(super) fn count(counter: &AtomicU64, many: u64) {
     counter.fetch_add(many, Ordering::Relaxed);
 }
 
 impl Counters {
-    pub(crate) fn closed(&self, protocol: &'static str, reason: &'static str) {
+    pub(super) fn closed(&self, protocol: &'static str, reason: &'static str) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         *closed.entry((protocol, reason)).or_default() += 1;
     }
@@ -70,6 +80,12 @@ impl Counters {
             failed: get(&self.failed),
             dropped: get(&self.dropped),
             panicked: get(&self.panicked),
+            refused: RefusalReason::ALL
+                .iter()
+                .zip(&self.refused)
+                .map(|(reason, counter)| (reason.word(), get(counter)))
+                .filter(|(_, many)| *many > 0)
+                .collect(),
             closed: self
                 .closed
                 .lock()

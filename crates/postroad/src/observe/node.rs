@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use postroad_proto::policy::{IllegalTransition, ServerState};
 
-use super::counters::Counters;
+use super::counters::{Counters, count};
 use super::log_rate::LogKind;
 
 /// A listener is bound.
@@ -45,9 +45,21 @@ pub(crate) fn cannot_accept(
     }
 }
 
-/// There are as many connections as are allowed. Told once, until there is room again.
-pub(crate) fn too_many_connections(counters: &Counters, endpoint: &impl Display, open: usize) {
-    if counters.logs.allow(LogKind::TurnedAway) {
+/// A connection was accepted.
+pub(crate) fn accepted(counters: &Counters) {
+    count(&counters.accepted, 1);
+}
+
+/// A connection is turned away, because there are as many as are allowed: so many. Logged for the
+/// first of several, until there is room again.
+pub(crate) fn turned_away(
+    counters: &Counters,
+    endpoint: &impl Display,
+    open: usize,
+    is_first: bool,
+) {
+    count(&counters.turned_away, 1);
+    if is_first && counters.logs.allow(LogKind::TurnedAway) {
         tracing::warn!(
             target: "postroad::server", %endpoint, open,
             "too many connections; turning new ones away"

@@ -17,7 +17,6 @@ use super::start::Dispatcher;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
-use crate::observe::counters::count;
 use crate::observe::{connections, node};
 use crate::transport::{BoxFuture, Incoming, Listener, Stream};
 
@@ -73,16 +72,13 @@ pub(super) async fn accept(
         let open = *shared.open.borrow();
         let is_over = open >= shared.config.max_connections;
         if is_over {
-            count(&shared.counters.turned_away, 1);
-            if !is_full {
-                node::too_many_connections(&shared.counters, endpoint, open);
-            }
+            node::turned_away(&shared.counters, endpoint, open, !is_full);
         }
         is_full = is_over;
         if open >= shared.config.max_connections.saturating_add(TOLD_MAX) {
             continue;
         }
-        count(&shared.counters.accepted, 1);
+        node::accepted(&shared.counters);
         shared.open.send_modify(|open| *open += 1);
         let reactor = shared.reactors.next();
         let queue = Arc::clone(reactor.queue);

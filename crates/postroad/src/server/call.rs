@@ -9,13 +9,12 @@ use postroad_proto::session::Reply;
 use super::admission::{Applied, Entry, Gated};
 use super::intake::Refusal;
 use super::routes::Routes;
-use super::start::{Place, Running};
+use super::running::{Place, Running};
 use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
-use crate::observe::calls::{begin, refuse};
-use crate::observe::counters::count;
+use crate::observe::calls::{begin, refuse, started};
 
 impl Routes {
     /// Handles a request that did not come by a connection: what a gateway has translated, or what
@@ -68,7 +67,7 @@ impl Routes {
         let origin = Arc::clone(&request.origin);
         let handler = match rule.guard {
             None => {
-                count(&dispatch.counters.started, 1);
+                started(&dispatch.counters, 1);
                 route.run(request)
             }
             Some(guard) => {

@@ -96,7 +96,10 @@ impl Refusal {
                 Error::of(Code::OVERLOADED, "the route is called too often")
                     .with_retry(Retry::Here, wait)
             }
-            Self::QueueFull => overloaded(format!("{QUEUED_MAX} requests are queued already")),
+            Self::QueueFull => overloaded(format!(
+                "{QUEUED_MAX} requests, or {} MiB of them, are queued already",
+                QUEUED_BYTES_MAX >> 20
+            )),
         }
     }
 }

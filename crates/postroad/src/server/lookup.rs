@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use postroad_proto::dialect::routes::{CodeKind, Destination, destination};
 use postroad_proto::session::RouteRef;
 
 use super::admission::Applied;
@@ -14,65 +15,8 @@ use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
 use crate::router::{Table, Unrouted};
 
-/// Where a dialect's requests go that name no route, if there is one of this name.
-const DEFAULT: &str = "default";
-
-/// Which routes a request without a name may be for, and what becomes of it if none is there.
-struct RouteRule {
-    /// The first of these that is in the table.
-    candidates: [Option<String>; 2],
-    otherwise: Otherwise,
-}
-
-/// What becomes of a request whose route is not there.
-enum Otherwise {
-    /// It is answered with what it has sent.
-    Echo,
-    /// It is refused with these words.
-    Refuse(String),
-    /// It is echoed, unless routes are named after codes of this kind: then the author handles
-    /// codes, and one that is missing is a mistake.
-    EchoUnlessAnyOf { kind: &'static str, refusal: String },
-}
-
-/// How a protocol's requests find their routes. All that the server knows of single dialects
-/// stands in this function; everything else goes by what it says.
-fn rule_of(protocol: &str, asked: &RouteRef) -> RouteRule {
-    match asked {
-        RouteRef::Code(code) => {
-            let kind = match protocol {
-                "opcode" => "opcode",
-                _ => "command",
-            };
-            RouteRule {
-                candidates: [
-                    Some(format!("{kind}/0x{code:02x}")),
-                    Some(DEFAULT.to_owned()),
-                ],
-                otherwise: Otherwise::EchoUnlessAnyOf {
-                    kind,
-                    refusal: format!("no route for {kind} 0x{code:02x}"),
-                },
-            }
-        }
-        RouteRef::Unsaid if protocol == "native" => RouteRule {
-            candidates: [None, None],
-            otherwise: Otherwise::Refuse("the request names no route".to_owned()),
-        },
-        RouteRef::Unsaid => RouteRule {
-            candidates: [Some(DEFAULT.to_owned()), None],
-            otherwise: Otherwise::Echo,
-        },
-        RouteRef::Name(name) => RouteRule {
-            candidates: [Some(name.to_string()), None],
-            otherwise: Otherwise::Refuse(no_route(name)),
-        },
-        RouteRef::Number(number) => RouteRule {
-            candidates: [None, None],
-            otherwise: Otherwise::Refuse(format!("no route {number}")),
-        },
-    }
-}
+/// What the peer is told whose request names no route.
+const UNNAMED: &str = "the request names no route";
 
 fn no_route(name: &str) -> String {
     format!("no route {name:?}")
@@ -204,24 +148,32 @@ impl Lookup {
     }
 
     fn find_by_rule(&mut self, connection: &Connection, asked: &RouteRef) -> Found {
-        let rule = rule_of(connection.protocol(), asked);
-        for name in rule.candidates.iter().flatten() {
-            if let Some(at) = self.cached_place(connection, name) {
-                return Found::Route(at);
+        let code = match asked {
+            RouteRef::Name(name) => {
+                let at = self.cached_place(connection, name);
+                return at.map_or_else(
+                    || Found::Nothing(format!("no route {name:?}")),
+                    Found::Route,
+                );
             }
+            RouteRef::Number(number) => return Found::Nothing(format!("no route {number}")),
+            RouteRef::Code(code) => Some(*code),
+            RouteRef::Unsaid => None,
+        };
+        if code.is_none() && connection.names_routes() {
+            return Found::Nothing(UNNAMED.to_owned());
         }
-        match rule.otherwise {
-            Otherwise::Echo => {
-                self.unrouted(connection, || "the request names no route".to_owned())
-            }
-            Otherwise::Refuse(words) => Found::Nothing(words),
-            Otherwise::EchoUnlessAnyOf { kind, refusal } => {
-                let has_codes = self.table.names().any(|name| name.starts_with(kind));
-                match has_codes {
-                    true => Found::Nothing(refusal),
-                    false => self.unrouted(connection, || refusal),
-                }
-            }
+        let table = Arc::clone(&self.table);
+        let has_codes = |kind: CodeKind| table.names().any(|name| name.starts_with(kind.word()));
+        let kind = CodeKind::of_protocol(connection.protocol());
+        let look_up = |name: &str| self.cached_place(connection, name);
+        match destination(kind, code, look_up, has_codes) {
+            Destination::Route(at) => Found::Route(at),
+            Destination::Nothing(words) => Found::Nothing(words),
+            Destination::Echo => self.unrouted(connection, || match code {
+                Some(code) => kind.no_route(code),
+                None => UNNAMED.to_owned(),
+            }),
         }
     }
 
@@ -267,31 +219,5 @@ impl Lookup {
             has_waited: false,
         });
         self.cached.len() - 1
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(protocol: &str, asked: &RouteRef) -> Vec<String> {
-        let rule = rule_of(protocol, asked);
-        rule.candidates.into_iter().flatten().collect()
-    }
-
-    #[test]
-    fn a_code_names_a_route_of_its_dialects_kind_and_then_the_default() {
-        let code = RouteRef::Code(0x17);
-        assert_eq!(names("session", &code), ["command/0x17", DEFAULT]);
-        assert_eq!(names("opcode", &code), ["opcode/0x17", DEFAULT]);
-    }
-
-    #[test]
-    fn a_request_without_a_route_is_echoed_in_a_dialect_and_refused_in_the_native_protocol() {
-        assert_eq!(names("line", &RouteRef::Unsaid), [DEFAULT]);
-        let dialect = rule_of("line", &RouteRef::Unsaid).otherwise;
-        assert!(matches!(dialect, Otherwise::Echo));
-        let native = rule_of("native", &RouteRef::Unsaid).otherwise;
-        assert!(matches!(native, Otherwise::Refuse(_)));
     }
 }

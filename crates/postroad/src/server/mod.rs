@@ -6,12 +6,15 @@ mod builtin;
 mod call;
 mod config;
 mod cut;
+mod drain;
 mod gate;
 mod intake;
 mod lookup;
+mod memory;
 mod reactors;
 mod routes;
 mod run_queue;
+mod running;
 mod share;
 mod start;
 

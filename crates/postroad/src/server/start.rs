@@ -5,29 +5,27 @@
 //! panics: a handler that panics costs its own call and no other.
 
 use std::any::Any;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::{CallId, Request as Asked, RouteRef};
 
 use super::admission::{Entry, Gated, Guard, Permit};
-use super::intake::{Arrival, Decision, Meter, Refusal, Turn, nanos};
+use super::drain::{drain, refuse_evicted};
+use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{Admission, LaneState, Queued, RunQueue, Ticket};
-use super::share::{Holding, Share, ShareMax};
+use super::running::{Place, Running};
+use super::share::{Share, ShareMax};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
-use crate::driver::{Answered, Answers, Connection, RequestBatch, Service};
+use crate::driver::{Answered, Answers, Connection, RequestBatch, Serving};
 use crate::error::Error;
-use crate::extract::{Origin, Request};
-use crate::observe::calls::{CallRecord, Watched, begin, dropped, refuse};
-use crate::observe::counters::count;
+use crate::extract::Request;
+use crate::observe::calls::{self, CallRecord, begin, dropped, refuse};
 use crate::observe::trace;
 use crate::route::{Route, Started, Starter};
 use crate::transport::{BoxFuture, ConnectionId};
@@ -199,7 +197,7 @@ fn is_full(share: &Option<Arc<Share>>, asked: &Asked, max: ShareMax) -> bool {
 
 /// Tells the caller of a request that was refused why, or the log where there is no caller.
 #[cold]
-fn tell(
+pub(super) fn tell(
     id: Option<CallId>,
     error: Error,
     answers: &mut Answers,
@@ -244,12 +242,12 @@ struct Starting<'a> {
     started: u64,
 }
 
-impl Service for Dispatcher {
+impl Serving for Dispatcher {
     fn begin_turn(&mut self) {
         self.turn.begin();
     }
 
-    fn may_read(&mut self, has_room: bool) -> bool {
+    fn takes_requests(&mut self, has_room: bool) -> bool {
         let Some(connection) = self.has_queued else {
             return true;
         };
@@ -257,6 +255,14 @@ impl Service for Dispatcher {
             tokio::spawn(drain(Arc::clone(&self.queue)));
         }
         self.look(connection) != LaneState::Full
+    }
+
+    fn end(&mut self) {
+        if let Some(connection) = self.has_queued
+            && self.queue.resume(connection)
+        {
+            tokio::spawn(drain(Arc::clone(&self.queue)));
+        }
     }
 
     fn start(
@@ -288,7 +294,7 @@ impl Service for Dispatcher {
             self.answer_for_panic(&mut starting, payload.as_ref());
         }
         self.turn.add(&starting.meter);
-        count(&self.dispatch.counters.started, starting.started);
+        calls::started(&self.dispatch.counters, starting.started);
     }
 
     fn release_memory(&mut self) {
@@ -308,16 +314,16 @@ enum Held {
 }
 
 /// A request whose route was found.
-struct Begun<'a> {
-    dispatch: &'a Arc<Dispatch>,
-    connection: &'a Arc<Connection>,
-    id: Option<CallId>,
-    share: &'a mut Option<Arc<Share>>,
+pub(super) struct Begun<'a> {
+    pub(super) dispatch: &'a Arc<Dispatch>,
+    pub(super) connection: &'a Arc<Connection>,
+    pub(super) id: Option<CallId>,
+    pub(super) share: &'a mut Option<Arc<Share>>,
     /// Its place among those of its route, if that has a limit.
-    permit: Option<Permit>,
+    pub(super) permit: Option<Permit>,
     /// When its handler is stopped, because its rule has given it a deadline that the session does
     /// not know.
-    cut_off: Time,
+    pub(super) cut_off: Time,
 }
 
 impl Begun<'_> {
@@ -405,7 +411,7 @@ impl Begun<'_> {
     ///
     /// # Errors
     /// If it would have to wait too long.
-    fn start_gated(
+    pub(super) fn start_gated(
         &mut self,
         guard: &Option<Arc<Guard>>,
         route: &Arc<Route>,
@@ -415,7 +421,7 @@ impl Begun<'_> {
         scope: &Scope,
     ) -> Result<(), Refusal> {
         let Some(guard) = guard.as_ref().filter(|guard| guard.is_gated()) else {
-            count(&self.dispatch.counters.started, 1);
+            calls::started(&self.dispatch.counters, 1);
             self.start(starter, request, answers, scope);
             return Ok(());
         };
@@ -432,7 +438,7 @@ impl Begun<'_> {
                 return Err(why);
             }
             Ok(Entry::Permit(permit)) if guard.workers.is_none() => {
-                count(&self.dispatch.counters.started, 1);
+                calls::started(&self.dispatch.counters, 1);
                 self.permit = permit;
                 self.cut_off = guard.deadline().map_or(Time::NEVER, |_| request.deadline);
                 self.start(starter, request, answers, scope);
@@ -569,238 +575,4 @@ fn cut_off(handler: BoxFuture<'static, Answered>, end: Time) -> BoxFuture<'stati
         let answered = tokio::time::timeout_at(clock::instant(end), handler).await;
         answered.unwrap_or_else(|_| Err(Refusal::Late.error()))
     })
-}
-
-/// Starters that the task of a reactor keeps. A starter is made for one connection at a time, and
-/// this task starts one request at a time, whosever it is.
-#[derive(Default)]
-struct Starters(Vec<(Arc<Route>, Box<dyn Starter>)>);
-
-/// Starters that are kept; more routes than these are hardly busy at once.
-const STARTERS_MAX: usize = 32;
-
-impl Starters {
-    fn of(&mut self, route: &Arc<Route>) -> &mut dyn Starter {
-        let kept = self.0.iter().position(|(kept, _)| Arc::ptr_eq(kept, route));
-        let at = kept.unwrap_or_else(|| {
-            if self.0.len() >= STARTERS_MAX {
-                self.forget();
-            }
-            self.0.push((Arc::clone(route), route.starter()));
-            self.0.len() - 1
-        });
-        &mut *self.0[at].1
-    }
-
-    fn forget(&mut self) {
-        // As in `Lookup::forget`: what a handler has left may panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.clear()));
-    }
-}
-
-/// Work of the task that starts what is queued, nanoseconds, before the drivers of the reactor have
-/// their turn: what they read meanwhile may be more important. Going round costs about 2
-/// microseconds.
-const DRAINED_AT_ONCE: u64 = 200_000;
-
-/// Starts what is queued on a reactor, until nothing is left.
-async fn drain(queue: Arc<RunQueue>) {
-    let (mut starters, mut answers) = (Starters::default(), Answers::default());
-    let mut now = clock::real();
-    let mut turn_began = now;
-    while let Some(turn) = queue.take(now) {
-        let connection = turn.connection;
-        let mut worked = 0;
-        if let Some(taken) = turn.taken {
-            if taken.item.id.is_some() && !connection.has_room_for_answers() {
-                queue.park(&connection, taken);
-                continue;
-            }
-            let route = Arc::clone(&taken.item.route);
-            let began = clock::real();
-            start_queued(&connection, taken.item, &mut starters, &mut answers);
-            now = clock::real();
-            worked = nanos(now.since(began));
-            route.cost.learn(worked);
-            connection.respond_all(&mut answers);
-        }
-        queue.done(&connection, worked.max(1));
-        now = clock::real();
-        if nanos(now.since(turn_began)) > DRAINED_AT_ONCE {
-            tokio::task::yield_now().await;
-            now = clock::real();
-            turn_began = now;
-        }
-    }
-}
-
-/// Tells the caller of a request that had to make room for a more important one.
-#[cold]
-fn refuse_evicted(connection: &Arc<Connection>, queued: Queued) {
-    let dispatch = Arc::clone(queued.dispatch());
-    let route = queued.request.route();
-    let error = Refusal::QueueFull.error();
-    let error = refuse(&dispatch.counters, &connection.peer, route, error);
-    let mut answers = Answers::default();
-    tell(queued.id, error, &mut answers, &dispatch, connection);
-    connection.respond_all(&mut answers);
-}
-
-/// Starts one queued request, whose time may have come too late.
-fn start_queued(
-    connection: &Arc<Connection>,
-    queued: Queued,
-    starters: &mut Starters,
-    answers: &mut Answers,
-) {
-    let dispatch = Arc::clone(queued.dispatch());
-    let counters = &dispatch.counters;
-    let Queued {
-        route,
-        mut request,
-        id,
-        share,
-        guard,
-        ..
-    } = queued;
-    let arrival = Arrival {
-        is_late: request.is_expired(),
-        is_share_full: share.is_full(id.is_none(), dispatch.intake.share_max()),
-        must_wait: false,
-    };
-    let started = catch_unwind(AssertUnwindSafe(|| {
-        let begun = match dispatch.intake.decide(arrival) {
-            Decision::Refuse(why) => Err(why),
-            _ => {
-                let mut begun = Begun {
-                    dispatch: &dispatch,
-                    connection,
-                    id,
-                    share: &mut Some(share),
-                    permit: None,
-                    cut_off: Time::NEVER,
-                };
-                let scope = Scope::enter();
-                let starter = starters.of(&route);
-                begun.start_gated(&guard, &route, starter, &mut request, answers, &scope)
-            }
-        };
-        let refused =
-            |why: Refusal| refuse(counters, &connection.peer, request.route(), why.error());
-        begun.err().map(refused)
-    }));
-    let error = started.unwrap_or_else(|payload| {
-        starters.forget();
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            let record = CallRecord::of(&request, None);
-            let mut error = record.panicked(counters, payload.as_ref());
-            record.observe(counters, Some(&mut error));
-            error
-        }));
-        // As in `answer_for_panic`: a subscriber of the logs may panic as well.
-        Some(told.unwrap_or_else(|_| Error::internal("the server failed unexpectedly")))
-    });
-    if let Some(error) = error {
-        tell(id, error, answers, &dispatch, connection);
-    }
-}
-
-/// A place at work, which is given back when it is dropped.
-pub(super) struct Place(Arc<Dispatch>);
-
-impl Place {
-    /// One more, whatever the bound: whoever starts a handler has looked at it before, and cannot
-    /// know whether the handler is done at once.
-    fn take(dispatch: &Arc<Dispatch>) -> Self {
-        dispatch.intake.enter_work();
-        Self(Arc::clone(dispatch))
-    }
-
-    /// One of those that are left.
-    ///
-    /// # Errors
-    /// Why there is none for a request that is late or not.
-    pub(super) fn try_take(dispatch: &Arc<Dispatch>, is_late: bool) -> Result<Self, Refusal> {
-        dispatch.intake.try_enter_work(is_late)?;
-        Ok(Self(Arc::clone(dispatch)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.intake.leave_work();
-    }
-}
-
-/// A handler that was not done at once: it has a place at work while it lives.
-pub(super) struct Running {
-    place: Place,
-    future: Scoped<BoxFuture<'static, Answered>>,
-    origin: Arc<Origin>,
-    watched: Option<Box<Watched>>,
-    /// Its place among those of its route.
-    permit: Option<Permit>,
-    /// Its part of its connection's share.
-    _holding: Option<Holding>,
-    is_done: bool,
-}
-
-impl Running {
-    pub(super) fn new(
-        place: Place,
-        future: Scoped<BoxFuture<'static, Answered>>,
-        origin: &Arc<Origin>,
-        watched: Option<Box<Watched>>,
-        holding: Option<Holding>,
-    ) -> Self {
-        Self {
-            place,
-            future,
-            origin: Arc::clone(origin),
-            watched,
-            permit: None,
-            _holding: holding,
-            is_done: false,
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.is_done {
-            let dispatch = &self.place.0;
-            dispatch.cut_off.note(&self.origin.route, clock::now());
-        }
-    }
-}
-
-impl Future for Running {
-    type Output = Answered;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
-        let this = &mut *self;
-        let record = CallRecord {
-            origin: &this.origin,
-            trace: this.future.trace(),
-            since: this.watched.as_deref().map(Watched::since),
-        };
-        let (future, counters) = (&mut this.future, &this.place.0.counters);
-        let polled = catch_unwind(AssertUnwindSafe(|| match &this.watched {
-            None => Pin::new(future).poll(cx),
-            Some(watched) => watched.span.in_scope(|| Pin::new(future).poll(cx)),
-        }));
-        let mut answer = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(answer)) => answer,
-            Err(payload) => Err(record.panicked(counters, payload.as_ref())),
-        };
-        if answer.is_err() || trace::is_watched() {
-            record.observe(counters, answer.as_mut().err());
-        }
-        if let Some(permit) = this.permit.take() {
-            permit.finish(answer.is_ok());
-        }
-        this.is_done = true;
-        Poll::Ready(answer)
-    }
 }

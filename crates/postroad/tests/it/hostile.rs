@@ -542,3 +542,73 @@ async fn who_writes_everything_before_reading_gets_the_answers_that_are_there_an
     assert!(answers.starts_with(b"ACK: xxx"));
     Ok(())
 }
+
+#[tokio::test]
+async fn calls_that_their_connection_refuses_are_counted_by_reason() -> Tested {
+    use postroad_proto::frame::{Head, Kind, put_frame};
+    let mut config = ServerConfig::default();
+    config.connection.limits.max_calls = 8;
+    let server = serve_with("tcp://127.0.0.1:0", Router::<()>::new(), config).await?;
+    let mut raw = raw(&server).await?;
+    let mut frames = Vec::new();
+    for (id, micros) in [(1, 0), (2, 0), (8, u32::MAX)] {
+        let head = Head::new(Kind::Request).with_id(id).with_arg(micros);
+        put_frame(&mut frames, head, &[], b"", false);
+    }
+    raw.write_all(&frames).await?;
+    wait_until(|| server.stats().failed == 3).await?;
+    let refused = server.stats().refused.into_iter().collect::<Vec<_>>();
+    assert_eq!(refused, [("late", 2), ("too many calls", 1)]);
+    still_serves(&server).await
+}
+
+/// Waits for something that happens soon.
+async fn wait_until(what: impl Fn() -> bool) -> Tested {
+    let waiting = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    Ok(tokio::time::timeout(PATIENCE, waiting).await?)
+}
+
+/// A server, and a peer that has sent calls with large answers and five messages behind them, and
+/// that reads nothing.
+async fn deaf(work_budget: Duration) -> Tested<(RunningServer, TcpStream)> {
+    let big = async || Bytes::from(vec![b'x'; 1 << 20]);
+    let router = Router::new()
+        .route("big", big)
+        .route("count", std::future::pending::<()>);
+    let server = Server::new(router)
+        .config(impatient())
+        .work_budget(work_budget);
+    let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
+    let mut deaf = raw(&server).await?;
+    let calls = (0..64).flat_map(|id| request_with(id, "big", b""));
+    let messages = (0..5).flat_map(|number| message(number, "count"));
+    let frames: Vec<u8> = calls.chain(messages).collect();
+    deaf.write_all(&frames).await?;
+    Ok((server, deaf))
+}
+
+#[tokio::test]
+async fn messages_that_were_read_when_their_connection_ends_are_counted_as_dropped() -> Tested {
+    let (server, _deaf) = deaf(Duration::from_secs(60)).await?;
+    wait_until(|| ended(&server, "write stall") == 1).await?;
+    let stats = server.stats();
+    assert!(stats.started < 64, "the peer reads: {stats:?}");
+    assert_eq!((stats.dropped, stats.running), (5, 0), "{stats:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_behind_calls_of_a_peer_that_reads_no_answers_are_handled_when_it_is_given_up()
+-> Tested {
+    let (server, _deaf) = deaf(Duration::ZERO).await?;
+    wait_until(|| ended(&server, "write stall") == 1).await?;
+    wait_until(|| server.stats().queued == 0).await?;
+    let stats = server.stats();
+    assert!(stats.started < 64, "the peer reads: {stats:?}");
+    assert_eq!((stats.dropped, stats.running), (0, 5), "{stats:?}");
+    Ok(())
+}

@@ -8,7 +8,7 @@ use crate::code::{Code, Retry};
 use crate::dialect::metadata;
 use crate::dialect::{Correlation, Dialect, DialectFrame, Envelope, FrameKind, Metadata, Packet};
 use crate::error_body::{Cause, ErrorBody};
-use crate::session::outbox::{Place, cannot_queue};
+use crate::session::outbox::{Position, cannot_queue};
 use crate::session::slots::Outgoing;
 use crate::session::{Call, CallId, Failure, Reply, Sink};
 
@@ -138,7 +138,7 @@ impl DialectSession {
         self.put_request(now, FrameKind::Request, self.wire_id(id), call)?;
         self.caller.occupy(Outgoing {
             deadline: call.deadline,
-            place: Place::default(),
+            position: Position::default(),
         });
         if self.codec.dialect.correlation() == Correlation::Fifo {
             self.turns.push_back(id);
@@ -160,7 +160,7 @@ impl DialectSession {
 
     /// Why a call cannot be sent now, if so. Nothing has changed then.
     pub(super) fn check_sendable(&self, now: Time, call: &Call<'_>) -> Result<(), Failure> {
-        if self.closed || self.draining.is_some() || !self.is_client() {
+        if self.closed || self.draining.is_some() || !self.may_call() {
             return Err(Failure::NotOpen);
         }
         if call.deadline <= now {

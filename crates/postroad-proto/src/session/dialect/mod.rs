@@ -151,8 +151,14 @@ impl DialectSession {
         self.codec.dialect
     }
 
-    fn is_client(&self) -> bool {
+    /// Whether this end may call the peer. In a dialect only the end that dials may.
+    fn may_call(&self) -> bool {
         self.codec.reader == Reader::Client
+    }
+
+    /// Whether the peer may call this end.
+    fn serves(&self) -> bool {
+        self.codec.reader == Reader::Server
     }
 
     pub(super) fn handle_bytes(&mut self, now: Time, buf: &mut BytesMut, sink: &mut impl Sink) {
@@ -202,26 +208,26 @@ impl DialectSession {
         frame: DialectFrame,
         sink: &mut impl Sink,
     ) -> Result<(), WireError> {
-        match (frame.kind, self.codec.reader) {
-            (FrameKind::Ping, _) => {
+        match frame.kind {
+            FrameKind::Ping => {
                 self.receive_ping(frame);
                 Ok(())
             }
-            (FrameKind::Pong, _) => {
+            FrameKind::Pong => {
                 if let Some(sent) = self.ping_sent.take() {
                     self.events.extend(self.liveness.handle_pong(now, sent));
                 }
                 Ok(())
             }
-            (FrameKind::Request | FrameKind::OneWay, Reader::Server) => {
+            FrameKind::Request | FrameKind::OneWay if self.serves() => {
                 self.receive_request(now, frame, sink)
             }
-            (FrameKind::Response | FrameKind::Error, Reader::Client) => {
+            FrameKind::Response | FrameKind::Error if self.may_call() => {
                 self.receive_answer(now, frame, sink);
                 Ok(())
             }
-            // An answer that came to a server, or a request that came to a client. It does no harm,
-            // and is counted as an answer without a call.
+            // An answer to an end that does not call, or a request to one that does not serve. It
+            // does no harm, and is counted as an answer without a call.
             _ => {
                 self.caller.late += 1;
                 Ok(())
@@ -261,7 +267,7 @@ impl DialectSession {
             }
             return self.fault(now, error);
         }
-        if self.is_client() || self.pending.is_empty() {
+        if !self.serves() || self.pending.is_empty() {
             return self.close(now, CloseReason::Peer);
         }
         // The peer has closed only its own direction. It has asked everything and still reads the
@@ -280,9 +286,9 @@ impl DialectSession {
         self.finish_drain(now);
     }
 
-    /// Whether this end sends heartbeats. A server only answers them.
+    /// Whether this end sends heartbeats. One that only serves answers them.
     fn beats(&self) -> bool {
-        self.is_client() && self.config.has_heartbeat
+        self.may_call() && self.config.has_heartbeat
     }
 
     fn beat(&mut self, now: Time) {
@@ -336,10 +342,10 @@ impl DialectSession {
         self.liveness.handle_written(now, blocked);
     }
 
-    /// Ends the session because of what the peer sent. A server says why, in an error of the
-    /// dialect.
+    /// Ends the session because of what the peer sent. An end that serves says why, in an error of
+    /// the dialect.
     fn fault(&mut self, now: Time, error: WireError) {
-        if !self.is_client() {
+        if self.serves() {
             let body = ErrorBody::new(Code::PROTOCOL, error.to_string());
             let (kind, payload) = (FrameKind::Error, server::error_text(&body));
             self.put(&DialectFrame {
@@ -424,13 +430,13 @@ impl DialectSession {
             && self.events.len() < EVENTS_MAX
             && self.failing.is_none()
             && self.has_room()
-            && (self.is_client() || self.draining.is_none())
+            && (self.draining.is_none() || !self.serves())
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // A client always reads. If it stopped because its own requests wait to be written, it
-        // would wait for a server that waits for it.
-        self.is_client() || self.out.len() + self.held < self.config.limits.outbox_pause
+        // An end that calls always reads. If it stopped because its own requests wait to be
+        // written, it would wait for a peer that waits for it.
+        self.may_call() || self.out.len() + self.held < self.config.limits.outbox_pause
     }
 
     pub(super) fn is_closed(&self) -> bool {

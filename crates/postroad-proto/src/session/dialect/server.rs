@@ -10,7 +10,8 @@ use crate::dialect::routes::Mapped;
 use crate::dialect::{Correlation, Dialect, DialectFrame, ERROR_BYTES, FrameKind, ReplyFrame};
 use crate::error_body::ErrorBody;
 use crate::session::{
-    CallId, CancelReason, CloseReason, Event, Extras, Reply, Request, RouteRef, Sink, no_room,
+    CallId, CancelReason, CloseReason, DropReason, Event, Extras, RefusalReason, Reply, Request,
+    RouteRef, Sink, no_room,
 };
 use crate::wire_error::{WireError, WireFault};
 
@@ -20,6 +21,16 @@ struct OpenedRequest {
     said: Said,
     payload: Bytes,
     reply: ReplyFrame,
+}
+
+/// Why a request is not handed out, for this end and for the client.
+type Refusal = (RefusalReason, ErrorBody);
+
+fn bad_request(text: String) -> Refusal {
+    (
+        RefusalReason::BadRequest,
+        ErrorBody::new(Code::BAD_REQUEST, text),
+    )
 }
 
 /// What a request carries besides its payload, if anything.
@@ -35,7 +46,7 @@ impl DialectSession {
     pub(super) fn receive_ping(&mut self, ping: DialectFrame) {
         // A server that sends heartbeats and does not read the answers gets no more of them,
         // because a client never stops reading and its output would grow without a bound.
-        if self.is_client() && self.out.len() > self.config.limits.outbox_pause {
+        if self.may_call() && self.out.len() > self.config.limits.outbox_pause {
             return;
         }
         let pong = DialectFrame {
@@ -103,7 +114,7 @@ impl DialectSession {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.answer(id, Err(error));
+                self.refuse(id, error);
                 return Ok(());
             }
         };
@@ -123,23 +134,34 @@ impl DialectSession {
         Ok(())
     }
 
+    /// Answers a request that is not handed to the sink, or drops it if it is a one-way message.
+    fn refuse(&mut self, id: CallId, (reason, error): Refusal) {
+        let is_call = self.answer(id, Err(error));
+        self.events.push_back(match is_call {
+            true => Event::Refused(reason),
+            false => Event::Dropped(DropReason::Refused),
+        });
+    }
+
     /// Takes a request out of its envelope and finds its route.
     ///
     /// # Errors
     /// What the client is told if the envelope is wrong or the request has no route.
-    fn open(&self, frame: &DialectFrame) -> Result<OpenedRequest, ErrorBody> {
+    fn open(&self, frame: &DialectFrame) -> Result<OpenedRequest, Refusal> {
         let (dialect, mapping) = (self.codec.dialect, &self.mapping);
         let opened = mapping
             .unwrap_request(dialect, frame.code, frame.payload.clone())
-            .map_err(|error| ErrorBody::new(Code::BAD_REQUEST, error.to_string()))?;
+            .map_err(|error| bad_request(error.to_string()))?;
         let route = match mapping.route_of(dialect, &opened.target) {
             Mapped::Name(name) => RouteRef::Name(name),
             Mapped::Code(code) => RouteRef::Code(code),
             Mapped::Unsaid => RouteRef::Unsaid,
-            Mapped::Nothing(text) => return Err(ErrorBody::new(Code::NOT_FOUND, text)),
+            Mapped::Nothing(text) => {
+                let error = ErrorBody::new(Code::NOT_FOUND, text);
+                return Err((RefusalReason::NoRoute, error));
+            }
         };
-        let said = metadata::read(opened.metadata)
-            .map_err(|error| ErrorBody::new(Code::BAD_REQUEST, error))?;
+        let said = metadata::read(opened.metadata).map_err(bad_request)?;
         Ok(OpenedRequest {
             route,
             said,
@@ -176,7 +198,14 @@ impl DialectSession {
             return false;
         }
         self.deadlines.remove(&(pending.deadline, id.0));
-        let answer = answer.and_then(|reply| no_room(&reply, queued, max).map_or(Ok(reply), Err));
+        let answer = answer.and_then(|reply| match no_room(&reply, queued, max) {
+            None => Ok(reply),
+            Some(error) => {
+                let refused = Event::Refused(RefusalReason::NoRoomForAnswer);
+                self.events.push_back(refused);
+                Err(error)
+            }
+        });
         let (kind, payload) = match answer {
             Ok(reply) => (FrameKind::Response, pending.reply.wrap(reply.payload)),
             Err(error) => (FrameKind::Error, error_text(&error)),

@@ -6,14 +6,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CancelReason, Drain, Event, Native, Phase};
 use crate::Time;
-use crate::code::Code;
+use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
 use crate::frame::{Head, Kind, MESSAGE_ID, PARTS, PartTag, put_metadata, put_part, put_trace};
-use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX};
+use crate::limits::{PARTS_MAX, ROUTE_NAME_MAX, UNFINISHED_MAX};
 use crate::session::assembly::Of;
-use crate::session::outbox::{Place, cannot_queue};
+use crate::session::outbox::{Position, cannot_queue};
 use crate::session::slots::{Incoming, Outgoing};
-use crate::session::{Call, CallId, Failure, Reply, no_room};
+use crate::session::{Call, CallId, Failure, RefusalReason, Reply, no_room};
 
 /// Keys that one call may have. The session adds parts of its own, which also count as parts of the
 /// frame ([`PARTS_MAX`]).
@@ -35,11 +35,11 @@ impl Native {
         let Some(id) = caller.slots.peek() else {
             return Err(Failure::TooManyCalls(caller.slots.in_flight()));
         };
-        let place = self.push_call(now, Kind::Request, id.0, call)?;
+        let position = self.push_call(now, Kind::Request, id.0, call)?;
         if let Some(caller) = &mut self.caller {
             caller.slots.occupy(Outgoing {
                 deadline: call.deadline,
-                place,
+                position,
             });
         }
         Ok(id)
@@ -83,7 +83,7 @@ impl Native {
         kind: Kind,
         id: u32,
         call: &Call<'_>,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Position, Failure> {
         let route = self.route_number(call.route)?;
         let is_plain = route != 0 && call.trace.is_none() && call.metadata.is_empty();
         let parts = match is_plain {
@@ -180,7 +180,7 @@ impl Native {
         if self.is_calling(id)
             && let Some(call) = self.finish_call(id)
         {
-            self.take_back(id, call.place, 1);
+            self.take_back(id, call.position, 1);
             self.continue_drain(now);
         }
     }
@@ -189,7 +189,7 @@ impl Native {
         let Some(call) = self.finish_call(id) else {
             return;
         };
-        let sent = self.take_back(id, call.place, 2);
+        let sent = self.take_back(id, call.position, 2);
         self.events
             .push_back(Event::Failed(id, Failure::Deadline { sent }));
     }
@@ -197,13 +197,13 @@ impl Native {
     /// Takes a call out of the queue, or tells the server that it was given up. That message goes
     /// into the queue of the call's own priority, so that it cannot overtake the call. Returns
     /// whether the call may have been sent.
-    fn take_back(&mut self, id: CallId, place: Place, reason: u32) -> bool {
+    fn take_back(&mut self, id: CallId, position: Position, reason: u32) -> bool {
         self.assembly.forget(Of::Response, id.0);
-        if self.outbox.withdraw(place, id.0) {
+        if self.outbox.withdraw(position, id.0) {
             return false;
         }
         let head = Head::new(Kind::Cancel)
-            .with_priority(place.priority())
+            .with_priority(position.priority())
             .with_id(id.0)
             .with_arg(reason);
         self.outbox.push(head, &[], &Bytes::new());
@@ -299,6 +299,8 @@ impl Native {
             ErrorBody::new(Code::TOO_LARGE, text)
         });
         self.send_error(call.id.0, call.priority, &error);
+        let refused = Event::Refused(RefusalReason::NoRoomForAnswer);
+        self.events.push_back(refused);
     }
 
     pub(super) fn send_error(&mut self, id: u32, priority: u8, error: &ErrorBody) {
@@ -325,8 +327,16 @@ impl Native {
     /// Answers a request whose time was up before it was whole (M-018).
     pub(super) fn refuse_late(&mut self, now: Time, id: CallId) {
         let text = "the deadline passed while fragments were missing";
-        self.events.push_back(Event::Refused(Code::DEADLINE));
-        self.respond(now, id, Err(&ErrorBody::new(Code::DEADLINE, text)));
+        let error = ErrorBody::new(Code::DEADLINE, text);
+        self.refuse_call(now, id, (RefusalReason::Late, error));
+    }
+
+    /// Answers a request the rest of which has not come for so long that it is not waited for any
+    /// more.
+    pub(super) fn refuse_unfinished(&mut self, now: Time, id: CallId) {
+        let text = format!("no fragment of it came for {UNFINISHED_MAX:?}");
+        let error = ErrorBody::new(Code::DEADLINE, text).with_retry(Retry::Here);
+        self.refuse_call(now, id, (RefusalReason::Unfinished, error));
     }
 
     /// Stops a request whose time is up. The caller of one that runs needs no answer, because it

@@ -24,12 +24,12 @@ use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
 use super::timers::{Timer, Timers};
 use super::{
-    CancelReason, CloseReason, Config, DropReason, Event, Failure, Sink, cut_short, next_event,
-    spoken,
+    CallId, CancelReason, CloseReason, Config, DropReason, Event, Failure, Sink, cut_short,
+    next_event, spoken,
 };
 use crate::Time;
 use crate::code::Retry;
-use crate::frame::{FrameDecoder, Head, Kind, Run};
+use crate::frame::{FrameDecoder, Head, Kind, MESSAGE_ID, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 use crate::wire_error::WireError;
 
@@ -355,7 +355,7 @@ impl Native {
         let caller = self.caller.as_ref();
         for id in caller.map_or_else(Vec::new, |caller| caller.slots.ids()) {
             if let Some(call) = self.finish_call(id) {
-                let sent = !self.outbox.withdraw(call.place, id.0);
+                let sent = !self.outbox.withdraw(call.position, id.0);
                 let failure = Failure::Lost {
                     reason: reason.clone(),
                     sent,
@@ -369,16 +369,20 @@ impl Native {
             self.events
                 .push_back(Event::Cancelled(id, CancelReason::Lost));
         }
-        // No fragment comes any more.
+        // No fragment comes any more. Calls were called off above.
         self.drop_unfinished(Time::NEVER);
         self.events.push_back(Event::Closed(reason));
     }
 
-    /// Drops the one-way messages whose time is up by `now` and that are not whole.
+    /// Drops the requests and one-way messages whose time is up by `now` and that are not whole.
     fn drop_unfinished(&mut self, now: Time) {
-        for _ in 0..self.assembly.expire_messages(now) {
-            self.events
-                .push_back(Event::Dropped(DropReason::Unfinished));
+        for id in self.assembly.expire(now) {
+            if id & MESSAGE_ID == 0 {
+                self.refuse_unfinished(now, CallId(id));
+            } else {
+                let dropped = Event::Dropped(DropReason::Unfinished);
+                self.events.push_back(dropped);
+            }
         }
     }
 

@@ -18,12 +18,17 @@ use crate::session::parsed_parts::{
     ParsedParts, check_route, check_whole, refuse_critical, route_name,
 };
 use crate::session::slots::Accepted;
-use crate::session::{CallId, CloseReason, DropReason, Failure, Reply, RouteRef, Sink};
+use crate::session::{
+    CallId, CloseReason, DropReason, Failure, RefusalReason, Reply, RouteRef, Sink,
+};
 use crate::text::printable_within;
 use crate::wire_error::{WireError, WireFault};
 
 /// Bytes that are kept of the text of a peer's FAULT: as many as this end would send.
 const FAULT_TEXT_MAX: usize = 512;
+
+/// Why a call is not started, for this end and for the caller.
+pub(super) type Refusal = (RefusalReason, ErrorBody);
 
 #[cold]
 fn never_defined(id: u32, route: u16) -> WireError {
@@ -222,13 +227,25 @@ impl Native {
         let is_plain = parts.is_none() && head.qos() == 0;
         if deadline <= now || !is_plain || self.drain != Drain::No {
             let refusal = self.refusal_of(now, head, deadline, parts);
-            if let Some(error) = refusal {
-                self.events.push_back(Event::Refused(error.code()));
-                self.respond(now, id, Err(&error));
+            if let Some(refusal) = refusal {
+                self.refuse_call(now, id, refusal);
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Answers a call that is not started, unless it is over already.
+    #[cold]
+    pub(super) fn refuse_call(&mut self, now: Time, id: CallId, (reason, error): Refusal) {
+        let Some(call) = self.finish_request(id) else {
+            return;
+        };
+        self.events.push_back(Event::Refused(reason));
+        self.send_error(id.0, call.priority, &error);
+        if self.drain != Drain::No {
+            self.continue_drain(now);
+        }
     }
 
     /// Where the slot was not simply free: whether the call is to be started all the same.
@@ -254,8 +271,9 @@ impl Native {
                 let max = self.config.limits.max_calls;
                 let text = format!("slot {} is beyond the {max} calls accepted", id.index());
                 let error = ErrorBody::new(Code::OVERLOADED, text).with_retry(Retry::Here);
-                self.events.push_back(Event::Refused(error.code()));
                 self.send_error(id.0, priority, &error);
+                self.events
+                    .push_back(Event::Refused(RefusalReason::TooManyCalls));
                 return Ok(false);
             }
         }
@@ -269,24 +287,25 @@ impl Native {
         head: Head,
         deadline: Time,
         parts: Option<&ParsedParts>,
-    ) -> Option<ErrorBody> {
+    ) -> Option<Refusal> {
         if deadline <= now {
-            return Some(ErrorBody::new(
-                Code::DEADLINE,
-                "the deadline had passed when the call arrived",
-            ));
+            let text = "the deadline had passed when the call arrived";
+            return Some((RefusalReason::Late, ErrorBody::new(Code::DEADLINE, text)));
         }
+        let unsupported = |text| {
+            let error = ErrorBody::new(Code::UNSUPPORTED, text);
+            Some((RefusalReason::Unsupported, error))
+        };
         if let Some(tag) = parts.and_then(|parts| parts.refused) {
-            let text = format!("critical part 0x{tag:02x} is not understood");
-            return Some(ErrorBody::new(Code::UNSUPPORTED, text));
+            return unsupported(format!("critical part 0x{tag:02x} is not understood"));
         }
         if head.qos() > 0 {
-            let text = format!("QoS {} is not acknowledged here", head.qos());
-            return Some(ErrorBody::new(Code::UNSUPPORTED, text));
+            return unsupported(format!("QoS {} is not acknowledged here", head.qos()));
         }
         if matches!(self.drain, Drain::Second { .. }) {
             let error = ErrorBody::new(Code::DRAINING, "the server is shutting down");
-            return Some(error.with_retry(self.drain_retry));
+            let error = error.with_retry(self.drain_retry);
+            return Some((RefusalReason::Draining, error));
         }
         None
     }
@@ -331,8 +350,8 @@ impl Native {
             let failure = Failure::Remote(Box::new(error));
             self.finish(now, CallId(id), |id| sink.failed(id, failure));
         } else if id & MESSAGE_ID == 0 {
-            self.events.push_back(Event::Refused(error.code()));
-            self.respond(now, CallId(id), Err(&error.with_retry(Retry::Here)));
+            let refusal = (RefusalReason::NoRoom, error.with_retry(Retry::Here));
+            self.refuse_call(now, CallId(id), refusal);
         } else {
             self.drop_message(DropReason::NoRoom);
         }

@@ -183,9 +183,9 @@ fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
         chunks.map(Vec::capacity).sum::<usize>()
     };
     let body = Bytes::from(vec![0; 1000]);
-    let mut place = Place::default();
+    let mut position = Position::default();
     for id in 0..20_000 {
-        place = outbox.push(request(3, id), &[], &body);
+        position = outbox.push(request(3, id), &[], &body);
         if outbox.len() > 100_000 {
             outbox.transmit(&mut Vec::new());
             assert!(outbox.len() > 0, "it is never empty");
@@ -193,7 +193,7 @@ fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
     }
     assert!(held(&outbox) <= 300_000, "{}", held(&outbox));
     assert!(
-        outbox.withdraw(place, 19_999),
+        outbox.withdraw(position, 19_999),
         "and still knows where its frames are"
     );
     while outbox.transmit(&mut Vec::new()) {}
@@ -204,7 +204,7 @@ fn a_queue_that_is_never_empty_does_not_keep_what_was_taken() {
     );
     outbox.release_memory();
     assert_eq!(held(&outbox), 0);
-    assert!(!outbox.withdraw(place, 19_999), "it is gone");
+    assert!(!outbox.withdraw(position, 19_999), "it is gone");
 }
 
 #[test]

@@ -109,12 +109,12 @@ pub(super) struct Fleet {
 
 /// A server that was picked for a message.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Pick {
     member: Arc<Member>,
     permit: Option<Permit>,
 }
 
-impl Place {
+impl Pick {
     pub(super) fn member(&self) -> &Arc<Member> {
         &self.member
     }
@@ -198,7 +198,7 @@ impl Fleet {
         &self,
         info: &CallInfo<'_>,
         avoid: Option<&Member>,
-    ) -> Option<(Arc<Connection>, Place)> {
+    ) -> Option<(Arc<Connection>, Pick)> {
         let now = clock::now_coarse();
         let roster = self.roster.load();
         let mut random = rand::random::<u64>;
@@ -214,7 +214,7 @@ impl Fleet {
     }
 
     #[inline]
-    fn enter(&self, member: &Arc<Member>, now: Time) -> Option<(Arc<Connection>, Place)> {
+    fn enter(&self, member: &Arc<Member>, now: Time) -> Option<(Arc<Connection>, Pick)> {
         let permit = match &member.breaker {
             Some(breaker) => Some(breaker.admit(now).ok()?),
             None => None,
@@ -225,23 +225,23 @@ impl Fleet {
             return None;
         };
         let member = Arc::clone(member);
-        Some((connection, Place { member, permit }))
+        Some((connection, Pick { member, permit }))
     }
 
     /// A call was taken by the connection that was picked.
     #[inline]
-    pub(super) fn began(&self, place: &Place) {
-        place.member.load.start();
+    pub(super) fn began(&self, pick: &Pick) {
+        pick.member.load.start();
     }
 
     /// A message has ended that was offered to the connection that was picked.
-    pub(super) fn finish(&self, place: &Place, outcome: &Outcome) {
-        let member = &*place.member;
+    pub(super) fn finish(&self, pick: &Pick, outcome: &Outcome) {
+        let member = &*pick.member;
         // Most calls of a pipeline are not timed.
         let timing = outcome.timing;
         let now = timing.map_or_else(clock::now_coarse, |timing| timing.began + timing.took);
         if let Ending::NotSent { .. } | Ending::Handed = outcome.ending {
-            return release(member, place.permit, now);
+            return release(member, pick.permit, now);
         }
         let verdict = match outcome.ending {
             // It is going away in order. That is no failure, and the next server knows nothing.
@@ -260,7 +260,7 @@ impl Fleet {
         {
             throttle.refused(now);
         }
-        self.tell_breaker(place, verdict, now);
+        self.tell_breaker(pick, verdict, now);
         let in_a_row = member.outlier.observe(verdict);
         if let Some(ejector) = &self.ejector
             && ejector.is_enough(in_a_row)
@@ -273,11 +273,11 @@ impl Fleet {
     }
 
     #[inline]
-    fn tell_breaker(&self, place: &Place, verdict: Verdict, now: Time) {
-        if let (Some(breaker), Some(permit)) = (&place.member.breaker, place.permit)
+    fn tell_breaker(&self, pick: &Pick, verdict: Verdict, now: Time) {
+        if let (Some(breaker), Some(permit)) = (&pick.member.breaker, pick.permit)
             && let Some(state) = breaker.finish(now, permit, verdict)
         {
-            observe::breaker(&self.target, &place.member.instance, state);
+            observe::breaker(&self.target, &pick.member.instance, state);
             self.news.notify_waiters();
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::policy::CallInfo;
 
-use super::{Fleet, Member, Place};
+use super::{Fleet, Member, Pick};
 use crate::clock;
 use crate::driver::Connection;
 use crate::error::CallError;
@@ -78,7 +78,7 @@ impl<'a> Waiting<'a> {
     pub(in crate::client) async fn next(
         &mut self,
         info: &CallInfo<'_>,
-    ) -> Result<(Arc<Connection>, Place), CallError> {
+    ) -> Result<(Arc<Connection>, Pick), CallError> {
         if let Some(picked) = self.untried(info) {
             return Ok(picked);
         }
@@ -95,17 +95,17 @@ impl<'a> Waiting<'a> {
     }
 
     /// Picks a few times, since picking may draw one that was tried already.
-    fn untried(&mut self, info: &CallInfo<'_>) -> Option<(Arc<Connection>, Place)> {
+    fn untried(&mut self, info: &CallInfo<'_>) -> Option<(Arc<Connection>, Pick)> {
         let mut avoid = self.avoid.clone();
         for _ in 0..=2 * self.tried.len() {
-            let (connection, place) = self.fleet.pick(info, avoid.as_deref())?;
+            let (connection, pick) = self.fleet.pick(info, avoid.as_deref())?;
             let is_tried = |tried: &Arc<Connection>| Arc::ptr_eq(tried, &connection);
             if !self.tried.iter().any(is_tried) {
                 self.tried.push(Arc::clone(&connection));
-                return Some((connection, place));
+                return Some((connection, pick));
             }
-            super::release(place.member(), place.permit, clock::now());
-            avoid = Some(Arc::clone(place.member()));
+            super::release(pick.member(), pick.permit, clock::now());
+            avoid = Some(Arc::clone(pick.member()));
         }
         None
     }
@@ -113,7 +113,7 @@ impl<'a> Waiting<'a> {
     async fn wait_for_server(
         &mut self,
         info: &CallInfo<'_>,
-    ) -> Result<(Arc<Connection>, Place), CallError> {
+    ) -> Result<(Arc<Connection>, Pick), CallError> {
         let fleet = self.fleet;
         let max = fleet.config.connection.limits.max_calls;
         let Some(_counted) = Counted::enter(&fleet.waiting, max) else {
@@ -152,7 +152,7 @@ impl<'a> Waiting<'a> {
     async fn wait_for_room(
         &mut self,
         info: &CallInfo<'_>,
-    ) -> Result<(Arc<Connection>, Place), CallError> {
+    ) -> Result<(Arc<Connection>, Pick), CallError> {
         let fleet = self.fleet;
         let pool = &fleet.policies.pool;
         let until = match &self.room {

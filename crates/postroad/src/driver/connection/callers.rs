@@ -11,7 +11,7 @@ use postroad_proto::session::{Call, CloseReason, Failure};
 use super::super::budget::Budget;
 use super::super::waiters::{Answer, WaiterKey};
 use super::super::wakeups::Change;
-use super::{Answered, Connection, Inner, NextTimeout};
+use super::{Connection, Fanout, Inner, NextTimeout};
 use crate::clock;
 
 impl Inner {
@@ -48,7 +48,7 @@ impl Connection {
         let key = inner.waiters().add(id, waker);
         // Those who were answered together will call together, so the first of them leaves its
         // frame to the driver although nobody else has called yet.
-        let is_lone = inner.session.calls_in_flight() == 1 && inner.answered == Answered::One;
+        let is_lone = inner.session.calls_in_flight() == 1 && inner.fanout == Fanout::One;
         let next = NextTimeout::Deadline(call.deadline);
         if is_lone {
             self.write_now(inner, next);
@@ -199,6 +199,11 @@ impl Connection {
     /// The name behind a route's number.
     pub(crate) fn route_name(&self, number: u16) -> Option<Arc<str>> {
         self.lock().session.route_name(number).cloned()
+    }
+
+    /// Whether every request has to name its route. A dialect has ways to say nothing.
+    pub(crate) fn names_routes(&self) -> bool {
+        self.lock().session.is_native()
     }
 
     /// `native` or the dialect, once it is known.

@@ -86,8 +86,9 @@ impl Connection {
         self.lock().unfinished.get_or_insert_default().queue = Some(queue);
     }
 
-    /// Whether requests may be started: their answers find room.
+    /// Whether requests may be started: their answers find room, or nobody waits for any.
     pub(crate) fn has_room_for_answers(&self) -> bool {
-        self.lock().session.has_room()
+        let session = &self.lock().session;
+        session.is_closed() || session.has_room()
     }
 }

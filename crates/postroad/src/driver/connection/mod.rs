@@ -17,7 +17,7 @@
 //!
 //! A lone caller writes by itself because a wake-up would cost more than the write. Nobody waits to
 //! make a batch larger. Who may write is decided by [`Line`], whether the driver is woken by
-//! [`Wakeups`]; `model.rs` checks both in every order in which the threads can run.
+//! [`Wakeups`]; `model.rs` checks both in all orders of the threads with at most two interruptions.
 //!
 //! What callers do is in `callers.rs`, for pipelines in `pipelines.rs`, for handlers in
 //! `handlers.rs`; what the driver does is in `turns.rs`.
@@ -28,6 +28,7 @@ mod pipelines;
 mod turns;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -36,10 +37,11 @@ use postroad_proto::session::{CloseReason, DropReason, Event, Session};
 use tokio::sync::{Notify, watch};
 
 use super::batch::Batch;
-use super::line::{Flow, Line, Writes};
+use super::line::{Flow, Line};
 use super::link::LinkState;
 use super::request_queue::{Forget, Unfinished};
 use super::status::Status;
+use super::transmit::{Shared, Source, transmit};
 use super::waiters::Waiters;
 use super::wakeups::{Change, Wakeups};
 use crate::clock;
@@ -49,7 +51,7 @@ use crate::transport::{PeerInfo, Writer};
 
 /// How many callers the last read has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answered {
+enum Fanout {
     /// None or one.
     One,
     /// Several. They will call together, so the first of them should not write alone.
@@ -67,11 +69,11 @@ enum NextTimeout {
 
 /// What is behind the lock.
 #[derive(Debug)]
-struct Inner {
+pub(in super::super) struct Inner {
     session: Session,
     line: Line,
     wakeups: Wakeups,
-    answered: Answered,
+    fanout: Fanout,
     /// When the driver has read last.
     read_at: Time,
     /// Of a client.
@@ -123,6 +125,50 @@ impl Inner {
     }
 }
 
+impl Source for Inner {
+    #[inline]
+    fn line(&mut self) -> &mut Line {
+        &mut self.line
+    }
+
+    #[inline]
+    fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
+        self.session.poll_transmit(out)
+    }
+
+    #[inline]
+    fn has_output(&self) -> bool {
+        self.session.has_output()
+    }
+
+    fn handle_written(&mut self, flow: Flow) {
+        let now = clock::now();
+        // A transport that took something is not stalled, though it is full again: the time that
+        // it may take nothing begins anew.
+        if let Flow::Reopened | Flow::Refilled = flow {
+            self.session.handle_written(now, false);
+        }
+        if let Flow::Filled | Flow::StillFull | Flow::Refilled = flow {
+            self.session.handle_written(now, true);
+        }
+    }
+}
+
+impl Shared for Connection {
+    type Source = Inner;
+    type Guard<'a> = MutexGuard<'a, Inner>;
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        Self::lock(self)
+    }
+
+    #[inline]
+    fn write(&self, cx: Option<&mut Context<'_>>, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(cx, bytes)
+    }
+}
+
 /// For those who wait for something of a client's connection.
 struct Watched {
     /// Told after each write while somebody waits for room.
@@ -165,7 +211,7 @@ impl Connection {
             session,
             line: Line::new(),
             wakeups: Wakeups::new(polls),
-            answered: Answered::One,
+            fanout: Fanout::One,
             read_at: clock::now(),
             waiters: None,
             unfinished: None,
@@ -216,51 +262,13 @@ impl Connection {
         wake(for_timeout.or(for_rest));
     }
 
-    /// Writes what there is, unless somebody else does already or the transport takes nothing.
-    ///
-    /// The driver brings its context, and is woken when a full transport takes bytes again. For
-    /// anybody else it has to be woken afterwards, if [`Line::needs_driver`].
-    ///
-    /// The lock is given back while the transport is asked, so others can queue meanwhile. What
-    /// they queue is written here too: they find the line taken, and the session is asked for more
-    /// until it has nothing, under the lock under which the line becomes free. What is more than
-    /// one turn's share is left to the driver, which gives way to other connections before it goes
-    /// on.
+    /// Writes what there is; see [`transmit`].
     fn transmit<'a>(
         &'a self,
-        mut inner: MutexGuard<'a, Inner>,
-        mut cx: Option<&mut Context<'_>>,
+        inner: MutexGuard<'a, Inner>,
+        cx: Option<&mut Context<'_>>,
     ) -> MutexGuard<'a, Inner> {
-        let who = match cx {
-            Some(_) => Writes::Driver,
-            None => Writes::Caller,
-        };
-        let Some(mut turn) = inner.line.begin(who) else {
-            return inner;
-        };
-        while turn.has_bytes() || turn.may_take_more() && inner.session.poll_transmit(turn.buffer())
-        {
-            drop(inner);
-            let result = self.writer.write(cx.as_deref_mut(), turn.bytes());
-            inner = self.lock();
-            if !inner.line.note(&mut turn, result) {
-                break;
-            }
-        }
-        let has_more = !turn.may_take_more() && inner.session.has_output();
-        match inner.line.end(turn, has_more) {
-            Flow::Open => {}
-            Flow::Reopened => inner.session.handle_written(clock::now(), false),
-            Flow::Filled | Flow::StillFull => inner.session.handle_written(clock::now(), true),
-            // A transport that took something is not stalled, though it is full again: the time
-            // that it may take nothing begins anew.
-            Flow::Refilled => {
-                let now = clock::now();
-                inner.session.handle_written(now, false);
-                inner.session.handle_written(now, true);
-            }
-        }
-        inner
+        transmit(self, inner, cx)
     }
 
     /// As anybody but the driver: hands out what a command has caused.
@@ -319,9 +327,9 @@ impl Connection {
                 batch.link = Some(LinkState::Open);
             }
             Event::Dropped(reason) => self.count_dropped(1, reason),
-            Event::Refused(code) => {
+            Event::Refused(reason) => {
                 if let Some(counters) = &self.counters {
-                    calls::refused_on_arrival(counters, &self.peer, code);
+                    calls::refused_on_arrival(counters, &self.peer, reason);
                 }
             }
             Event::Draining => batch.link = Some(LinkState::Draining),

@@ -11,10 +11,10 @@ use postroad_proto::session::CloseReason;
 
 use super::super::batch::{Answers, Batch, BatchSink};
 use super::super::go_behind_others;
-use super::super::inbox::Held;
-use super::super::request_queue::Unfinished;
+use super::super::inbox::Leftover;
+use super::super::request_queue::{Forget, Unfinished};
 use super::super::status::Status;
-use super::{Answered, Connection, Inner};
+use super::{Connection, Fanout, Inner};
 use crate::clock;
 use crate::error::Error;
 
@@ -37,27 +37,28 @@ impl Connection {
         buf: &mut BytesMut,
         batch: &mut Batch,
         armed: Time,
-    ) -> (Status, Held) {
+    ) -> (Status, Leftover) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.read_at = now;
+        batch.answers = 0;
         let mut sink = BatchSink {
             waiters: inner.waiters.as_deref_mut(),
             batch,
         };
         inner.session.handle_bytes(now, buf, &mut sink);
         // The session stops before the end where it is paused or the batch is full.
-        let held = if !inner.session.wants_read() || batch.room() == 0 {
-            Held::Frames
+        let leftover = if !inner.session.wants_read() || batch.room() == 0 {
+            Leftover::Frames
         } else {
-            Held::Beginning
+            Leftover::Beginning
         };
-        inner.answered = if batch.wakers.len() > 1 {
-            Answered::Several
+        inner.fanout = if batch.wakers.len() > 1 {
+            Fanout::Several
         } else {
-            Answered::One
+            Fanout::One
         };
-        (self.finish_step(guard, batch, armed), held)
+        (self.finish_step(guard, batch, armed), leftover)
     }
 
     /// The stream has ended, or reading has failed; `buf` is what was left unread.
@@ -149,6 +150,19 @@ impl Connection {
     /// Hands out what has happened without bytes: a dialect is open from the start.
     pub(in super::super) fn hand_out_first(&self) -> Status {
         self.finish_step(self.lock(), &mut Batch::default(), Time::NEVER)
+    }
+
+    /// The driver is dropped before the end: callers must not wait for ever, and nobody starts what
+    /// is queued.
+    pub(in super::super) fn leave(&self) {
+        let mut inner = self.lock();
+        if inner.session.is_closed() {
+            return;
+        }
+        self.forget_queued(&inner, Forget::All);
+        let reason = CloseReason::Transport("the runtime of the connection has ended".to_owned());
+        inner.session.close(clock::now(), reason);
+        self.finish_command(inner);
     }
 
     /// Takes out what has happened, gives the lock back and hands it out.

@@ -15,8 +15,7 @@ use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
-use crate::observe::calls::refuse;
-use crate::observe::counters::count;
+use crate::observe::calls::{refuse, started};
 use crate::route::Route;
 use crate::transport::{BoxFuture, ConnectionId};
 
@@ -164,7 +163,7 @@ impl Gated {
         if request.is_expired() {
             return Err(Handled::Refused(Refusal::Late));
         }
-        count(&self.dispatch.counters.started, 1);
+        started(&self.dispatch.counters, 1);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ const GUARANTEED: u64 = 20;
 /// over at once, so that there is work while it reads on. Calls are bounded by the protocol.
 const MESSAGES_MAX: usize = 256;
 /// Bytes of a lane's payloads, likewise.
-const BYTES_MAX: usize = 4 << 20;
+pub(crate) const BYTES_MAX: usize = 4 << 20;
 
 /// What decides about the place of something that waits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -457,6 +457,12 @@ impl<O: Clone, T> Lanes<O, T> {
             self.lanes.remove(&connection);
         }
         Some(item)
+    }
+
+    /// Everything that waits.
+    pub(crate) fn into_items(self) -> impl Iterator<Item = T> {
+        let classes = self.lanes.into_values().flat_map(|lane| lane.classes);
+        classes.flat_map(|class| class.waiting.into_values().map(|entry| entry.item))
     }
 
     /// Whether there is something less important than this level.

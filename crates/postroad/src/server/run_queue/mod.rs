@@ -32,9 +32,9 @@ use std::time::Duration;
 
 use postroad_proto::Time;
 use postroad_proto::policy::{Levels, OrderConfig};
-use postroad_proto::session::CallId;
+use postroad_proto::session::{CallId, DropReason};
 
-pub(super) use lanes::{LaneState, Lanes, Place, Taken, Ticket};
+pub(super) use lanes::{BYTES_MAX, LaneState, Lanes, Place, Taken, Ticket};
 
 use super::admission::Guard;
 use super::intake::{QUEUED_BYTES_MAX, QUEUED_MAX, Refusal};
@@ -42,6 +42,7 @@ use super::routes::Dispatch;
 use super::share::Share;
 use crate::driver::{Connection, Forget, RequestQueue};
 use crate::extract::Request;
+use crate::observe::calls;
 use crate::route::Route;
 use crate::transport::ConnectionId;
 
@@ -129,11 +130,15 @@ pub(super) struct Pushed {
     pub(super) evicted: Option<(Arc<Connection>, Queued)>,
 }
 
+fn new_lanes<O: Clone, T>() -> Lanes<O, T> {
+    Lanes::new(Levels::new(OrderConfig::default()))
+}
+
 impl RunQueue {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                lanes: Lanes::new(Levels::new(OrderConfig::default())),
+                lanes: new_lanes(),
                 is_draining: false,
             }),
             top: AtomicU8::new(0),
@@ -238,6 +243,15 @@ impl RunQueue {
         })
     }
 
+    /// As the task, which ends before it was done: nobody starts what is left.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_draining = false;
+        let lanes = mem::replace(&mut state.lanes, new_lanes());
+        self.unlock(state);
+        lose(lanes.into_items());
+    }
+
     /// As the task: what was taken was started, and has worked so long, nanoseconds.
     pub(super) fn done(&self, connection: &Connection, worked: u64) {
         let mut state = self.lock();
@@ -264,6 +278,16 @@ impl RunQueue {
     }
 }
 
+/// Counts and logs what was called off before it was started, unless a caller hears of it.
+fn lose(queued: impl IntoIterator<Item = Queued>) {
+    for queued in queued {
+        if queued.id.is_none() {
+            let (counters, peer) = (&queued.dispatch().counters, queued.request.peer());
+            calls::dropped_on_arrival(counters, peer, 1, DropReason::Unstarted);
+        }
+    }
+}
+
 impl RequestQueue for RunQueue {
     fn forget(&self, connection: ConnectionId, what: Forget) {
         let mut state = self.lock();
@@ -275,7 +299,8 @@ impl RequestQueue for RunQueue {
             Forget::All => false,
         });
         self.unlock(state);
-        drop(removed);
+        // Without the lock: what is told may be logged.
+        lose(removed);
     }
 }
 
@@ -284,5 +309,118 @@ impl fmt::Debug for RunQueue {
         f.debug_struct("RunQueue")
             .field("top", &self.top)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use bytes::Bytes;
+    use postroad_proto::session::{CloseReason, Config, Session};
+
+    use super::*;
+    use crate::driver::ConnectionDriver;
+    use crate::preset::Preset;
+    use crate::router::Router;
+    use crate::server::Routes;
+    use crate::server::start::Dispatcher;
+    use crate::transport::{PeerInfo, Stream};
+
+    /// The queue of a server with one connection, whose driver has not run yet.
+    struct Queue {
+        routes: Routes,
+        queue: Arc<RunQueue>,
+        driver: ConnectionDriver,
+    }
+
+    impl Queue {
+        fn new() -> Self {
+            let routes = Routes::default();
+            routes.add(Router::new().route("act", std::future::pending::<()>));
+            let queue = Arc::new(RunQueue::new());
+            let dispatch = Arc::clone(&routes.dispatch);
+            let driver = ConnectionDriver::server(
+                Stream::new(tokio::io::duplex(64).0),
+                Session::server(Config::default(), [0; 16], crate::clock::now()),
+                PeerInfo::named("tester"),
+                Box::new(Dispatcher::new(dispatch, Arc::clone(&queue))),
+                Arc::clone(&routes.dispatch.counters),
+                Preset::default(),
+            );
+            let connection = driver.connection();
+            connection.queue_requests_in(Arc::clone(&queue) as _);
+            Self {
+                routes,
+                queue,
+                driver,
+            }
+        }
+
+        fn push(&self, payload: Bytes) {
+            let dispatch = &self.routes.dispatch;
+            let route = Arc::clone(dispatch.table().get("act").expect("it was added"));
+            let request = Request::to("act", payload);
+            let ticket = Ticket {
+                bytes: request.payload.len(),
+                is_message: true,
+                ..Ticket::default()
+            };
+            let queued = Queued::new(dispatch, &route, request, None, &Arc::default());
+            let _ = self.queue.push(self.driver.connection(), queued, ticket);
+        }
+
+        fn is_full(&self) -> bool {
+            RunQueue::is_full(&self.queue.lock().lanes)
+        }
+
+        /// What was counted as dropped, and what waits.
+        fn state(&self) -> (u64, usize) {
+            let counters = self.routes.dispatch.counters.snapshot(0);
+            (counters.dropped, self.routes.dispatch.intake.queued())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_full_by_bytes_also_while_requests_are_few() {
+        let queue = Queue::new();
+        let payload = Bytes::from(vec![0; 1 << 20]);
+        for _ in 0..QUEUED_BYTES_MAX >> 20 {
+            assert!(!queue.is_full());
+            queue.push(payload.clone());
+        }
+        assert!(queue.is_full());
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_their_server_are_counted() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        queue.driver.connection().close(CloseReason::Local);
+        assert_eq!(queue.state(), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_their_driver_are_counted() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        let Queue { routes, driver, .. } = queue;
+        drop(driver);
+        let counters = routes.dispatch.counters.snapshot(0);
+        assert_eq!(counters.dropped, 3);
+        assert_eq!(routes.dispatch.intake.queued(), 0);
+    }
+
+    #[tokio::test]
+    async fn messages_that_leave_the_queue_with_its_task_are_counted_and_nothing_leaks() {
+        let queue = Queue::new();
+        (0..3).for_each(|_| queue.push(Bytes::new()));
+        queue.driver.connection().close(CloseReason::Peer);
+        assert_eq!(queue.state(), (0, 3), "they are still to be handled");
+        queue.queue.abandon();
+        assert_eq!(queue.state(), (3, 0));
+        let connection: Weak<Connection> = Arc::downgrade(queue.driver.connection());
+        drop(queue.driver);
+        assert!(connection.upgrade().is_none());
     }
 }

@@ -11,7 +11,7 @@
 /// Items leave in the order in which they came. A place that was passed stays as it is until the
 /// queue is cleared or the place is filled anew, so what the item held should be taken out of it.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
+pub(super) struct InPlaceQueue<T> {
     places: Vec<T>,
     /// How many of the places hold an item, from the first on.
     filled: usize,
@@ -19,7 +19,7 @@ pub(super) struct Slots<T> {
     taken: usize,
 }
 
-impl<T> Default for Slots<T> {
+impl<T> Default for InPlaceQueue<T> {
     fn default() -> Self {
         Self {
             places: Vec::new(),
@@ -29,7 +29,7 @@ impl<T> Default for Slots<T> {
     }
 }
 
-impl<T> Slots<T> {
+impl<T> InPlaceQueue<T> {
     /// How many items wait.
     pub(super) fn len(&self) -> usize {
         self.filled - self.taken
@@ -127,7 +127,7 @@ impl<T> Slots<T> {
 mod tests {
     use super::*;
 
-    fn drained(slots: &mut Slots<u8>) -> Vec<u8> {
+    fn drained(slots: &mut InPlaceQueue<u8>) -> Vec<u8> {
         let mut seen = Vec::new();
         slots.drain(|item| seen.push(*item));
         seen
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn items_leave_in_the_order_in_which_they_came() {
-        let mut slots = Slots::default();
+        let mut slots = InPlaceQueue::default();
         for item in 1..=3 {
             slots.push_with(|| item);
         }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_place_is_filled_again_after_all_were_passed() {
-        let mut slots = Slots::<u8>::default();
+        let mut slots = InPlaceQueue::<u8>::default();
         slots.fill(|place| *place += 1);
         slots.pass();
         slots.reuse();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_is_passed_over_and_the_others_keep_their_order() {
-        let mut slots = Slots::<u8>::default();
+        let mut slots = InPlaceQueue::<u8>::default();
         for item in 1..=4 {
             slots.fill(|place| *place = item);
         }

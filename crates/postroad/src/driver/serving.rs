@@ -8,17 +8,20 @@ use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
 
 /// Handles the requests of one connection; its driver owns it.
-pub(crate) trait Service: Send {
+pub(crate) trait Serving: Send {
     /// The driver's turn begins: other tasks had theirs.
     fn begin_turn(&mut self) {}
 
     /// Whether the driver may read more requests. If not, whoever starts those that are held wakes
     /// it. Asked after each round of reading and writing; `has_room` says whether answers find
     /// room.
-    fn may_read(&mut self, has_room: bool) -> bool {
+    fn takes_requests(&mut self, has_room: bool) -> bool {
         let _ = has_room;
         true
     }
+
+    /// The connection is over. What is held is started, or dropped, without its driver.
+    fn end(&mut self) {}
 
     /// No request is in flight: memory that is kept for the next one may be given back.
     fn release_memory(&mut self);
