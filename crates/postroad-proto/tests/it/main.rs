@@ -4,6 +4,7 @@
 mod faults;
 mod fleet;
 mod harness;
+mod overload;
 mod policy;
 mod policy_balance;
 mod policy_breaker;
