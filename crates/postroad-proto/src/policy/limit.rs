@@ -96,6 +96,7 @@ const SAME: f64 = 0.15;
 #[derive(Debug)]
 pub struct AdaptiveLimit {
     limit: AtomicUsize,
+    settled: AtomicUsize,
     /// When the last sample was taken. A [`Time`].
     sampled_at: AtomicU64,
     /// Nobody waits for it: while one thread takes a sample, the others leave theirs out.
@@ -110,6 +111,7 @@ impl AdaptiveLimit {
         let learned = Learned::new(config, seed);
         Self {
             limit: AtomicUsize::new(learned.whole()),
+            settled: AtomicUsize::new(learned.whole()),
             sampled_at: AtomicU64::new(0),
             learned: Mutex::new(learned),
         }
@@ -119,6 +121,13 @@ impl AdaptiveLimit {
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
+    }
+
+    /// The same, but not lowered by a probe that is under way: for what is so important that it
+    /// must not be refused for the sake of a measurement.
+    #[must_use]
+    pub fn settled(&self) -> usize {
+        self.settled.load(Relaxed)
     }
 
     /// A request that was let in has ended. `took` is the time from when it was let in at `began`,
@@ -156,6 +165,7 @@ impl AdaptiveLimit {
         self.sampled_at.store(now.0, Relaxed);
         learned.sample(now, began, nanos(took), in_flight, outcome);
         self.limit.store(learned.whole(), Relaxed);
+        self.settled.store(learned.limit.round() as usize, Relaxed);
     }
 }
 

@@ -8,12 +8,13 @@
 /// What is guaranteed once a limit is reached.
 ///
 /// # Defaults
-/// Of the limit, the priorities 7 to 0 are guaranteed 30, 20, 12, 8, 5, 4, 2 and 2 %; the three
-/// highest may go beyond it, together by a quarter; a client 1 %.
+/// The highest priority is guaranteed twice the limit, and 6 to 0 are guaranteed 20, 12, 8, 5, 4, 2
+/// and 2 % of it; 5 and 6 may go beyond it by a quarter; a client 1 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharesConfig {
-    /// What each priority is guaranteed, of a thousand, from 0 to 7; together at most 1000. One
-    /// with 0 is not let in at the limit.
+    /// What each priority is guaranteed, of a thousand, from 0 to 7. Together they may
+    /// be more than the whole, because whoever is served first does not wait longer if others
+    /// wait besides. One with 0 is not let in at the limit.
     pub levels_per_mille: [u16; 8],
     /// Priorities from this on are let in beyond their share too, while there is headroom.
     pub top_level: u8,
@@ -27,7 +28,7 @@ pub struct SharesConfig {
 impl Default for SharesConfig {
     fn default() -> Self {
         Self {
-            levels_per_mille: [20, 20, 40, 50, 80, 120, 200, 300],
+            levels_per_mille: [20, 20, 40, 50, 80, 120, 200, 2000],
             top_level: 5,
             headroom_per_mille: 250,
             client_per_mille: 10,

@@ -5,6 +5,7 @@ mod envelopes;
 mod faults;
 mod fleet;
 mod harness;
+mod overload;
 mod policy;
 mod policy_balance;
 mod policy_breaker;

@@ -392,6 +392,7 @@ fn requests_that_began_before_a_probe_do_not_count() {
     driven.end(250, 10 * MS, Verdict::Success);
     let during = driven.limit.limit();
     assert!(during < 40, "it probes: {during}");
+    assert_eq!(driven.limit.settled(), 40);
     // What waited in the old queue ends now, and would make the probe see a queue.
     for _ in 0..5_000 {
         driven.now += MS;
