@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use postroad_proto::policy::{IllegalTransition, ServerState};
 
-use super::counters::Counters;
+use super::counters::{Counters, count};
 use super::log_rate::LogKind;
 
 /// A listener is bound.
@@ -38,6 +38,7 @@ pub(crate) fn cannot_accept(
     error: &io::Error,
     pause: Duration,
 ) {
+    count(&counters.accept_errors, 1);
     if counters.logs.allow(LogKind::NotAccepted) {
         tracing::warn!(
             target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
@@ -53,6 +54,13 @@ pub(crate) fn too_many_connections(counters: &Counters, endpoint: &impl Display,
             "too many connections; turning new ones away"
         );
     }
+}
+
+/// The server is about to end, and still serves these connections.
+pub(crate) fn lameduck(time: Duration, connections: usize) {
+    tracing::info!(
+        target: "postroad::server", ?time, connections, "clients are asked to leave"
+    );
 }
 
 /// The time for the drain is over, and connections are left.
