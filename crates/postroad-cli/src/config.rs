@@ -3,6 +3,7 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
+mod admin;
 mod print;
 mod problems;
 mod register;
@@ -18,6 +19,7 @@ use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
+pub(crate) use admin::{AdminConfig, AdminListen, DEFAULT_ADMIN};
 use problems::Problems;
 pub(crate) use register::Register;
 pub(crate) use service::Service;
@@ -58,6 +60,7 @@ struct File {
     listen: Vec<Listen>,
     service: BTreeMap<String, toml::Table>,
     register: Option<Register>,
+    admin: AdminConfig,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +82,8 @@ pub(crate) struct NodeConfig {
     pub(crate) services: BTreeMap<String, Service>,
     /// Where the node says that it is there.
     pub(crate) register: Option<Register>,
+    /// Where the node tells how it does.
+    pub(crate) admin: AdminConfig,
     /// Sections that name what is called, and where a node registers, as they are written.
     written: Vec<(String, toml::Table)>,
     /// What an operator should know although a node can start with it.
@@ -136,6 +141,7 @@ impl NodeConfig {
             register.check(listen_on.first()).map_err(wrong)?;
             written.extend(laid_register.map(|section| ("register".to_owned(), section)));
         }
+        let admin = parsed.admin.clone();
         let server = parsed.settings(workers);
         server
             .check()
@@ -145,6 +151,7 @@ impl NodeConfig {
             listen: listen_on,
             services,
             register,
+            admin,
             written,
             warnings,
             origins,

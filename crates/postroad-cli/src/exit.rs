@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use postroad::admin::AdminError;
 use postroad::client::ConnectError;
 use postroad::transport::TransportError;
 use postroad::{CallError, Error, StartError};
@@ -159,6 +160,17 @@ impl From<StartError> for Failed {
             },
             StartError::Transport(_) | StartError::Config(_) => Self::new(CONFIG, error),
             other => Self::new(FAILED, other),
+        }
+    }
+}
+
+impl From<AdminError> for Failed {
+    fn from(error: AdminError) -> Self {
+        match &error {
+            AdminError::Listen { .. } if error.is_taken() => Self::new(FAILED, error)
+                .hint("--admin, or `listen` of [admin], names another address, or off"),
+            AdminError::Listen { .. } | AdminError::Thread(_) => Self::new(FAILED, error),
+            _ => Self::new(CONFIG, error),
         }
     }
 }

@@ -40,6 +40,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
         Command::Serve(serve) => commands::serve::run(&serve),
         Command::Call(call) => commands::call::run(&call),
         Command::Ls(ls) => commands::ls::run(&ls),
+        Command::Probe(probe) => commands::probe::run(&probe),
         Command::Decode(decode) => commands::decode::run(&decode, color),
         Command::Bench(bench) => commands::bench::run(&bench, color),
         Command::Demo(demo) => demo::run(&demo, color),

@@ -41,6 +41,7 @@
 //! | `tls` | TLS 1.3 and mutual TLS: endpoints `tls://` | no |
 //! | `protobuf` | the payload codec `codec::Protobuf`, by prost | no |
 //! | `avro` | the payload codec `codec::Avro` | no |
+//! | `admin` | health and metrics over HTTP: [`admin`] | no |
 //!
 //! JSON, MessagePack, TCP, Unix sockets, memory and all dialects are always there.
 //!
@@ -58,6 +59,7 @@
 //! [`codec`] says how values become bytes, [`transport`] carries them. The state
 //! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 
+pub mod admin;
 pub mod client;
 mod clock;
 pub mod codec;
@@ -95,7 +97,7 @@ pub use error::{CallError, Error, ErrorCode};
 pub use handler::Handler;
 pub use hook::Next;
 pub use router::Router;
-pub use server::{Routes, RunningServer, Server, ServerConfig, ServerStats, StartError};
+pub use server::{Routes, RunningServer, Server, ServerConfig, StartError};
 
 /// The example of the crate's README is compiled with the other examples.
 #[cfg(doctest)]

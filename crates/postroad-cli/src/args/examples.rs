@@ -21,6 +21,13 @@ Examples:
   postroad ls tcp://127.0.0.1:7400
   postroad ls tcp://127.0.0.1:7400 --output json";
 
+pub(super) const PROBE: &str = "\
+Examples:
+  postroad probe
+      exits with 0 if the node of this machine is ready, with 1 if it is not
+  postroad probe http://127.0.0.1:7490 --live --timeout 500ms
+  postroad probe unix:///run/postroad/admin.sock --startup";
+
 pub(super) const DECODE: &str = "\
 Examples:
   postroad decode 'ABCD 01 01 00000001 00000007 78'

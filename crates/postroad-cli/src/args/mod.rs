@@ -2,6 +2,9 @@
 
 pub(crate) mod bench;
 mod examples;
+mod probe;
+
+pub(crate) use probe::{Probe, Probed};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use clap_complete::Shell;
 use postroad_proto::dialect::{Crc, Dialect};
 use postroad_proto::units::parse_size;
 
+use crate::config::AdminListen;
 use crate::terminal::{Color, Output};
 use crate::times::duration;
 
@@ -70,6 +74,11 @@ pub(crate) enum Command {
     /// List the routes of a node and their types.
     #[command(after_long_help = examples::LS)]
     Ls(Ls),
+    /// Ask a node how it does: whether it lives, is ready, or has been started.
+    ///
+    /// Exits with 0 if so, with 1 if not, and with 69 if nobody answers.
+    #[command(after_long_help = examples::PROBE)]
+    Probe(Probe),
     /// Explain a frame field by field, and show where it goes wrong.
     #[command(after_long_help = examples::DECODE)]
     Decode(Decode),
@@ -108,6 +117,10 @@ pub(crate) struct Serve {
     /// Threads with a reactor of their own; by default one a core.
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+    /// Where to tell health and metrics over HTTP, instead of the configuration's or of
+    /// http://127.0.0.1:7490: http://127.0.0.1:PORT, unix:///PATH or off.
+    #[arg(long, value_name = "URL")]
+    pub(crate) admin: Option<AdminListen>,
     /// Add routes to practise on, which sleep, spin, fail, count and answer with many bytes; see
     /// docs/practice.md.
     #[arg(long)]

@@ -44,6 +44,7 @@ fn check(file: &Path) -> Result<ExitCode, Failed> {
     for (name, service) in &config.services {
         say(format_args!("service {name} {}", service.target));
     }
+    say(format_args!("admin {}", config.admin.listen()));
     match config.warnings {
         Some(warnings) => tell(format_args!(
             "{}: correct\nwarning: {warnings}",

@@ -8,6 +8,7 @@ mod deadline;
 pub(crate) mod decode;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod probe;
 pub(crate) mod serve;
 
 use std::path::Path;

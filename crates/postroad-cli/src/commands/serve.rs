@@ -2,23 +2,25 @@
 
 use std::process::ExitCode;
 
+use postroad::admin::{Admin, RunningAdmin};
 use postroad::discovery::Registration;
 use postroad::{Endpoint, Protocol, Router, RunningServer, Server, practice};
 
 use crate::args::Serve;
-use crate::config::NodeConfig;
+use crate::config::{AdminConfig, AdminListen, NodeConfig};
 use crate::exit::{self, Failed};
 use crate::signals::Signals;
-use crate::terminal::say;
+use crate::terminal::{put, say};
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
     let config = serve.config.as_deref();
-    let config = NodeConfig::load(
+    let mut config = NodeConfig::load(
         config,
         crate::config::variables(),
         &serve.listen,
         serve.workers,
     )?;
+    config.admin = config.admin.with_flag(serve.admin.clone());
     super::raise_open_files();
     crate::memory::give_back();
     super::runtime()?.block_on(node(config, serve.practice))
@@ -30,19 +32,29 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
         true => practice::routes(),
         false => Router::new(),
     };
+    let admin = admin(&config.admin)?;
     let mut server = Server::new(router).config(config.server.clone());
     for endpoint in &config.listen {
         server = server.listen(endpoint.clone());
     }
     let server = server.start().await?;
+    admin.iter().for_each(|admin| admin.watch(&server));
     let registration = register(&config, &server)?;
     let listeners = config.listen.iter().zip(server.addresses());
     if crate::logging::is_watched() {
-        banner(listeners);
+        banner(listeners, admin.as_ref());
     } else {
         // Data for whoever started the node on port 0; people read the log.
         listeners
             .for_each(|(endpoint, address)| say(format_args!("listening {endpoint} {address}")));
+        if let Some(admin) = &admin {
+            // Whoever has read where the node listens may read no more.
+            put(format_args!(
+                "admin {} {}",
+                config.admin.listen(),
+                admin.address()
+            ));
+        }
     }
     signals.next_of_node().await;
     tracing::info!("finishing what was accepted; a second signal ends at once");
@@ -62,6 +74,24 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
     }
 }
 
+/// Begins to tell how the node does. At the default address another node of this machine may do so
+/// already: then this one goes on without.
+fn admin(config: &AdminConfig) -> Result<Option<RunningAdmin>, Failed> {
+    let AdminListen::At(address) = config.listen() else {
+        return Ok(None);
+    };
+    match Admin::at(address)?.start() {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) if !config.is_asked_for() => {
+            tracing::warn!(
+                %error, "this node tells no health and metrics; --admin names another address"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Tells the registry that the node is there, if the configuration names one.
 fn register(config: &NodeConfig, server: &RunningServer) -> Result<Option<Registration>, Failed> {
     let Some(register) = &config.register else {
@@ -75,7 +105,10 @@ fn register(config: &NodeConfig, server: &RunningServer) -> Result<Option<Regist
 }
 
 /// What somebody at a terminal wants to know, in place of lines for programs.
-fn banner<'a>(listeners: impl Iterator<Item = (&'a Endpoint, &'a String)>) {
+fn banner<'a>(
+    listeners: impl Iterator<Item = (&'a Endpoint, &'a String)>,
+    admin: Option<&RunningAdmin>,
+) {
     say(format_args!(
         "postroad {} listens on",
         env!("CARGO_PKG_VERSION")
@@ -90,6 +123,9 @@ fn banner<'a>(listeners: impl Iterator<Item = (&'a Endpoint, &'a String)>) {
             let address = address.replace("[::]:", "[::1]:");
             example = Some(format!("{transport}://{address}"));
         }
+    }
+    if let Some(admin) = admin {
+        say(format_args!("health and metrics: {}", admin.address()));
     }
     if let Some(url) = example {
         say(format_args!(

@@ -58,7 +58,7 @@ impl NodeConfig {
         out.trim_end().to_owned()
     }
 
-    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 4] {
         let text = |value: &dyn Display| format!("{:?}", value.to_string());
         let number = |value: usize| value.to_string();
         let server = &self.server;
@@ -84,6 +84,7 @@ impl NodeConfig {
                     ("workers", number(server.workers.unwrap_or(1))),
                     ("max_connections", number(server.max_connections)),
                     ("max_requests", number(server.max_requests)),
+                    ("lameduck", text(&format_duration(server.lameduck))),
                     ("drain", text(&format_duration(server.drain))),
                 ],
             ),
@@ -102,6 +103,7 @@ impl NodeConfig {
                     ("assemblies", number(limits.assemblies)),
                 ],
             ),
+            ("admin", vec![("listen", text(&self.admin.listen()))]),
         ]
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen, Register};
+use super::{AdminConfig, File, Listen, Register};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
@@ -86,6 +86,7 @@ impl Source {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
+                ("admin", value) => self.section::<AdminConfig>(section, value, &mut problems),
                 ("register", value) => {
                     self.section::<Register>(section, value, &mut problems);
                     self.register(value, &mut problems);
@@ -101,7 +102,7 @@ impl Source {
                     problems.add(self.key(section), "write [[listen]], with two brackets");
                 }
                 _ => {
-                    let known = "server, connection, limits, listen, service, register";
+                    let known = "server, connection, limits, listen, service, register, admin";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }

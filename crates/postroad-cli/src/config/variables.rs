@@ -10,7 +10,7 @@ use super::problems::in_words_of_users;
 use super::source::cause;
 
 /// Sections that variables can set keys of.
-const SECTIONS: [&str; 4] = ["server", "connection", "limits", "register"];
+const SECTIONS: [&str; 5] = ["server", "connection", "limits", "register", "admin"];
 
 /// The file with the variables over it.
 pub(super) struct Laid {

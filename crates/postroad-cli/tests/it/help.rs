@@ -2,10 +2,11 @@
 
 use crate::support::{run, text};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "serve",
     "call",
     "ls",
+    "probe",
     "decode",
     "bench",
     "demo",

@@ -4,11 +4,13 @@
 //! Tests that measure time are programs of their own beside this folder: cargo runs one test
 //! program after the other, so nothing else runs beside them.
 
+mod admin;
 mod bench;
 mod call;
 mod clients;
 mod compare;
 mod config;
+mod ending;
 mod fleet;
 mod help;
 mod hints;

@@ -285,6 +285,16 @@ impl Session {
         each!(mut self, session => session.drain(now, grace));
     }
 
+    /// Whether the other end can be told to leave, so that a drain loses nothing that it may be
+    /// sending now. A dialect has no word for it, and an opening that is drained is refused.
+    #[must_use]
+    pub fn can_ask_to_leave(&self) -> bool {
+        match &self.0 {
+            Inner::Native(session) => session.is_open(),
+            _ => false,
+        }
+    }
+
     /// As a server: there are too many connections. Tells the client so, in words of its protocol
     /// if that is known, and closes.
     pub fn turn_away(&mut self, now: Time) {

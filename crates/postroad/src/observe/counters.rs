@@ -18,6 +18,8 @@ pub struct ServerStats {
     pub accepted: u64,
     /// Connections turned away because there were too many.
     pub turned_away: u64,
+    /// Times that the operating system let a listener accept nothing, as without open files.
+    pub accept_errors: u64,
     /// Requests whose handlers are at work now, beyond those that are done at once.
     pub running: usize,
     /// Requests that wait now for their turn to be started.
@@ -46,6 +48,7 @@ pub struct ServerStats {
 pub(crate) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) turned_away: AtomicU64,
+    pub(super) accept_errors: AtomicU64,
     pub(super) started: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) dropped: AtomicU64,
@@ -74,6 +77,7 @@ impl Counters {
             open,
             accepted: get(&self.accepted),
             turned_away: get(&self.turned_away),
+            accept_errors: get(&self.accept_errors),
             running: 0,
             queued: 0,
             started: get(&self.started),

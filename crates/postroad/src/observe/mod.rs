@@ -6,6 +6,7 @@
 //!
 //! | module | of what |
 //! | --- | --- |
+//! | `admin` | who asks how a node does |
 //! | [`calls`] | calls and one-way messages, at both ends |
 //! | [`connections`] | connections that open, end, fail, and a client's state |
 //! | [`discovery`] | sources of instances |
@@ -14,6 +15,8 @@
 //! | [`log_rate`] | how many lines of a kind are written a second |
 //! | [`trace`] | trace ids |
 
+#[cfg(feature = "admin")]
+pub(crate) mod admin;
 pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;

@@ -38,6 +38,7 @@ pub(crate) fn cannot_accept(
     error: &io::Error,
     pause: Duration,
 ) {
+    count(&counters.accept_errors, 1);
     if counters.logs.allow(LogKind::NotAccepted) {
         tracing::warn!(
             target: "postroad::server", %endpoint, %error, ?pause, "cannot accept; pausing"
@@ -87,5 +88,12 @@ pub(crate) fn handlers_cut(handlers: usize, routes: &impl Display) {
     tracing::error!(
         target: "postroad::server", handlers, %routes,
         "handlers were cut off at the end of the drain"
+    );
+}
+
+/// The server is about to end, and still serves these connections.
+pub(crate) fn lameduck(time: Duration, connections: usize) {
+    tracing::info!(
+        target: "postroad::server", ?time, connections, "clients are asked to leave"
     );
 }

@@ -221,7 +221,7 @@ impl Listening {
         // A shutdown that began meanwhile has not seen this connection.
         if shared.is_dropped() {
             connection.close(CloseReason::Local);
-        } else if shared.is_ending() {
+        } else if shared.is_draining() {
             connection.drain(shared.config.drain);
         }
         Some(driver)

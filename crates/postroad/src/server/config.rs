@@ -38,6 +38,11 @@ pub struct ServerConfig {
     /// Kubernetes' 30 s; at most a day.
     #[serde(deserialize_with = "time::deserialize")]
     pub drain: Duration,
+    /// How long the server still accepts and answers everything when it is shut down, after clients
+    /// were asked to leave and before [`Self::drain`] begins. Default 0 s; at most a day. It is for
+    /// those who are told late: a load balancer that goes on sending until it has noticed.
+    #[serde(deserialize_with = "time::deserialize")]
+    pub lameduck: Duration,
     /// Threads with a reactor of their own that connections are spread over. `None`, the default of
     /// the library, drives them on the runtime that the server was started on. At most 1,024.
     pub workers: Option<usize>,
@@ -62,6 +67,7 @@ impl Default for ServerConfig {
             max_connections: 65_536,
             max_requests: REQUESTS_MAX,
             drain: Duration::from_secs(25),
+            lameduck: Duration::ZERO,
             workers: None,
             concurrency: None,
             shed: true,
@@ -88,6 +94,7 @@ impl ServerConfig {
         let requests = self.max_requests;
         bound(requests > 0, "max_requests", requests, "at least 1")?;
         check_time("drain", self.drain, Duration::ZERO, "at most a day")?;
+        check_time("lameduck", self.lameduck, Duration::ZERO, "at most a day")?;
         let workers = self.workers.unwrap_or(1);
         let is_possible = (1..=1024).contains(&workers);
         bound(is_possible, "workers", workers, "1 to 1024")?;

@@ -17,9 +17,12 @@ mod run_queue;
 mod running;
 mod share;
 mod start;
+mod turns;
+mod watched;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,11 +31,11 @@ use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use crate::observe::counters::ServerStats;
 pub(crate) use admission::Rules;
 use admission::Workers;
 pub use config::ServerConfig;
 pub use routes::Routes;
+pub(crate) use watched::{Sight, Watched};
 
 use crate::clock;
 use crate::config::ConfigError;
@@ -41,13 +44,14 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, TransportError};
 use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
-use crate::observe::counters::Counters;
+use crate::observe::counters::{Counters, ServerStats};
 use crate::observe::node;
 use crate::route::RouteRule;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
 use share::ShareMax;
+use turns::Turns;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -294,9 +298,12 @@ pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reactors: Reactors,
+    turns: Turns,
     pub(crate) routes: Routes,
     state: watch::Sender<ServerState>,
     connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
+    /// Connections that come from now on are asked to leave at once.
+    is_draining: AtomicBool,
     /// Connections that are open; a change wakes a shutdown that waits for none.
     pub(crate) open: watch::Sender<usize>,
 }
@@ -317,9 +324,11 @@ impl Shared {
             counters: Arc::clone(&routes.dispatch.counters),
             config,
             reactors,
+            turns: Turns::default(),
             routes,
             state: watch::Sender::new(ServerState::Initializing),
             connections: Mutex::default(),
+            is_draining: AtomicBool::new(false),
             open: watch::Sender::new(0),
         }
     }
@@ -360,16 +369,47 @@ impl Shared {
         }
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        matches!(
-            *self.state.borrow(),
-            ServerState::ShuttingDown | ServerState::Stopped
-        )
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Asks all clients that can be told so to leave, and still serves everything for a while.
+    async fn lameduck(&self) {
+        let time = self.config.lameduck;
+        if time.is_zero() {
+            return;
+        }
+        let connections = self.live();
+        node::lameduck(time, connections.len());
+        let grace = time + self.config.drain;
+        for connection in connections {
+            connection.ask_to_leave(grace);
+        }
+        tokio::time::sleep(time).await;
+    }
+
+    /// Takes nothing new, and lets what was accepted be finished.
+    fn drain(&self) {
+        // Before the connections are listed: one that comes later sees this.
+        self.is_draining.store(true, Ordering::SeqCst);
+        self.routes.dispatch.intake.drain();
+        for connection in self.live() {
+            connection.drain(self.config.drain);
+        }
     }
 
     /// Whether nobody holds the server any more, or its shutdown is over.
     pub(crate) fn is_dropped(&self) -> bool {
         *self.state.borrow() == ServerState::Stopped
+    }
+
+    fn stats(&self) -> ServerStats {
+        let intake = &self.routes.dispatch.intake;
+        ServerStats {
+            running: intake.running(),
+            queued: intake.queued(),
+            ..self.counters.snapshot(*self.open.borrow())
+        }
     }
 
     fn live(&self) -> Vec<Arc<Connection>> {
@@ -446,36 +486,37 @@ impl RunningServer {
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let intake = &self.shared.routes.dispatch.intake;
-        ServerStats {
-            running: intake.running(),
-            queued: intake.queued(),
-            ..self.shared.counters.snapshot(*self.shared.open.borrow())
-        }
+        self.shared.stats()
     }
 
-    /// Stops accepting, asks clients for no more, finishes what was accepted, for
+    /// The same server, to be looked at by whoever must not keep it alive.
+    pub(crate) fn watched(&self) -> Watched {
+        Watched::new(&self.shared)
+    }
+
+    /// Ends the server in two phases, in which no call is lost.
+    ///
+    /// First it says that it is not ready and asks its clients to leave, but accepts and answers
+    /// everything for [`ServerConfig::lameduck`]. Then it stops accepting, answers new requests
+    /// that they are safe to send elsewhere, and finishes what was accepted, for
     /// [`ServerConfig::drain`] at most.
     ///
     /// Not cancellation safe: dropping the future stops the server at once.
     pub async fn shutdown(mut self) {
         self.routes().set_ready(false);
+        if !self.shared.transition(ServerState::ShuttingDown) {
+            return;
+        }
+        self.shared.lameduck().await;
         for task in std::mem::take(&mut self.accepting) {
             task.abort();
             // Only when it is gone, the endpoint is free.
             let _ = task.await;
         }
-        if !self.shared.transition(ServerState::ShuttingDown) {
-            return;
-        }
-        self.shared.routes.dispatch.intake.drain();
+        self.shared.drain();
         let grace = self.shared.config.drain;
         let cut_off = &self.shared.routes.dispatch.cut_off;
         cut_off.begin_at(clock::now() + grace);
-        self.shared
-            .live()
-            .iter()
-            .for_each(|connection| connection.drain(grace));
         let mut open = self.shared.open.subscribe();
         let drained = async {
             let _ = open.wait_for(|open| *open == 0).await;

@@ -29,6 +29,8 @@ pub(crate) struct Reactors {
     /// Likewise.
     gates: Vec<Arc<Gate>>,
     next: AtomicUsize,
+    /// The runtime that is there, for connections where no threads are.
+    runtime: Handle,
 }
 
 /// Where one connection is driven.
@@ -67,7 +69,24 @@ impl Reactors {
             queues,
             gates,
             next: AtomicUsize::new(0),
+            runtime: Handle::current(),
         })
+    }
+
+    /// How many can be asked by themselves: a runtime that is shared counts as one.
+    pub(crate) fn many(&self) -> usize {
+        self.threads.len().max(1)
+    }
+
+    /// Runs a short task on one of them as soon as it turns; whether there was room for it.
+    pub(crate) fn ask(&self, at: usize, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        match self.threads.get(at) {
+            Some(thread) => thread.try_send(Box::pin(task)).is_ok(),
+            None => {
+                self.runtime.spawn(task);
+                true
+            }
+        }
     }
 
     /// The reactor of the next connection: each in turn.

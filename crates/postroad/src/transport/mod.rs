@@ -26,6 +26,8 @@ use std::sync::Arc;
 pub use peer::{ConnectionId, PeerCertificate, PeerInfo, SubjectName, UnixCredentials};
 pub use stream::{AsyncStream, Stream};
 pub(crate) use stream::{Reader, Writer};
+#[cfg(all(unix, feature = "admin"))]
+pub(crate) use unix::{SocketFile, bind as bind_unix};
 
 use crate::endpoint::Endpoint;
 pub use crate::error::TransportError;

@@ -53,12 +53,8 @@ impl Transport for Unix {
                 let bound = bound.map_err(io::Error::other).and_then(|bound| bound);
                 bound.and_then(UnixListener::from_std).map_err(fail)?
             };
-            let inode = inode(&path);
-            Ok(Box::new(Bound {
-                listener,
-                path,
-                inode,
-            }) as Box<dyn Listener>)
+            let file = SocketFile::new(path);
+            Ok(Box::new(Bound { listener, file }) as Box<dyn Listener>)
         })
     }
 
@@ -91,7 +87,7 @@ fn check_path(path: &Path) -> io::Result<()> {
 /// The folder is locked meanwhile. Without that, of two servers that find the same old file, the
 /// second could remove the socket on which the first listens by then. Where a file system has no
 /// locks, that small gap stays.
-fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+pub(crate) fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     check_path(path)?;
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -145,8 +141,21 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 struct Bound {
     listener: UnixListener,
+    file: SocketFile,
+}
+
+/// The file of a socket at which somebody listens.
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: Option<u64>,
+}
+
+impl SocketFile {
+    /// Of a socket that was just bound there.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let inode = inode(&path);
+        Self { path, inode }
+    }
 }
 
 fn inode(path: &Path) -> Option<u64> {
@@ -155,7 +164,7 @@ fn inode(path: &Path) -> Option<u64> {
         .map(|found| found.ino())
 }
 
-impl Drop for Bound {
+impl Drop for SocketFile {
     /// Removes the socket, unless another has taken its place.
     fn drop(&mut self) {
         if self.inode.is_some() && inode(&self.path) == self.inode {
@@ -185,7 +194,7 @@ impl Listener for Bound {
     }
 
     fn local_address(&self) -> String {
-        self.path.display().to_string()
+        self.file.path.display().to_string()
     }
 }
 

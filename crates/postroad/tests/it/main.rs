@@ -6,6 +6,8 @@
 //! Tests that look at the whole process (its memory, its open files, its threads) are programs of
 //! their own beside this folder.
 
+#[cfg(feature = "admin")]
+mod admin;
 mod admission;
 mod blocking;
 mod calls;
@@ -20,6 +22,7 @@ mod discovery_dns;
 mod discovery_etcd;
 #[cfg(feature = "discovery")]
 mod discovery_http;
+mod ending;
 mod envelopes;
 mod fleet;
 mod hooks;

@@ -386,6 +386,10 @@ impl Native {
         }
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     pub(super) fn drain(&mut self, now: Time, grace: Duration) {
         if self.drain != Drain::No || self.phase == Phase::Closed {
             return;

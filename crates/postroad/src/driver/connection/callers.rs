@@ -174,6 +174,15 @@ impl Connection {
         self.finish_command(inner);
     }
 
+    /// Asks a client to leave that can be told so without losing anything; others are served on.
+    pub(crate) fn ask_to_leave(&self, grace: Duration) {
+        let mut inner = self.lock();
+        if inner.session.can_ask_to_leave() {
+            inner.session.drain(clock::now(), grace);
+            self.finish_command(inner);
+        }
+    }
+
     /// Ends the connection; calls in flight end with an error.
     pub(crate) fn close(&self, reason: CloseReason) {
         let mut inner = self.lock();
