@@ -6,6 +6,7 @@
 mod print;
 mod problems;
 mod register;
+mod rules;
 mod service;
 mod source;
 mod variables;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
+use postroad::route::RouteRule;
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
@@ -55,9 +57,18 @@ struct File {
     server: ServerConfig,
     connection: ConnectionConfig,
     limits: Limits,
+    workers: Workers,
     listen: Vec<Listen>,
+    route: Vec<RouteRule>,
     service: BTreeMap<String, toml::Table>,
     register: Option<Register>,
+}
+
+/// `[workers]`: the threads for routes that compute or block.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Workers {
+    cpu: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +92,8 @@ pub(crate) struct NodeConfig {
     pub(crate) register: Option<Register>,
     /// Sections that name what is called, and where a node registers, as they are written.
     written: Vec<(String, toml::Table)>,
+    /// The rules of routes as they are written, in their order.
+    rules: Vec<toml::Table>,
     /// What an operator should know although a node can start with it.
     pub(crate) warnings: Option<Problems>,
     /// Where the value of a key comes from, such as `server.drain`; by default if it is not here.
@@ -120,7 +133,7 @@ impl NodeConfig {
         origins.extend(set);
         let listen_on = parsed.listeners(listen)?;
         let warnings = match listen {
-            [] => warnings::find(&source, &listen_on).some(),
+            [] => warnings::find(&source, &listen_on, &parsed.route).some(),
             _ => None,
         };
         let mut services = BTreeMap::new();
@@ -140,12 +153,14 @@ impl NodeConfig {
         server
             .check()
             .map_err(|error| ConfigError::Wrong(format!("{path}: {error}")))?;
+        let rules = source.rules().filter_map(toml::Value::as_table);
         Ok(Self {
             server,
             listen: listen_on,
             services,
             register,
             written,
+            rules: rules.cloned().collect(),
             warnings,
             origins,
         })
@@ -156,6 +171,13 @@ impl NodeConfig {
 pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+impl NodeConfig {
+    /// What each rule of routes means, in a sentence, in their order.
+    pub(crate) fn explain_rules(&self) -> Vec<String> {
+        rules::explain(&self.server.rules)
+    }
 }
 
 impl File {
@@ -185,6 +207,8 @@ impl File {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = self.server;
         config.workers = Some(workers.or(config.workers).unwrap_or(cores));
+        config.cpu_workers = Some(self.workers.cpu.unwrap_or(cores));
+        config.rules = self.route;
         config.connection = self.connection;
         config.connection.limits = self.limits;
         config

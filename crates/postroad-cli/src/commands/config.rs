@@ -33,13 +33,16 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, Failed> {
 
 fn check(file: &Path) -> Result<ExitCode, Failed> {
     let config = NodeConfig::load(Some(file), crate::config::variables(), &[], None)?;
-    let mut server = Server::new(Router::new()).config(config.server);
+    let mut server = Server::new(Router::new()).config(config.server.clone());
     for endpoint in &config.listen {
         server = server.listen(endpoint.clone());
     }
     server.check()?;
     for endpoint in &config.listen {
         say(format_args!("listen {endpoint}"));
+    }
+    for sentence in config.explain_rules() {
+        say(format_args!("route {sentence}"));
     }
     for (name, service) in &config.services {
         say(format_args!("service {name} {}", service.target));

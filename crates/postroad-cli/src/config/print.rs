@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use humantime::format_duration;
 
-use super::NodeConfig;
+use super::{NodeConfig, rules};
 
 impl NodeConfig {
     /// Every key with its value and where that comes from.
@@ -26,6 +26,18 @@ impl NodeConfig {
             out.push_str(&format!("[{section}]\n"));
             for (key, value) in keys {
                 let origin = self.origins.get(&format!("{section}.{key}"));
+                let origin = origin.map_or("default", String::as_str);
+                let setting = format!("{key} = {value}");
+                out.push_str(&format!("{setting:<36} # {origin}\n"));
+            }
+            out.push('\n');
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            let place = format!("route.{index}");
+            let origin = self.origins.get(&place).map_or("default", String::as_str);
+            out.push_str(&format!("[[route]] # {origin}\n"));
+            for (key, value) in rule {
+                let origin = self.origins.get(&format!("{place}.{key}"));
                 let origin = origin.map_or("default", String::as_str);
                 let setting = format!("{key} = {value}");
                 out.push_str(&format!("{setting:<36} # {origin}\n"));
@@ -58,7 +70,7 @@ impl NodeConfig {
         out.trim_end().to_owned()
     }
 
-    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 4] {
         let text = |value: &dyn Display| format!("{:?}", value.to_string());
         let number = |value: usize| value.to_string();
         let server = &self.server;
@@ -77,15 +89,24 @@ impl NodeConfig {
         // Without it the transport decides, which no value says.
         let checksum = connection.checksum;
         of_connection.extend(checksum.map(|is_on| ("checksum", is_on.to_string())));
+        let mut of_server = vec![
+            ("workers", number(server.workers.unwrap_or(1))),
+            ("max_connections", number(server.max_connections)),
+            ("max_requests", number(server.max_requests)),
+            ("drain", text(&format_duration(server.drain))),
+            ("shed", server.shed.to_string()),
+        ];
+        // Without it only `max_requests` counts.
+        of_server.extend(
+            server
+                .concurrency
+                .map(|most| ("concurrency", rules::most(most))),
+        );
         [
+            ("server", of_server),
             (
-                "server",
-                vec![
-                    ("workers", number(server.workers.unwrap_or(1))),
-                    ("max_connections", number(server.max_connections)),
-                    ("max_requests", number(server.max_requests)),
-                    ("drain", text(&format_duration(server.drain))),
-                ],
+                "workers",
+                vec![("cpu", number(server.cpu_workers.unwrap_or(1)))],
             ),
             ("connection", of_connection),
             (

@@ -80,7 +80,12 @@ pub(super) fn in_words_of_users(what: &str) -> String {
     let mut what = what.trim().to_owned();
     for (theirs, ours) in [
         ("expected usize", "expected a whole number"),
-        ("expected a sequence", "expected [[listen]]"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u32", "expected a whole number"),
+        (
+            "expected a sequence",
+            "expected a list, such as [\"one\", \"two\"]",
+        ),
         ("a map", "a table"),
         ("unknown field", "unknown key"),
         ("missing field", "missing key"),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen, Register};
+use super::{File, Listen, Register, Workers, rules};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
@@ -63,6 +63,12 @@ impl Source {
         places.collect()
     }
 
+    /// The rules of routes as they are written, in their order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &toml::Value> {
+        let rules = self.table.get("route").and_then(toml::Value::as_array);
+        rules.into_iter().flatten()
+    }
+
     pub(super) fn table(&self) -> toml::Table {
         self.table.clone()
     }
@@ -86,6 +92,7 @@ impl Source {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
+                ("workers", value) => self.section::<Workers>(section, value, &mut problems),
                 ("register", value) => {
                     self.section::<Register>(section, value, &mut problems);
                     self.register(value, &mut problems);
@@ -97,11 +104,14 @@ impl Source {
                     }
                 }
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
-                ("listen", _) => {
-                    problems.add(self.key(section), "write [[listen]], with two brackets");
+                ("route", toml::Value::Array(all)) => rules::check(self, all, &mut problems),
+                ("listen" | "route", _) => {
+                    let what = format!("write [[{section}]], with two brackets");
+                    problems.add(self.key(section), &what);
                 }
                 _ => {
-                    let known = "server, connection, limits, listen, service, register";
+                    let known =
+                        "server, connection, limits, workers, listen, route, service, register";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }
@@ -210,7 +220,10 @@ impl Source {
                 let holds = |(_, value): &(&String, &toml::Value)| value.get(key).is_some();
                 table.iter().find(holds).map(|(section, _)| section.clone())
             };
-            let own = section_of(&name).map(|section| (section, name.clone()));
+            let own = match name.split_once('.') {
+                Some((section, key)) => Some((section.to_owned(), key.to_owned())),
+                None => section_of(&name).map(|section| (section, name.clone())),
+            };
             let Some((section, key)) =
                 own.or_else(|| section_of(cause).map(|section| (section, cause.to_owned())))
             else {

@@ -2,10 +2,12 @@
 //! same.
 
 use postroad::config::{Dialect, Envelope};
+use postroad::route::RouteRule;
 use postroad::transport::Transports;
 use postroad::{Endpoint, Protocol};
 
 use super::problems::Problems;
+use super::rules;
 use super::source::Source;
 
 /// The routes that `serve` has.
@@ -29,8 +31,8 @@ const NATIVE_KEYS: [&str; 6] = [
     "limits.assemblies",
 ];
 
-/// Looks at the listeners of a file, in its order, and at its keys.
-pub(super) fn find(source: &Source, listeners: &[Endpoint]) -> Problems {
+/// Looks at the listeners and rules of a file, in its order, and at its keys.
+pub(super) fn find(source: &Source, listeners: &[Endpoint], rules: &[RouteRule]) -> Problems {
     let mut found = source.problems().called("warnings");
     for (index, endpoint) in listeners.iter().enumerate() {
         let mut warn = |key: &str, what: String| {
@@ -44,6 +46,7 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint]) -> Problems {
             warn("url", what);
         }
     }
+    rules::warn(source, rules, &mut found);
     let is_native = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Dialect(_));
     let is_dialect = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Native);
     if !listeners.is_empty() && !listeners.iter().any(is_native) {
