@@ -3,11 +3,13 @@
 mod accept;
 mod builtin;
 mod call;
+mod changes;
 mod config;
 mod gate;
 mod intake;
 mod lookup;
 mod reactors;
+mod reload;
 mod routes;
 mod run_queue;
 mod share;
@@ -38,7 +40,7 @@ use crate::observe::node;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
-use share::ShareMax;
+use reload::Live;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -281,7 +283,7 @@ impl Server {
 
 /// What listeners, connections and handles of one server share.
 pub(crate) struct Shared {
-    pub(crate) config: ServerConfig,
+    pub(crate) config: Live,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reactors: Reactors,
     pub(crate) routes: Routes,
@@ -293,21 +295,17 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
-        let (intake, limits) = (&routes.dispatch.intake, &config.connection.limits);
-        intake.set_running_max(config.max_requests);
-        intake.set_share_max(ShareMax {
-            bytes: limits.assembly_max,
-            messages: limits.max_calls,
-        });
-        Self {
+        let shared = Self {
             counters: Arc::clone(&routes.dispatch.counters),
-            config,
+            config: Live::new(config),
             reactors,
             routes,
             state: watch::Sender::new(ServerState::Initializing),
             connections: Mutex::default(),
             open: watch::Sender::new(0),
-        }
+        };
+        shared.bound_intake();
+        shared
     }
 
     /// Goes to `to`; every transition is logged and seen by subscribers.
@@ -436,7 +434,7 @@ impl RunningServer {
             return;
         }
         self.shared.routes.dispatch.intake.drain();
-        let grace = self.shared.config.drain;
+        let grace = self.shared.config.now().drain;
         self.shared
             .live()
             .iter()
