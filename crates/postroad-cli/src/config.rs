@@ -3,6 +3,10 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
+mod differ;
+mod file_watch;
+mod last_good;
+mod place;
 mod print;
 mod problems;
 mod register;
@@ -11,6 +15,7 @@ mod service;
 mod source;
 mod variables;
 mod warnings;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,11 +25,13 @@ use postroad::route::RouteRule;
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
+pub(crate) use place::{DEFAULT_FILE, Place};
 use problems::Problems;
 pub(crate) use register::Register;
 pub(crate) use service::Service;
 use source::Source;
 use variables::Laid;
+pub(crate) use watch::{Flags, Watch};
 
 /// Where a node listens if nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
@@ -45,9 +52,25 @@ pub(crate) enum ConfigError {
     Variables(String),
     #[error("{0}")]
     Wrong(String),
+    /// A registry that does not tell its key.
+    #[error("{0}")]
+    Unreachable(String),
     /// A flag, not the configuration.
     #[error("{0}")]
     Flag(String),
+}
+
+impl ConfigError {
+    /// Tells the log, one line a mistake.
+    pub(crate) fn log(&self) {
+        let lines = match self {
+            Self::File(problems) => problems.lines(),
+            other => other.to_string().lines().map(str::to_owned).collect(),
+        };
+        for line in lines {
+            tracing::error!(target: "postroad::config", "{line}");
+        }
+    }
 }
 
 /// The file as it is written: each section is the library's own structure.
@@ -108,19 +131,24 @@ impl NodeConfig {
         listen: &[String],
         workers: Option<usize>,
     ) -> Result<Self, ConfigError> {
-        let text = match file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                path: path.display().to_string(),
-                source,
-            })?,
-        };
+        let text = file.map_or_else(|| Ok(String::new()), place::read_file)?;
         let path = file.map_or_else(
             || "configuration".to_owned(),
             |path| path.display().to_string(),
         );
+        Self::read(&path, &text, variables, listen, workers)
+    }
+
+    /// The same, of a text that was read from this place.
+    pub(crate) fn read(
+        path: &str,
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+        listen: &[String],
+        workers: Option<usize>,
+    ) -> Result<Self, ConfigError> {
         // The file alone first: a mistake in it has a place, and none of them hides another.
-        let source = Source::parse(&path, &text).map_err(ConfigError::File)?;
+        let source = Source::parse(path, text).map_err(ConfigError::File)?;
         source.check(service::check).map_err(ConfigError::File)?;
         source.file().map_err(ConfigError::File)?;
         let laid = variables::lay_over(&source.table(), variables);

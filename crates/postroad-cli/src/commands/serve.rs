@@ -1,29 +1,39 @@
 //! `postroad serve`: a node.
 
+mod reload;
+
 use std::process::ExitCode;
 
 use postroad::discovery::Registration;
 use postroad::{Endpoint, Protocol, Router, RunningServer, Server, practice};
 
 use crate::args::Serve;
-use crate::config::NodeConfig;
+use crate::config::{Flags, NodeConfig, Place, Watch};
 use crate::exit::{self, Failed};
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 use crate::terminal::say;
+use reload::Node;
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
-    let config = serve.config.as_deref();
-    let config = NodeConfig::load(
-        config,
-        crate::config::variables(),
-        &serve.listen,
-        serve.workers,
-    )?;
+    let place = Place::find(serve.config.as_deref())?;
+    let flags = Flags {
+        listen: serve.listen.clone(),
+        workers: serve.workers,
+    };
     super::raise_open_files();
-    super::runtime()?.block_on(node(config, serve.practice))
+    let practice = serve.practice;
+    super::runtime()?.block_on(async {
+        let (config, watch) = Watch::start(place, &flags).await?;
+        node(config, watch, flags, practice).await
+    })
 }
 
-async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed> {
+async fn node(
+    config: NodeConfig,
+    mut watch: Watch,
+    flags: Flags,
+    has_practice: bool,
+) -> Result<ExitCode, Failed> {
     let mut signals = Signals::listen()?;
     let router = match has_practice {
         true => practice::routes(),
@@ -43,21 +53,25 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
         listeners
             .for_each(|(endpoint, address)| say(format_args!("listening {endpoint} {address}")));
     }
-    signals.next_of_node().await;
-    tracing::info!("finishing what was accepted; a second signal ends at once");
-    let drained = async {
-        // Clients hear of it while the node still answers everything.
-        server.routes().set_ready(false);
-        if let Some(registration) = registration
-            && let Err(error) = registration.leave().await
-        {
-            tracing::warn!(%error, "the registry was not left: it forgets this node within 20 s");
-        }
-        server.shutdown().await;
+    let mut node = Node {
+        server,
+        registration,
+        running: config,
+        flags,
     };
+    loop {
+        tokio::select! {
+            asked = signals.next_of_node() => match asked {
+                Asked::Stop(_) => break,
+                Asked::Reload => node.reload(&mut watch).await,
+            },
+            text = watch.changed() => node.take(&watch, &text),
+        }
+    }
+    tracing::info!("finishing what was accepted; a second signal ends at once");
     tokio::select! {
-        () = drained => Ok(ExitCode::SUCCESS),
-        code = signals.next_of_node() => Ok(code),
+        () = node.drain() => Ok(ExitCode::SUCCESS),
+        code = signals.next_stop() => Ok(code),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use humantime::format_duration;
+use postroad::Endpoint;
 
 use super::{NodeConfig, rules};
 
@@ -48,23 +49,8 @@ impl NodeConfig {
             let origin = self.origins.get(&format!("listen.{index}"));
             let origin = origin.map_or("default", String::as_str);
             out.push_str(&format!("[[listen]] # {origin}\n"));
-            out.push_str(&format!("url = {:?}\n", endpoint.to_string()));
-            let mapping = endpoint.mapping();
-            // What the URL has already said would be said twice, which is no harm.
-            if let Some(envelope) = mapping.envelope {
-                out.push_str(&format!("envelope = {:?}\n", envelope.name()));
-            }
-            if let Some(route) = &mapping.fixed {
-                out.push_str(&format!("route = {route:?}\n"));
-            }
-            if !mapping.codes.is_empty() {
-                // In their order, so that two outputs can be compared.
-                let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
-                let codes = codes.into_iter();
-                let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
-                let codes = codes.collect::<Vec<_>>().join(", ");
-                out.push_str(&format!("codes = {{ {codes} }}\n"));
-            }
+            let lines = listener(endpoint).into_iter();
+            out.extend(lines.map(|line| format!("{line}\n")));
             out.push('\n');
         }
         out.trim_end().to_owned()
@@ -125,4 +111,25 @@ impl NodeConfig {
             ),
         ]
     }
+}
+
+/// The keys of a listener. What its URL has already said is said twice, which is no harm.
+pub(super) fn listener(endpoint: &Endpoint) -> Vec<String> {
+    let mut lines = vec![format!("url = {:?}", endpoint.to_string())];
+    let mapping = endpoint.mapping();
+    if let Some(envelope) = mapping.envelope {
+        lines.push(format!("envelope = {:?}", envelope.name()));
+    }
+    if let Some(route) = &mapping.fixed {
+        lines.push(format!("route = {route:?}"));
+    }
+    if !mapping.codes.is_empty() {
+        // In their order, so that two outputs can be compared.
+        let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
+        let codes = codes.into_iter();
+        let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
+        let codes = codes.collect::<Vec<_>>().join(", ");
+        lines.push(format!("codes = {{ {codes} }}"));
+    }
+    lines
 }

@@ -15,6 +15,7 @@ mod hints;
 mod peers;
 mod practice;
 mod program;
+mod reload;
 mod signals;
 mod support;
 mod terminal;

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::bounds::LEAVE_MAX;
 use super::error::DiscoveryError;
-use super::follow::Pauses;
 use super::found::Trouble;
 use super::instance::Instance;
+use super::pauses::Pauses;
 use super::source::{Registered, Registry};
 use super::target::Target;
 use crate::error::TransportError;
