@@ -149,7 +149,9 @@ impl NodeConfig {
     ) -> Result<Self, ConfigError> {
         // The file alone first: a mistake in it has a place, and none of them hides another.
         let source = Source::parse(path, text).map_err(ConfigError::File)?;
-        source.check(service::check).map_err(ConfigError::File)?;
+        source
+            .check(service::check, rules::check)
+            .map_err(ConfigError::File)?;
         source.file().map_err(ConfigError::File)?;
         let laid = variables::lay_over(&source.table(), variables);
         let Laid {

@@ -235,8 +235,8 @@ pub(crate) enum Config {
     /// Print every key with its value and where that comes from: file, variable or default.
     #[command(after_long_help = examples::PRINT)]
     Print {
-        /// The file, or a key such as etcd://127.0.0.1:2379/postroad/node1; by default postroad.toml
-        /// of this folder. Without any, what a node does that is told nothing.
+        /// The file, or a key such as etcd://127.0.0.1:2379/postroad/node1; by default
+        /// postroad.toml of this folder. Without any, what a node does that is told nothing.
         file: Option<PathBuf>,
     },
 }

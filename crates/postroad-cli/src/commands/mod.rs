@@ -46,7 +46,8 @@ pub(crate) fn service(name: &str, file: Option<&Path>) -> Result<Service, Failed
         let wrong = name.parse::<postroad::discovery::Target>().err();
         let wrong = wrong.map_or_else(|| name.to_owned(), |wrong| wrong.to_string());
         let hint = format!(
-            "a service by its name needs a configuration file: --config FILE, or {DEFAULT_FILE} here"
+            "a service by its name needs a configuration file: --config FILE, or {DEFAULT_FILE} \
+             here"
         );
         return Err(Failed::usage(wrong).hint(hint));
     };

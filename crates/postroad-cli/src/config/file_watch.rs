@@ -135,11 +135,19 @@ async fn quiet_text(path: &Path, before: Stamp) -> io::Result<Option<String>> {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(owned)).await;
     let text = read.map_err(io::Error::other)??;
-    let wait = match text.ends_with('\n') {
-        true => Duration::ZERO,
-        false => QUIET_IF_BROKEN_OFF,
-    };
-    Ok(is_the_same(wait).await.then_some(text))
+    if !text.ends_with('\n') {
+        tracing::debug!(
+            target: "postroad::config",
+            "{} is empty or ends in the middle of a line: it is read when it was quiet for {:?}",
+            path.display(),
+            QUIET_IF_BROKEN_OFF
+        );
+        if !is_the_same(QUIET_IF_BROKEN_OFF).await {
+            return Ok(None);
+        }
+    }
+    // Written to while it was read: it is looked at again.
+    Ok(is_the_same(Duration::ZERO).await.then_some(text))
 }
 
 /// Looks at a file where a slow disk holds nobody up.

@@ -28,7 +28,8 @@ impl LastGood {
         let Some(path) = &self.path else {
             tracing::warn!(
                 target: "postroad::config",
-                "no copy of {document} is kept: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is set"
+                "no copy of {document} is kept: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME \
+                 is set"
             );
             return;
         };

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::problems::Problems;
 use super::service::at_fault;
 use super::source::Source;
-use super::warnings::{BUILT_IN, PRACTICE};
 
 /// Looks at every key of every rule by itself, so that no mistake hides another.
 pub(super) fn check(source: &Source, rules: &[toml::Value], problems: &mut Problems) {
@@ -64,37 +63,8 @@ fn named(pattern: &str) -> toml::Table {
     toml::Table::from_iter([("name".to_owned(), pattern.into())])
 }
 
-/// Warns of rules that can never count.
-pub(super) fn warn(source: &Source, rules: &[RouteRule], found: &mut Problems) {
-    for (index, rule) in rules.iter().enumerate() {
-        let at = || source.value(&format!("route.{index}.name"));
-        if let Some(hider) = rules[..index].iter().position(|other| covers(other, rule)) {
-            let place = source.place(&format!("route.{hider}.name"));
-            let place = place.unwrap_or_else(|| "before it".to_owned());
-            let earlier = &rules[hider].name;
-            let what = format!(
-                "can never count: the rule {earlier:?} ({place}) is for all routes that {:?} is \
-                 for, and the first that fits counts",
-                rule.name
-            );
-            found.add(at(), &what);
-        } else if !BUILT_IN
-            .iter()
-            .chain(&PRACTICE)
-            .any(|known| rule.fits(known))
-        {
-            let (built_in, practice) = (BUILT_IN.join(", "), PRACTICE.join(", "));
-            let what = format!(
-                "unknown route {:?}: there are {built_in}; with --practice also {practice}",
-                rule.name
-            );
-            found.add(at(), &what);
-        }
-    }
-}
-
 /// Whether the first rule is for every route that the second is for.
-fn covers(first: &RouteRule, second: &RouteRule) -> bool {
+pub(super) fn covers(first: &RouteRule, second: &RouteRule) -> bool {
     match (first.name.strip_suffix('*'), second.name.strip_suffix('*')) {
         (Some(wide), Some(narrow)) => narrow.starts_with(wide),
         (None, Some(_)) => false,

@@ -11,10 +11,13 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen, Register, Workers, rules};
+use super::{File, Listen, Register, Workers};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
+
+/// Looks at all rules of routes.
+pub(super) type CheckRules = fn(&Source, &[toml::Value], &mut Problems);
 
 /// A file that is TOML; whether it says what a node understands, [`Source::check`] finds out.
 pub(super) struct Source {
@@ -83,7 +86,11 @@ impl Source {
     }
 
     /// Looks at every key by itself, so that no mistake hides another.
-    pub(super) fn check(&self, check_service: CheckService) -> Result<(), Problems> {
+    pub(super) fn check(
+        &self,
+        check_service: CheckService,
+        check_rules: CheckRules,
+    ) -> Result<(), Problems> {
         let mut problems = self.problems();
         for (section, value) in &self.table {
             match (section.as_str(), value) {
@@ -104,7 +111,7 @@ impl Source {
                     }
                 }
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
-                ("route", toml::Value::Array(all)) => rules::check(self, all, &mut problems),
+                ("route", toml::Value::Array(all)) => check_rules(self, all, &mut problems),
                 ("listen" | "route", _) => {
                     let what = format!("write [[{section}]], with two brackets");
                     problems.add(self.key(section), &what);

@@ -7,13 +7,13 @@ use postroad::transport::Transports;
 use postroad::{Endpoint, Protocol};
 
 use super::problems::Problems;
-use super::rules;
+use super::rules::covers;
 use super::source::Source;
 
 /// The routes that `serve` has.
-pub(super) const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
+const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
 /// Those that `serve --practice` adds.
-pub(super) const PRACTICE: [&str; 5] = [
+const PRACTICE: [&str; 5] = [
     "practice/count",
     "practice/fail",
     "practice/size",
@@ -46,7 +46,7 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint], rules: &[RouteRule])
             warn("url", what);
         }
     }
-    rules::warn(source, rules, &mut found);
+    never_counting(source, rules, &mut found);
     let is_native = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Dialect(_));
     let is_dialect = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Native);
     if !listeners.is_empty() && !listeners.iter().any(is_native) {
@@ -63,6 +63,36 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint], rules: &[RouteRule])
         found.add(source.key(key), what);
     }
     found
+}
+
+/// Warns of rules that can never count: an earlier one is for all of their routes, or there are
+/// none.
+fn never_counting(source: &Source, rules: &[RouteRule], found: &mut Problems) {
+    for (index, rule) in rules.iter().enumerate() {
+        let at = || source.value(&format!("route.{index}.name"));
+        if let Some(hider) = rules[..index].iter().position(|other| covers(other, rule)) {
+            let place = source.place(&format!("route.{hider}.name"));
+            let place = place.unwrap_or_else(|| "before it".to_owned());
+            let earlier = &rules[hider].name;
+            let what = format!(
+                "can never count: the rule {earlier:?} ({place}) is for all routes that {:?} is \
+                 for, and the first that fits counts",
+                rule.name
+            );
+            found.add(at(), &what);
+        } else if !BUILT_IN
+            .iter()
+            .chain(&PRACTICE)
+            .any(|known| rule.fits(known))
+        {
+            let (built_in, practice) = (BUILT_IN.join(", "), PRACTICE.join(", "));
+            let what = format!(
+                "unknown route {:?}: there are {built_in}; with --practice also {practice}",
+                rule.name
+            );
+            found.add(at(), &what);
+        }
+    }
 }
 
 /// Which route a listener's requests come to.

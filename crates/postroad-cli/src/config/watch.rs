@@ -85,7 +85,7 @@ impl Watch {
         }
     }
 
-    /// The text as it is now, because somebody asks for it; `None` if the node has no place for one.
+    /// The text as it is now, because somebody asks for it; `None` if the node was told nothing.
     pub(crate) async fn now(&mut self) -> Result<Option<String>, ConfigError> {
         match self {
             Self::Nothing => Ok(None),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,10 +13,6 @@ use crate::support::{
     PATIENCE, bench, has_peer, json, number, postroad, postroad_heeding_hangups, report, signal,
     text, wait,
 };
-
-/// Longer than a whole file has to be quiet before it is taken, shorter than one that ends in the
-/// middle of a line.
-const LONGER_THAN_QUIET: Duration = Duration::from_millis(2500);
 
 /// A node with a configuration, and what it logs.
 struct Logged {
@@ -28,8 +24,13 @@ struct Logged {
 impl Logged {
     fn start(config: &str, folder: &Path) -> Self {
         let mut command = postroad_heeding_hangups();
-        command.args(["serve", "--practice", "--listen", "tcp://127.0.0.1:0"]);
-        command.args(["--config", config]);
+        command.args([
+            "--log",
+            "info,postroad::config=debug",
+            "serve",
+            "--practice",
+        ]);
+        command.args(["--listen", "tcp://127.0.0.1:0", "--config", config]);
         command.current_dir(folder).env("XDG_STATE_HOME", folder);
         Self::spawn(command)
     }
@@ -239,7 +240,7 @@ fn a_changed_file_is_taken_by_itself_once_it_is_whole_also_if_another_takes_its_
     file.write_all(b"[server]\ndrain = \"15s\"\nmax_requests = 1")
         .expect("it is written");
     file.sync_all().expect("it is written");
-    std::thread::sleep(LONGER_THAN_QUIET);
+    node.until("ends in the middle of a line");
     file.write_all(b"0\n").expect("it is written");
     let said = node.until("node.toml was read again");
     assert!(said.contains("server.drain: 20s -> 15s"), "{said}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::Keyed;
+use super::keyed::Keyed;
 use super::source::Source;
 use super::url::Url;
 use crate::error::TransportError;

@@ -17,10 +17,10 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::bounds::{APPLY_EVERY, BEAT_EVERY, FORGET_AFTER};
-use super::document::{Keyed, Version};
 use super::error::DiscoveryError;
 use super::http::{Answer, Ask, Http, encode};
 use super::instance::{Instance, Record};
+use super::keyed::{Keyed, Version};
 use super::source::{Discovery, Registered, Registry, Source};
 use super::updates::Updates;
 use super::url::Url;

@@ -12,19 +12,20 @@ use tokio::time::sleep;
 
 use super::bounds::APPLY_EVERY;
 use super::error::DiscoveryError;
+use super::keyed::Keyed;
 use super::pauses::Pauses;
 use super::url::Url;
 use super::{consul, copy, etcd, nacos};
 use crate::error::TransportError;
-use crate::transport::BoxFuture;
 
 /// A text behind a key of a registry, such as a node's configuration.
 ///
-/// | URL | key |
-/// | --- | --- |
-/// | `etcd://10.0.0.5:2379,10.0.0.6:2379/postroad/node1` | `/postroad/node1` (feature `etcd`) |
-/// | `consul://127.0.0.1:8500/postroad/node1` | `postroad/node1` of its KV store (feature `consul`) |
-/// | `nacos://127.0.0.1:8848/postroad/node1` | data id `node1` of the group `postroad`, or of `DEFAULT_GROUP` if there is one name alone (feature `nacos`) |
+/// - `etcd://10.0.0.5:2379,10.0.0.6:2379/postroad/node1` is the key `/postroad/node1` (feature
+///   `etcd`);
+/// - `consul://127.0.0.1:8500/postroad/node1` is `postroad/node1` of the KV store (feature
+///   `consul`);
+/// - `nacos://127.0.0.1:8848/postroad/node1` is the data id `node1` of the group `postroad`, or of
+///   `DEFAULT_GROUP` if there is one name alone (feature `nacos`).
 ///
 /// Nacos has the options `namespace=ID` and `api=v1` (the default) or `api=v2`.
 #[derive(Clone, Debug)]
@@ -43,20 +44,6 @@ pub struct Reading {
     pub trouble: Option<DiscoveryError>,
     /// Whether it was ever read.
     pub is_read: bool,
-}
-
-/// A key of one registry.
-pub(super) trait Keyed: fmt::Debug + Send + Sync + 'static {
-    /// The text now, if nothing was seen yet; else waits, for a minute or so at most, until there
-    /// may be another than the one that was seen.
-    fn read(&self, seen: Option<u64>) -> BoxFuture<'_, Result<Version, DiscoveryError>>;
-}
-
-/// A text, and the number by which its registry knows it.
-#[derive(Debug)]
-pub(super) struct Version {
-    pub(super) text: Option<String>,
-    pub(super) seen: u64,
 }
 
 impl Document {

@@ -73,6 +73,7 @@ mod found;
 #[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
 mod http;
 mod instance;
+mod keyed;
 mod pauses;
 mod registration;
 mod source;

@@ -15,10 +15,10 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::bounds::{BEAT_EVERY, FORGET_AFTER, WEIGHT_MAX};
-use super::document::{Keyed, Version};
 use super::error::DiscoveryError;
 use super::http::{Ask, Http, encode};
 use super::instance::{Instance, Record};
+use super::keyed::{Keyed, Version};
 use super::source::{Discovery, Registered, Registry, Source};
 use super::updates::Updates;
 use super::url::Url;

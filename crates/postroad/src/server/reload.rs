@@ -61,7 +61,7 @@ impl RunningServer {
     ///
     /// use postroad::{Router, Server, ServerConfig};
     ///
-    /// let server = Server::new(Router::new()).listen("mem://reconfigured".parse()?).start().await?;
+    /// let server = Server::new(Router::new()).listen("mem://again".parse()?).start().await?;
     /// let mut config = ServerConfig::default();
     /// config.drain = Duration::from_secs(10);
     /// let changes = server.reconfigure(config)?;

@@ -60,8 +60,8 @@ impl Node {
         tracing::info!(target: "postroad::config", "{name} was read again: {many} changed");
     }
 
-    /// What can fail comes first, so that a failure leaves everything as it was. What listeners read
-    /// from files of their own, such as certificates, is read again here.
+    /// What can fail comes first, so that a failure leaves everything as it was. What listeners
+    /// read from files of their own, such as certificates, is read again here.
     fn apply(&mut self, next: &NodeConfig) -> Result<Vec<Change>, String> {
         let others = self.running.changes_of_node(next);
         let weighed = self.running.weighed_as(next);
