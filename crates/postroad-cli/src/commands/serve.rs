@@ -23,8 +23,12 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
     super::raise_open_files();
     let practice = serve.practice;
     super::runtime()?.block_on(async {
-        let (config, watch) = Watch::start(place, &flags).await?;
-        node(config, watch, flags, practice).await
+        let mut signals = Signals::listen()?;
+        let (config, watch) = tokio::select! {
+            read = Watch::start(place, &flags) => read?,
+            code = signals.next_stop() => return Ok(code),
+        };
+        node(config, watch, flags, practice, signals).await
     })
 }
 
@@ -33,8 +37,8 @@ async fn node(
     mut watch: Watch,
     flags: Flags,
     has_practice: bool,
+    mut signals: Signals,
 ) -> Result<ExitCode, Failed> {
-    let mut signals = Signals::listen()?;
     let router = match has_practice {
         true => practice::routes(),
         false => Router::new(),
@@ -63,7 +67,11 @@ async fn node(
         tokio::select! {
             asked = signals.next_of_node() => match asked {
                 Asked::Stop(_) => break,
-                Asked::Reload => node.reload(&mut watch).await,
+                // A registry may take its time to answer, and an end is not to wait for that.
+                Asked::Reload => tokio::select! {
+                    () = node.reload(&mut watch) => {}
+                    _ = signals.next_stop() => break,
+                },
             },
             text = watch.changed() => node.take(&watch, &text),
         }

@@ -25,7 +25,8 @@ pub(crate) struct FileWatch {
     path: PathBuf,
     /// The text that was looked at last, whether it could be used or not.
     text: String,
-    /// The file as it was when that was read.
+    /// The file as it was when that was read; `None` if it is no file that can be read twice, such
+    /// as a pipe.
     stamp: Option<Stamp>,
     /// What was last said of a file that cannot be read.
     said: Option<String>,
@@ -55,7 +56,8 @@ impl FileWatch {
     /// Reads the file, and looks at it from now on.
     pub(super) fn start(path: PathBuf) -> Result<Self, ConfigError> {
         // Before reading: what is written meanwhile is a change.
-        let stamp = std::fs::metadata(&path).ok().map(Stamp::from);
+        let found = std::fs::metadata(&path).ok();
+        let stamp = found.filter(Metadata::is_file).map(Stamp::from);
         let text = read_file(&path)?;
         Ok(Self {
             path,
@@ -75,12 +77,21 @@ impl FileWatch {
 
     /// The text as it is now, however new it is.
     pub(super) fn now(&mut self) -> Result<String, ConfigError> {
+        if self.stamp.is_none() {
+            let path = self.path.display();
+            return Err(ConfigError::Wrong(format!(
+                "{path} is no file that can be read twice"
+            )));
+        }
         *self = Self::start(self.path.clone())?;
         Ok(self.text.clone())
     }
 
     /// The next text, once the file has been quiet. Cancellation safe.
     pub(super) async fn changed(&mut self) -> String {
+        if self.stamp.is_none() {
+            return std::future::pending().await;
+        }
         loop {
             sleep(LOOK_EVERY).await;
             let stamp = match stamp(&self.path).await {
@@ -88,7 +99,7 @@ impl FileWatch {
                 Ok(stamp) => stamp,
                 // Between taking a file away and putting another there.
                 Err(error) => {
-                    self.say(&error);
+                    self.say(format!("cannot be read: {error}"));
                     continue;
                 }
             };
@@ -96,11 +107,16 @@ impl FileWatch {
                 Ok(Some(text)) => text,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.say(&error);
+                    self.say(format!("cannot be read: {error}"));
                     continue;
                 }
             };
             self.stamp = Some(stamp);
+            // A full disk leaves empty files behind; nobody means all defaults by that.
+            if text.trim().is_empty() && !self.text.trim().is_empty() {
+                self.say("is empty".to_owned());
+                continue;
+            }
             self.said = None;
             if text != self.text {
                 self.text.clone_from(&text);
@@ -109,14 +125,13 @@ impl FileWatch {
         }
     }
 
-    /// Says once that the file cannot be read.
-    fn say(&mut self, error: &io::Error) {
-        let what = error.to_string();
+    /// Says once why the file is not taken.
+    fn say(&mut self, what: String) {
         if self.said.as_ref() != Some(&what) {
             let path = self.path.display();
             tracing::warn!(
                 target: "postroad::config",
-                "{path} cannot be read: {error}; the configuration before stays"
+                "{path} {what}; the configuration before stays"
             );
             self.said = Some(what);
         }

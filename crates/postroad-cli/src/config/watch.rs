@@ -163,6 +163,11 @@ impl KeyWatch {
             if let Some(trouble) = trouble {
                 self.say(format!("{name} cannot be read: {trouble}"));
             } else if let Some(text) = text {
+                // As good as deleted: nobody means all defaults by it.
+                if text.trim().is_empty() {
+                    self.say(format!("{name} is empty"));
+                    continue;
+                }
                 self.said = None;
                 if text != self.looked_at {
                     self.looked_at = Arc::clone(&text);

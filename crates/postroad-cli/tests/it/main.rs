@@ -16,6 +16,8 @@ mod peers;
 mod practice;
 mod program;
 mod reload;
+#[cfg(feature = "discovery")]
+mod reload_keys;
 mod signals;
 mod support;
 mod terminal;

@@ -1,28 +1,22 @@
-//! Another configuration while a node runs: by a hangup, by a changed file, by a key of a registry.
+//! Another configuration while a node runs: by a hangup, and by a changed file.
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::time::Instant;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::support::{
-    PATIENCE, bench, has_peer, json, number, postroad, postroad_heeding_hangups, report, signal,
-    text, wait,
+    bench, json, number, postroad, postroad_heeding_hangups, report, signal, text, wait,
 };
 
 /// A node with a configuration, and what it logs.
-struct Logged {
-    child: Child,
+pub(crate) struct Logged {
+    pub(crate) child: Child,
     log: Lines<BufReader<ChildStderr>>,
     out: Lines<BufReader<ChildStdout>>,
 }
 
 impl Logged {
-    fn start(config: &str, folder: &Path) -> Self {
+    pub(crate) fn start(config: &str, folder: &Path) -> Self {
         let mut command = postroad_heeding_hangups();
         command.args([
             "--log",
@@ -45,13 +39,13 @@ impl Logged {
     }
 
     /// The URL of its listener.
-    fn url(&mut self) -> String {
+    pub(crate) fn url(&mut self) -> String {
         let line = self.out.next().expect("it listens").expect("it is text");
         format!("tcp://{}", line.rsplit(' ').next().expect("an address"))
     }
 
     /// The lines up to one that contains this, that one included.
-    fn until(&mut self, words: &str) -> String {
+    pub(crate) fn until(&mut self, words: &str) -> String {
         let mut seen = String::new();
         for line in self.log.by_ref().map_while(Result::ok) {
             seen.push_str(&line);
@@ -63,7 +57,7 @@ impl Logged {
         panic!("no {words:?} in {seen}");
     }
 
-    fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         signal(&self.child, "HUP");
     }
 
@@ -83,7 +77,7 @@ impl Logged {
         open.expect("the node runs").count()
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         signal(&self.child, "TERM");
         assert_eq!(wait(&mut self.child).code(), Some(0));
     }
@@ -254,6 +248,13 @@ fn a_changed_file_is_taken_by_itself_once_it_is_whole_also_if_another_takes_its_
     write(&path, "[server]\ndrain = \"12s\"\n");
     let said = node.until("node.toml was read again");
     assert_eq!(said.matches("stays").count(), 0, "{said}");
+    // An empty file is no wish for all defaults, unless somebody asks for it to be read.
+    write(&path, "");
+    node.until("node.toml is empty; the configuration before stays");
+    node.hang_up();
+    node.until("server.drain: 12s -> 25s");
+    write(&path, "[server]\ndrain = \"12s\"\n");
+    node.until("server.drain: 25s -> 12s");
     // While it is gone, nothing is lost.
     std::fs::remove_file(&path).expect("it is removed");
     node.until("node.toml cannot be read");
@@ -289,164 +290,23 @@ fn without_a_flag_the_file_of_the_folder_is_read_and_a_node_without_any_says_so_
     assert!(printed.contains("# postroad.toml:2"), "{printed}");
 }
 
-/// An etcd of the test's own.
-struct Etcd {
-    child: Child,
-    port: u16,
-    peers: u16,
-    data: tempfile::TempDir,
-}
-
-impl Etcd {
-    fn start() -> Self {
-        let free = || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            listener.local_addr().expect("it is bound").port()
-        };
-        let (port, peers) = (free(), free());
-        let data = tempfile::tempdir().expect("a folder");
-        let child = Self::spawn(data.path(), port, peers);
-        let etcd = Self {
-            child,
-            port,
-            peers,
-            data,
-        };
-        etcd.ready();
-        etcd
-    }
-
-    fn spawn(data: &Path, port: u16, peers: u16) -> Child {
-        let [client, peer] = [port, peers].map(|port| format!("http://127.0.0.1:{port}"));
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(data);
-        command.args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ]);
-        command.args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ]);
-        command.args(["--initial-cluster", &format!("default={peer}")]);
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("it is there")
-    }
-
-    fn stop(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-
-    fn start_again(&mut self) {
-        self.child = Self::spawn(self.data.path(), self.port, self.peers);
-        self.ready();
-    }
-
-    fn ready(&self) {
-        let until = Instant::now() + PATIENCE;
-        while !self.post("/v3/kv/range", "{\"key\":\"YQ==\"}") {
-            assert!(Instant::now() < until, "etcd does not answer");
-            std::thread::yield_now();
-        }
-    }
-
-    /// A request by hand; whether it was done.
-    fn post(&self, path: &str, body: &str) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
-            let len = body.len();
-            write!(
-                stream,
-                "POST {path} HTTP/1.1\r\nhost: e\r\nconnection: close\r\n\
-                 content-length: {len}\r\n\r\n{body}"
-            )?;
-            std::io::read_to_string(stream)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-    }
-
-    fn put(&self, text: &str) {
-        let (key, value) = (BASE64.encode("/postroad/node1"), BASE64.encode(text));
-        let body = format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}");
-        assert!(self.post("/v3/kv/put", &body));
-    }
-
-    fn delete(&self) {
-        let body = format!("{{\"key\":\"{}\"}}", BASE64.encode("/postroad/node1"));
-        assert!(self.post("/v3/kv/deleterange", &body));
-    }
-
-    fn url(&self) -> String {
-        format!("etcd://127.0.0.1:{}/postroad/node1", self.port)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[cfg(feature = "discovery")]
 #[test]
-fn a_key_of_etcd_is_followed_and_the_last_good_text_outlives_nonsense_deletion_and_etcd() {
-    if !has_peer("etcd", "etcd-server") {
-        return;
-    }
-    let mut etcd = Etcd::start();
-    let (url, folder) = (etcd.url(), tempfile::tempdir().expect("a folder"));
-    let config = |command: &str| {
-        let mut program = postroad();
-        program.args(["config", command, &url]);
-        program.output().expect("it was built")
-    };
-    let absent = config("check");
-    assert_eq!(absent.status.code(), Some(78));
-    assert!(text(&absent.stderr).contains("there is no such key"));
-    etcd.put("[server]\ndrain = \"25s\"\n");
-    let printed = text(&config("print").stdout);
-    assert!(printed.contains(&format!("# {url}:2")), "{printed}");
-
-    let mut node = Logged::start(&url, folder.path());
-    node.until("configuration read from etcd://");
-    etcd.put("[server]\ndrain = \"20s\"\n");
-    node.until("server.drain: 25s -> 20s");
-    etcd.put("[server]\ndrain = \"soon\"\n");
-    let said = node.until("the configuration before stays");
-    assert!(said.contains("line 2, column 9"), "{said}");
-    etcd.delete();
-    node.until("was deleted; the last good configuration stays");
-    etcd.put("[server]\ndrain = \"15s\"\n");
-    node.until("server.drain: 20s -> 15s");
+fn what_can_be_read_only_once_is_not_looked_at_again() {
+    let mut command = postroad_heeding_hangups();
+    command.args(["serve", "--listen", "tcp://127.0.0.1:0"]);
+    command
+        .args(["--config", "/dev/stdin"])
+        .stdin(Stdio::piped());
+    let mut node = Logged::spawn(command);
+    let mut stdin = node.child.stdin.take().expect("it is piped");
+    stdin
+        .write_all(b"[server]\ndrain = \"3s\"\n")
+        .expect("it is read");
+    drop(stdin);
+    node.until("configuration read from /dev/stdin");
+    node.url();
     node.hang_up();
-    node.until("was read again: 0 changed");
-    etcd.stop();
-    node.until("cannot be read: ");
+    let said = node.until("the configuration before stays");
+    assert!(said.contains("no file that can be read twice"), "{said}");
     node.stop();
-
-    // The registry is down: the copy serves, and what comes later is taken.
-    assert_eq!(config("check").status.code(), Some(69));
-    let mut node = Logged::start(&url, folder.path());
-    let said = node.until("starting with the last good configuration of etcd://");
-    assert!(said.contains("WARN") && said.contains(" old ("), "{said}");
-    etcd.start_again();
-    etcd.put("[server]\ndrain = \"14s\"\n");
-    node.until("server.drain: 15s -> 14s");
-    node.stop();
-
-    // Nonsense at the start: the copy again. A node without a copy does not start.
-    etcd.put("[sevrer]\n");
-    let mut node = Logged::start(&url, folder.path());
-    let said = node.until("starting with the last good configuration of etcd://");
-    assert!(said.contains("unknown section `sevrer`"), "{said}");
-    node.stop();
-    let empty = tempfile::tempdir().expect("a folder");
-    let mut node = Logged::start(&url, empty.path());
-    assert_eq!(wait(&mut node.child).code(), Some(78));
 }

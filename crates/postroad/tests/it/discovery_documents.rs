@@ -1,4 +1,4 @@
-//! Texts behind keys: stand-ins for the stores of Consul and Nacos. The one of etcd is tried with the
+//! Texts behind keys: stand-ins for the stores of Consul and Nacos. That of etcd is tried with the
 //! program.
 
 use std::time::Duration;
