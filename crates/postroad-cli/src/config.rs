@@ -26,7 +26,7 @@ use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
 pub(crate) use place::{DEFAULT_FILE, Place};
-use problems::Problems;
+pub(crate) use problems::Problems;
 pub(crate) use register::Register;
 pub(crate) use service::Service;
 use source::Source;

@@ -107,10 +107,7 @@ impl Watch {
 }
 
 impl KeyWatch {
-    async fn start(
-        document: Document,
-        flags: &Flags,
-    ) -> Result<(NodeConfig, KeyWatch), ConfigError> {
+    async fn start(document: Document, flags: &Flags) -> Result<(NodeConfig, Self), ConfigError> {
         let (name, copy) = (document.to_string(), LastGood::of(&document));
         let text = Place::Key(document.clone()).read().await;
         let text = text.map(Arc::<str>::from);

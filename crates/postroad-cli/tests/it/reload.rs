@@ -283,6 +283,7 @@ fn without_a_flag_the_file_of_the_folder_is_read_and_a_node_without_any_says_so_
     );
     let mut node = start();
     node.until("configuration read from postroad.toml");
+    node.url();
     node.stop();
     let mut print = postroad();
     let print = print.args(["config", "print"]).current_dir(folder.path());

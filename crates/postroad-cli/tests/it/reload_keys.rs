@@ -181,6 +181,7 @@ fn a_key_of_etcd_is_followed_and_the_last_good_text_outlives_nonsense_deletion_a
     let mut node = Logged::start(&url, folder.path());
     let said = node.until("starting with the last good configuration of etcd://");
     assert!(said.contains("unknown section `sevrer`"), "{said}");
+    node.url();
     node.stop();
     let empty = tempfile::tempdir().expect("a folder");
     let mut node = Logged::start(&url, empty.path());

@@ -4,7 +4,7 @@ use postroad::RunningServer;
 use postroad::config::Change;
 use postroad::discovery::Registration;
 
-use crate::config::{Flags, NodeConfig, Watch};
+use crate::config::{Flags, NodeConfig, Problems, Watch};
 
 /// A node that runs.
 pub(super) struct Node {
@@ -50,7 +50,7 @@ impl Node {
             }
         };
         watch.keep(text);
-        for warning in next.warnings.iter().flat_map(|warnings| warnings.lines()) {
+        for warning in next.warnings.iter().flat_map(Problems::lines) {
             tracing::warn!(target: "postroad::config", "{warning}");
         }
         for change in &changes {
