@@ -4,27 +4,36 @@
 //! refused everywhere.
 
 mod admin;
+mod differ;
+mod file_watch;
+mod last_good;
+mod place;
 mod print;
 mod problems;
 mod register;
+mod rules;
 mod service;
 mod source;
 mod variables;
 mod warnings;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
+use postroad::route::RouteRule;
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
 pub(crate) use admin::{AdminConfig, AdminListen, DEFAULT_ADMIN};
-use problems::Problems;
+pub(crate) use place::{DEFAULT_FILE, Place};
+pub(crate) use problems::Problems;
 pub(crate) use register::Register;
 pub(crate) use service::Service;
 use source::Source;
 use variables::Laid;
+pub(crate) use watch::{Flags, Watch};
 
 /// Where a node listens if nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "tcp+auto://127.0.0.1:7400";
@@ -45,9 +54,25 @@ pub(crate) enum ConfigError {
     Variables(String),
     #[error("{0}")]
     Wrong(String),
+    /// A registry that does not tell its key.
+    #[error("{0}")]
+    Unreachable(String),
     /// A flag, not the configuration.
     #[error("{0}")]
     Flag(String),
+}
+
+impl ConfigError {
+    /// Tells the log, one line a mistake.
+    pub(crate) fn log(&self) {
+        let lines = match self {
+            Self::File(problems) => problems.lines(),
+            other => other.to_string().lines().map(str::to_owned).collect(),
+        };
+        for line in lines {
+            tracing::error!(target: "postroad::config", "{line}");
+        }
+    }
 }
 
 /// The file as it is written: each section is the library's own structure.
@@ -57,10 +82,19 @@ struct File {
     server: ServerConfig,
     connection: ConnectionConfig,
     limits: Limits,
+    workers: Workers,
     listen: Vec<Listen>,
+    route: Vec<RouteRule>,
     service: BTreeMap<String, toml::Table>,
     register: Option<Register>,
     admin: AdminConfig,
+}
+
+/// `[workers]`: the threads for routes that compute or block.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Workers {
+    cpu: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +120,8 @@ pub(crate) struct NodeConfig {
     pub(crate) admin: AdminConfig,
     /// Sections that name what is called, and where a node registers, as they are written.
     written: Vec<(String, toml::Table)>,
+    /// The rules of routes as they are written, in their order.
+    rules: Vec<toml::Table>,
     /// What an operator should know although a node can start with it.
     pub(crate) warnings: Option<Problems>,
     /// Where the value of a key comes from, such as `server.drain`; by default if it is not here.
@@ -100,20 +136,27 @@ impl NodeConfig {
         listen: &[String],
         workers: Option<usize>,
     ) -> Result<Self, ConfigError> {
-        let text = match file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                path: path.display().to_string(),
-                source,
-            })?,
-        };
+        let text = file.map_or_else(|| Ok(String::new()), place::read_file)?;
         let path = file.map_or_else(
             || "configuration".to_owned(),
             |path| path.display().to_string(),
         );
+        Self::read(&path, &text, variables, listen, workers)
+    }
+
+    /// The same, of a text that was read from this place.
+    pub(crate) fn read(
+        path: &str,
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+        listen: &[String],
+        workers: Option<usize>,
+    ) -> Result<Self, ConfigError> {
         // The file alone first: a mistake in it has a place, and none of them hides another.
-        let source = Source::parse(&path, &text).map_err(ConfigError::File)?;
-        source.check(service::check).map_err(ConfigError::File)?;
+        let source = Source::parse(path, text).map_err(ConfigError::File)?;
+        source
+            .check(service::check, rules::check)
+            .map_err(ConfigError::File)?;
         source.file().map_err(ConfigError::File)?;
         let laid = variables::lay_over(&source.table(), variables);
         let Laid {
@@ -125,7 +168,7 @@ impl NodeConfig {
         origins.extend(set);
         let listen_on = parsed.listeners(listen)?;
         let warnings = match listen {
-            [] => warnings::find(&source, &listen_on).some(),
+            [] => warnings::find(&source, &listen_on, &parsed.route).some(),
             _ => None,
         };
         let mut services = BTreeMap::new();
@@ -146,6 +189,7 @@ impl NodeConfig {
         server
             .check()
             .map_err(|error| ConfigError::Wrong(format!("{path}: {error}")))?;
+        let rules = source.rules().filter_map(toml::Value::as_table);
         Ok(Self {
             server,
             listen: listen_on,
@@ -153,6 +197,7 @@ impl NodeConfig {
             register,
             admin,
             written,
+            rules: rules.cloned().collect(),
             warnings,
             origins,
         })
@@ -163,6 +208,13 @@ impl NodeConfig {
 pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+impl NodeConfig {
+    /// What each rule of routes means, in a sentence, in their order.
+    pub(crate) fn explain_rules(&self) -> Vec<String> {
+        rules::explain(&self.server.rules)
+    }
 }
 
 impl File {
@@ -192,6 +244,8 @@ impl File {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = self.server;
         config.workers = Some(workers.or(config.workers).unwrap_or(cores));
+        config.cpu_workers = Some(self.workers.cpu.unwrap_or(cores));
+        config.rules = self.route;
         config.connection = self.connection;
         config.connection.limits = self.limits;
         config

@@ -37,18 +37,30 @@ impl Signals {
         }
     }
 
-    /// The same for a node, which SIGHUP asks to read its files again. It cannot, and says so.
-    pub(crate) async fn next_of_node(&mut self) -> ExitCode {
+    /// What a node is asked to do next.
+    pub(crate) async fn next_of_node(&mut self) -> Asked {
+        tokio::select! {
+            code = stop(&mut self.interrupt, &mut self.terminate) => Asked::Stop(code),
+            () = hung_up(&mut self.hangup) => Asked::Reload,
+        }
+    }
+
+    /// The next signal that asks for an end, as the exit code that it stands for.
+    pub(crate) async fn next_stop(&mut self) -> ExitCode {
         loop {
-            tokio::select! {
-                code = stop(&mut self.interrupt, &mut self.terminate) => return code,
-                () = hung_up(&mut self.hangup) => tracing::warn!(
-                    "SIGHUP: nothing was reloaded; a changed configuration or certificate needs a \
-                     restart"
-                ),
+            if let Asked::Stop(code) = self.next_of_node().await {
+                return code;
             }
         }
     }
+}
+
+/// What a signal asks a node to do.
+pub(crate) enum Asked {
+    /// To end, with this exit code if it insists.
+    Stop(ExitCode),
+    /// To read its configuration again.
+    Reload,
 }
 
 async fn stop(interrupt: &mut Signal, terminate: &mut Signal) -> ExitCode {

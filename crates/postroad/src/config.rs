@@ -1,5 +1,7 @@
 //! Settings that client and server share, and how a setting out of its bounds is reported.
 
+mod change;
+
 use std::time::Duration;
 
 use postroad_proto::limits::{CREDENTIALS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, LimitError};
@@ -8,6 +10,7 @@ use postroad_proto::units::time;
 use serde::Deserialize;
 
 pub use crate::preset::Preset;
+pub use change::{Change, Effect};
 pub use postroad_proto::dialect::{Dialect, Envelope};
 pub use postroad_proto::limits::Limits;
 pub use postroad_proto::policy::{Backoff, GiveUp};

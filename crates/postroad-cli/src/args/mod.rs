@@ -108,8 +108,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Configuration file; see docs/configuration.md.
-    #[arg(long, short, value_name = "FILE")]
+    /// Configuration file, or a key such as etcd://127.0.0.1:2379/postroad/node1; by default
+    /// postroad.toml of this folder, if it is there. A change of it is taken while the node runs;
+    /// see docs/configuration.md.
+    #[arg(long, short, value_name = "FILE|URL")]
     pub(crate) config: Option<PathBuf>,
     /// Endpoint to listen on, instead of the configuration's; may be repeated.
     #[arg(long, short, value_name = "URL")]
@@ -240,13 +242,14 @@ pub(crate) enum Config {
     /// Check a file as `serve --config FILE` would, and start nothing.
     #[command(after_long_help = examples::CHECK)]
     Check {
-        /// The file.
+        /// The file, or a key such as etcd://127.0.0.1:2379/postroad/node1.
         file: PathBuf,
     },
     /// Print every key with its value and where that comes from: file, variable or default.
     #[command(after_long_help = examples::PRINT)]
     Print {
-        /// The file; without one, what a node does that is told nothing.
+        /// The file, or a key such as etcd://127.0.0.1:2379/postroad/node1; by default
+        /// postroad.toml of this folder. Without any, what a node does that is told nothing.
         file: Option<PathBuf>,
     },
 }

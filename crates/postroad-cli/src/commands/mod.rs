@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{NodeConfig, Service};
+use crate::config::{DEFAULT_FILE, NodeConfig, Service};
 use crate::exit::Failed;
 
 /// The runtime of a tool: one thread is enough for one connection.
@@ -36,21 +36,19 @@ pub(crate) fn raise_open_files() {
     }
 }
 
-/// The configuration file that says what a service is, if none is named.
-const CONFIG_FILE: &str = "postroad.toml";
-
 /// What is called: a target as it stands, or a service of the configuration file by its name.
 pub(crate) fn service(name: &str, file: Option<&Path>) -> Result<Service, Failed> {
     if name.contains("://") {
         return Ok(Service::of(name.parse()?));
     }
-    let default = Path::new(CONFIG_FILE);
+    let default = Path::new(DEFAULT_FILE);
     let Some(file) = file.or_else(|| default.exists().then_some(default)) else {
         // The text of the URL's parser says what a target looks like.
         let wrong = name.parse::<postroad::discovery::Target>().err();
         let wrong = wrong.map_or_else(|| name.to_owned(), |wrong| wrong.to_string());
         let hint = format!(
-            "a service by its name needs a configuration file: --config FILE, or {CONFIG_FILE} here"
+            "a service by its name needs a configuration file: --config FILE, or {DEFAULT_FILE} \
+             here"
         );
         return Err(Failed::usage(wrong).hint(hint));
     };

@@ -1,5 +1,7 @@
 //! `postroad serve`: a node.
 
+mod reload;
+
 use std::process::ExitCode;
 
 use postroad::admin::{Admin, RunningAdmin};
@@ -7,27 +9,39 @@ use postroad::discovery::Registration;
 use postroad::{Endpoint, Protocol, Router, RunningServer, Server, practice};
 
 use crate::args::Serve;
-use crate::config::{AdminConfig, AdminListen, NodeConfig};
+use crate::config::{AdminConfig, AdminListen, Flags, NodeConfig, Place, Watch};
 use crate::exit::{self, Failed};
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 use crate::terminal::{put, say};
+use reload::Node;
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode, Failed> {
-    let config = serve.config.as_deref();
-    let mut config = NodeConfig::load(
-        config,
-        crate::config::variables(),
-        &serve.listen,
-        serve.workers,
-    )?;
-    config.admin = config.admin.with_flag(serve.admin.clone());
+    let place = Place::find(serve.config.as_deref())?;
+    let flags = Flags {
+        listen: serve.listen.clone(),
+        workers: serve.workers,
+        admin: serve.admin.clone(),
+    };
     super::raise_open_files();
     crate::memory::give_back();
-    super::runtime()?.block_on(node(config, serve.practice))
+    let practice = serve.practice;
+    super::runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let (config, watch) = tokio::select! {
+            read = Watch::start(place, &flags) => read?,
+            code = signals.next_stop() => return Ok(code),
+        };
+        node(config, watch, flags, practice, signals).await
+    })
 }
 
-async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed> {
-    let mut signals = Signals::listen()?;
+async fn node(
+    config: NodeConfig,
+    mut watch: Watch,
+    flags: Flags,
+    has_practice: bool,
+    mut signals: Signals,
+) -> Result<ExitCode, Failed> {
     let router = match has_practice {
         true => practice::routes(),
         false => Router::new(),
@@ -56,21 +70,29 @@ async fn node(config: NodeConfig, has_practice: bool) -> Result<ExitCode, Failed
             ));
         }
     }
-    signals.next_of_node().await;
-    tracing::info!("finishing what was accepted; a second signal ends at once");
-    let drained = async {
-        // Clients hear of it while the node still answers everything.
-        server.routes().set_ready(false);
-        if let Some(registration) = registration
-            && let Err(error) = registration.leave().await
-        {
-            tracing::warn!(%error, "the registry was not left: it forgets this node within 20 s");
-        }
-        server.shutdown().await;
+    let mut node = Node {
+        server,
+        registration,
+        running: config,
+        flags,
     };
+    loop {
+        tokio::select! {
+            asked = signals.next_of_node() => match asked {
+                Asked::Stop(_) => break,
+                // A registry may take its time to answer, and an end is not to wait for that.
+                Asked::Reload => tokio::select! {
+                    () = node.reload(&mut watch) => {}
+                    _ = signals.next_stop() => break,
+                },
+            },
+            text = watch.changed() => node.take(&watch, &text),
+        }
+    }
+    tracing::info!("finishing what was accepted; a second signal ends at once");
     tokio::select! {
-        () = drained => Ok(ExitCode::SUCCESS),
-        code = signals.next_of_node() => Ok(code),
+        () = node.drain() => Ok(ExitCode::SUCCESS),
+        code = signals.next_stop() => Ok(code),
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use humantime::format_duration;
+use postroad::Endpoint;
 
-use super::NodeConfig;
+use super::{NodeConfig, rules};
 
 impl NodeConfig {
     /// Every key with its value and where that comes from.
@@ -32,33 +33,30 @@ impl NodeConfig {
             }
             out.push('\n');
         }
+        for (index, rule) in self.rules.iter().enumerate() {
+            let place = format!("route.{index}");
+            let origin = self.origins.get(&place).map_or("default", String::as_str);
+            out.push_str(&format!("[[route]] # {origin}\n"));
+            for (key, value) in rule {
+                let origin = self.origins.get(&format!("{place}.{key}"));
+                let origin = origin.map_or("default", String::as_str);
+                let setting = format!("{key} = {value}");
+                out.push_str(&format!("{setting:<36} # {origin}\n"));
+            }
+            out.push('\n');
+        }
         for (index, endpoint) in self.listen.iter().enumerate() {
             let origin = self.origins.get(&format!("listen.{index}"));
             let origin = origin.map_or("default", String::as_str);
             out.push_str(&format!("[[listen]] # {origin}\n"));
-            out.push_str(&format!("url = {:?}\n", endpoint.to_string()));
-            let mapping = endpoint.mapping();
-            // What the URL has already said would be said twice, which is no harm.
-            if let Some(envelope) = mapping.envelope {
-                out.push_str(&format!("envelope = {:?}\n", envelope.name()));
-            }
-            if let Some(route) = &mapping.fixed {
-                out.push_str(&format!("route = {route:?}\n"));
-            }
-            if !mapping.codes.is_empty() {
-                // In their order, so that two outputs can be compared.
-                let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
-                let codes = codes.into_iter();
-                let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
-                let codes = codes.collect::<Vec<_>>().join(", ");
-                out.push_str(&format!("codes = {{ {codes} }}\n"));
-            }
+            let lines = listener(endpoint).into_iter();
+            out.extend(lines.map(|line| format!("{line}\n")));
             out.push('\n');
         }
         out.trim_end().to_owned()
     }
 
-    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 4] {
+    fn sections(&self) -> [(&'static str, Vec<(&'static str, String)>); 5] {
         let text = |value: &dyn Display| format!("{:?}", value.to_string());
         let number = |value: usize| value.to_string();
         let server = &self.server;
@@ -77,16 +75,25 @@ impl NodeConfig {
         // Without it the transport decides, which no value says.
         let checksum = connection.checksum;
         of_connection.extend(checksum.map(|is_on| ("checksum", is_on.to_string())));
+        let mut of_server = vec![
+            ("workers", number(server.workers.unwrap_or(1))),
+            ("max_connections", number(server.max_connections)),
+            ("max_requests", number(server.max_requests)),
+            ("lameduck", text(&format_duration(server.lameduck))),
+            ("drain", text(&format_duration(server.drain))),
+            ("shed", server.shed.to_string()),
+        ];
+        // Without it only `max_requests` counts.
+        of_server.extend(
+            server
+                .concurrency
+                .map(|most| ("concurrency", rules::most(most))),
+        );
         [
+            ("server", of_server),
             (
-                "server",
-                vec![
-                    ("workers", number(server.workers.unwrap_or(1))),
-                    ("max_connections", number(server.max_connections)),
-                    ("max_requests", number(server.max_requests)),
-                    ("lameduck", text(&format_duration(server.lameduck))),
-                    ("drain", text(&format_duration(server.drain))),
-                ],
+                "workers",
+                vec![("cpu", number(server.cpu_workers.unwrap_or(1)))],
             ),
             ("connection", of_connection),
             (
@@ -106,4 +113,25 @@ impl NodeConfig {
             ("admin", vec![("listen", text(&self.admin.listen()))]),
         ]
     }
+}
+
+/// The keys of a listener. What its URL has already said is said twice, which is no harm.
+pub(super) fn listener(endpoint: &Endpoint) -> Vec<String> {
+    let mut lines = vec![format!("url = {:?}", endpoint.to_string())];
+    let mapping = endpoint.mapping();
+    if let Some(envelope) = mapping.envelope {
+        lines.push(format!("envelope = {:?}", envelope.name()));
+    }
+    if let Some(route) = &mapping.fixed {
+        lines.push(format!("route = {route:?}"));
+    }
+    if !mapping.codes.is_empty() {
+        // In their order, so that two outputs can be compared.
+        let codes: BTreeMap<_, _> = mapping.codes.iter().collect();
+        let codes = codes.into_iter();
+        let codes = codes.map(|(code, route)| format!("\"0x{code:02x}\" = {route:?}"));
+        let codes = codes.collect::<Vec<_>>().join(", ");
+        lines.push(format!("codes = {{ {codes} }}"));
+    }
+    lines
 }

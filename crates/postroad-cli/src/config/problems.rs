@@ -16,6 +16,14 @@ pub(crate) struct Problems {
     found: Vec<(Range<usize>, String)>,
 }
 
+/// A place in a file; lines and columns count from 1.
+struct Position<'a> {
+    line: usize,
+    column: usize,
+    /// The whole line.
+    written: &'a str,
+}
+
 impl Problems {
     pub(super) fn new(path: &str, text: &str) -> Self {
         Self {
@@ -43,6 +51,28 @@ impl Problems {
         (!self.found.is_empty()).then_some(self)
     }
 
+    /// Each in one line, without the line of the file that it is in.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let lines = self.found.iter().map(|(at, what)| self.line(at, what));
+        lines.collect()
+    }
+
+    fn line(&self, at: &Range<usize>, what: &str) -> String {
+        let Position { line, column, .. } = self.position(at);
+        format!("{}: line {line}, column {column}: {what}", self.path)
+    }
+
+    /// Where this is in the file.
+    fn position(&self, at: &Range<usize>) -> Position<'_> {
+        let before = self.text.get(..at.start).unwrap_or(&self.text);
+        let begin = before.rfind('\n').map_or(0, |end| end + 1);
+        Position {
+            line: before.matches('\n').count() + 1,
+            column: before[begin..].chars().count() + 1,
+            written: self.text[begin..].lines().next().unwrap_or_default(),
+        }
+    }
+
     /// Fails if there is a mistake.
     pub(super) fn into_result(self) -> Result<(), Self> {
         self.some().map_or(Ok(()), Err)
@@ -52,18 +82,18 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (at, what)) in self.found.iter().enumerate() {
-            let before = self.text.get(..at.start).unwrap_or(&self.text);
-            let line = before.matches('\n').count() + 1;
-            let begin = before.rfind('\n').map_or(0, |end| end + 1);
-            let column = before[begin..].chars().count() + 1;
-            let written = self.text[begin..].lines().next().unwrap_or_default();
+            let Position {
+                line,
+                column,
+                written,
+            } = self.position(at);
             let room = written.chars().count().saturating_sub(column - 1).max(1);
             let marked = self.text.get(at.clone()).unwrap_or_default();
             let carets = "^".repeat(marked.chars().count().clamp(1, room));
             if index > 0 {
                 writeln!(f)?;
             }
-            writeln!(f, "{}: line {line}, column {column}: {what}", self.path)?;
+            writeln!(f, "{}", self.line(at, what))?;
             writeln!(f, "{line:>5} | {written}")?;
             write!(f, "      | {}{carets}", " ".repeat(column - 1))?;
         }
@@ -80,7 +110,12 @@ pub(super) fn in_words_of_users(what: &str) -> String {
     let mut what = what.trim().to_owned();
     for (theirs, ours) in [
         ("expected usize", "expected a whole number"),
-        ("expected a sequence", "expected [[listen]]"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u32", "expected a whole number"),
+        (
+            "expected a sequence",
+            "expected a list, such as [\"one\", \"two\"]",
+        ),
         ("a map", "a table"),
         ("unknown field", "unknown key"),
         ("missing field", "missing key"),

@@ -5,7 +5,7 @@ use postroad::discovery::{Instance, Target};
 use serde::Deserialize;
 
 /// The section as it is written.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Register {
     at: Option<String>,
@@ -30,6 +30,26 @@ impl Register {
             return Err(wrong(what));
         }
         at.parse().map_err(|error| wrong(format!("{error}")))
+    }
+
+    /// The same registry and endpoint, with the weight, tag and zone of another section.
+    pub(crate) fn weighed_as(&self, other: &Self) -> Self {
+        Self {
+            at: self.at.clone(),
+            url: self.url.clone(),
+            ..other.clone()
+        }
+    }
+
+    /// Every key with its value, and whether another value counts while the node runs.
+    pub(super) fn settings(&self) -> [(&'static str, Option<String>, bool); 5] {
+        [
+            ("at", self.at.clone(), false),
+            ("url", self.url.clone(), false),
+            ("weight", self.weight.map(|weight| weight.to_string()), true),
+            ("tag", self.tag.clone(), true),
+            ("zone", self.zone.clone(), true),
+        ]
     }
 
     /// Checks what can be known before the node listens.

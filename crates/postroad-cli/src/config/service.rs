@@ -118,7 +118,12 @@ pub(super) fn check(
 }
 
 /// Where the mistake in this key stands: an unknown key within its table has a place of its own.
-fn at_fault(source: &Source, place: &str, key: &str, what: &str) -> std::ops::Range<usize> {
+pub(super) fn at_fault(
+    source: &Source,
+    place: &str,
+    key: &str,
+    what: &str,
+) -> std::ops::Range<usize> {
     let path = format!("{place}.{key}");
     let unknown = what.split("unknown field `").nth(1);
     match unknown.and_then(|rest| rest.split('`').next()) {

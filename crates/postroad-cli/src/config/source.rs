@@ -11,10 +11,13 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{AdminConfig, File, Listen, Register};
+use super::{AdminConfig, File, Listen, Register, Workers};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
+
+/// Looks at all rules of routes.
+pub(super) type CheckRules = fn(&Source, &[toml::Value], &mut Problems);
 
 /// A file that is TOML; whether it says what a node understands, [`Source::check`] finds out.
 pub(super) struct Source {
@@ -63,6 +66,12 @@ impl Source {
         places.collect()
     }
 
+    /// The rules of routes as they are written, in their order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &toml::Value> {
+        let rules = self.table.get("route").and_then(toml::Value::as_array);
+        rules.into_iter().flatten()
+    }
+
     pub(super) fn table(&self) -> toml::Table {
         self.table.clone()
     }
@@ -77,7 +86,11 @@ impl Source {
     }
 
     /// Looks at every key by itself, so that no mistake hides another.
-    pub(super) fn check(&self, check_service: CheckService) -> Result<(), Problems> {
+    pub(super) fn check(
+        &self,
+        check_service: CheckService,
+        check_rules: CheckRules,
+    ) -> Result<(), Problems> {
         let mut problems = self.problems();
         for (section, value) in &self.table {
             match (section.as_str(), value) {
@@ -87,6 +100,7 @@ impl Source {
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
                 ("admin", value) => self.section::<AdminConfig>(section, value, &mut problems),
+                ("workers", value) => self.section::<Workers>(section, value, &mut problems),
                 ("register", value) => {
                     self.section::<Register>(section, value, &mut problems);
                     self.register(value, &mut problems);
@@ -98,11 +112,14 @@ impl Source {
                     }
                 }
                 ("listen", toml::Value::Array(all)) => self.listeners(all, &mut problems),
-                ("listen", _) => {
-                    problems.add(self.key(section), "write [[listen]], with two brackets");
+                ("route", toml::Value::Array(all)) => check_rules(self, all, &mut problems),
+                ("listen" | "route", _) => {
+                    let what = format!("write [[{section}]], with two brackets");
+                    problems.add(self.key(section), &what);
                 }
                 _ => {
-                    let known = "server, connection, limits, listen, service, register, admin";
+                    let known = "server, connection, limits, workers, listen, route, service, \
+                                 register, admin";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }
@@ -211,7 +228,10 @@ impl Source {
                 let holds = |(_, value): &(&String, &toml::Value)| value.get(key).is_some();
                 table.iter().find(holds).map(|(section, _)| section.clone())
             };
-            let own = section_of(&name).map(|section| (section, name.clone()));
+            let own = match name.split_once('.') {
+                Some((section, key)) => Some((section.to_owned(), key.to_owned())),
+                None => section_of(&name).map(|section| (section, name.clone())),
+            };
             let Some((section, key)) =
                 own.or_else(|| section_of(cause).map(|section| (section, cause.to_owned())))
             else {

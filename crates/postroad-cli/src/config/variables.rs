@@ -10,7 +10,14 @@ use super::problems::in_words_of_users;
 use super::source::cause;
 
 /// Sections that variables can set keys of.
-const SECTIONS: [&str; 5] = ["server", "connection", "limits", "register", "admin"];
+const SECTIONS: [&str; 6] = [
+    "server",
+    "connection",
+    "limits",
+    "workers",
+    "register",
+    "admin",
+];
 
 /// The file with the variables over it.
 pub(super) struct Laid {
@@ -46,8 +53,8 @@ pub(super) fn lay_over(
             mistakes.insert(name, what);
             continue;
         }
-        if section == "service" {
-            mistakes.insert(name, "services are set by the file".to_owned());
+        if let Some(what) = only_of_files(&section) {
+            mistakes.insert(name, format!("{what} are set by the file"));
             continue;
         }
         // Numbers are numbers, everything else is text.
@@ -91,9 +98,13 @@ fn take_out_of_bounds(
         };
         let what = error.to_string();
         let name = what.split(" = ").next().unwrap_or_default();
+        // A name may be that of a key, or of its section and it.
         let ends_with = |wanted: &str| {
-            let mut keys = set.keys().filter_map(|path| path.split_once('.'));
-            keys.find(|(_, key)| *key == wanted)
+            let mut keys = set
+                .keys()
+                .filter_map(|path| Some((path, path.split_once('.')?)));
+            let found = keys.find(|(path, (_, key))| *key == wanted || *path == wanted);
+            found.map(|(_, parts)| parts)
         };
         let Some((section, key)) = ends_with(name).or_else(|| ends_with(cause(name))) else {
             break;
@@ -104,6 +115,15 @@ fn take_out_of_bounds(
         if let Some(variable) = set.remove(&format!("{section}.{key}")) {
             mistakes.insert(variable, what);
         }
+    }
+}
+
+/// What a section holds that has no keys that a variable could name.
+fn only_of_files(section: &str) -> Option<&'static str> {
+    match section {
+        "service" => Some("services"),
+        "route" => Some("rules of routes"),
+        _ => None,
     }
 }
 

@@ -2,16 +2,18 @@
 //! same.
 
 use postroad::config::{Dialect, Envelope};
+use postroad::route::RouteRule;
 use postroad::transport::Transports;
 use postroad::{Endpoint, Protocol};
 
 use super::problems::Problems;
+use super::rules::covers;
 use super::source::Source;
 
 /// The routes that `serve` has.
-pub(super) const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
+const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
 /// Those that `serve --practice` adds.
-pub(super) const PRACTICE: [&str; 5] = [
+const PRACTICE: [&str; 5] = [
     "practice/count",
     "practice/fail",
     "practice/size",
@@ -29,8 +31,8 @@ const NATIVE_KEYS: [&str; 6] = [
     "limits.assemblies",
 ];
 
-/// Looks at the listeners of a file, in its order, and at its keys.
-pub(super) fn find(source: &Source, listeners: &[Endpoint]) -> Problems {
+/// Looks at the listeners and rules of a file, in its order, and at its keys.
+pub(super) fn find(source: &Source, listeners: &[Endpoint], rules: &[RouteRule]) -> Problems {
     let mut found = source.problems().called("warnings");
     for (index, endpoint) in listeners.iter().enumerate() {
         let mut warn = |key: &str, what: String| {
@@ -44,6 +46,7 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint]) -> Problems {
             warn("url", what);
         }
     }
+    never_counting(source, rules, &mut found);
     let is_native = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Dialect(_));
     let is_dialect = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Native);
     if !listeners.is_empty() && !listeners.iter().any(is_native) {
@@ -60,6 +63,36 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint]) -> Problems {
         found.add(source.key(key), what);
     }
     found
+}
+
+/// Warns of rules that can never count: an earlier one is for all of their routes, or there are
+/// none.
+fn never_counting(source: &Source, rules: &[RouteRule], found: &mut Problems) {
+    for (index, rule) in rules.iter().enumerate() {
+        let at = || source.value(&format!("route.{index}.name"));
+        if let Some(hider) = rules[..index].iter().position(|other| covers(other, rule)) {
+            let place = source.place(&format!("route.{hider}.name"));
+            let place = place.unwrap_or_else(|| "before it".to_owned());
+            let earlier = &rules[hider].name;
+            let what = format!(
+                "can never count: the rule {earlier:?} ({place}) is for all routes that {:?} is \
+                 for, and the first that fits counts",
+                rule.name
+            );
+            found.add(at(), &what);
+        } else if !BUILT_IN
+            .iter()
+            .chain(&PRACTICE)
+            .any(|known| rule.fits(known))
+        {
+            let (built_in, practice) = (BUILT_IN.join(", "), PRACTICE.join(", "));
+            let what = format!(
+                "unknown route {:?}: there are {built_in}; with --practice also {practice}",
+                rule.name
+            );
+            found.add(at(), &what);
+        }
+    }
 }
 
 /// Which route a listener's requests come to.

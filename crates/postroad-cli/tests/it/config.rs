@@ -108,6 +108,113 @@ fn a_certificate_that_soon_expires_is_warned_of() {
 }
 
 #[test]
+fn all_mistakes_of_rules_are_shown_at_once_each_with_its_place() {
+    let file = written(
+        "[server]\nconcurrency = 0\n[workers]\ncpu = 9999\n\
+         [[route]]\nname = \"a*b\"\npriority = 8\nprio = 3\nrate = { limit = 50 }\n\
+         [[route]]\nname = \"x\"\ndeadline = 5\nallow = \"role:a\"\nrate = { limt = \"5/s\" }\n\
+         versions = { \"1\" = \"50%\" }\nwork = \"gpu\"\n\
+         [[route]]\nrate = { limit = \"5/s\", shape = \"leaky\", burst = 4 }\n",
+    );
+    let output = config("check", file.path(), &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for words in [
+        "line 2, column 15: concurrency = 0 is out of bounds",
+        "line 4, column 7: workers.cpu = 9999 is out of bounds: 1 to 1024",
+        "line 6, column 8: name = \"a*b\" is out of bounds",
+        "line 7, column 12: priority = 8 is out of bounds: 0 to 7",
+        "line 8, column 1: unknown key `prio`",
+        "line 9, column 8: expected a rate such as \"50/s\"",
+        "line 12, column 12: expected a time with its unit: write \"5s\"",
+        "line 13, column 9: invalid type: string \"role:a\", expected a list",
+        "line 14, column 10: unknown key `limt`",
+        "line 15, column 12: versions = 50.0% is out of bounds",
+        "line 16, column 8: unknown variant `gpu`",
+        "line 17, column 1: missing key `name`",
+        "line 18, column 50: rate.burst = 4 is out of bounds",
+        "13 mistakes",
+    ] {
+        assert!(said.contains(words), "{words:?} in {said}");
+    }
+}
+
+#[test]
+fn rules_are_explained_in_sentences_and_one_that_can_never_count_is_warned_of() {
+    let file = written(
+        "[[route]]\nname = \"practice/*\"\nallow = [\"role:tester\"]\npriority = 5\n\
+         deadline = \"500ms\"\nwork = \"cpu\"\n\
+         [[route]]\nname = \"practice/sleep\"\n[[route]]\nname = \"*\"\nconcurrency = \"auto\"\n",
+    );
+    let output = config("check", file.path(), &[]);
+    let said = text(&output.stdout);
+    for sentence in [
+        "route practice/*: every route that begins with \"practice/\"; role:tester may call; \
+         priority 5 at most; 500ms for a request that says no deadline; runs in the worker threads",
+        "route practice/sleep: never counts, because practice/* comes before it",
+        "route *: every route but practice/*, practice/sleep; nobody may call, because other rules \
+         say who may; as many at once as it answers without becoming slow",
+    ] {
+        assert!(said.contains(sentence), "{sentence:?} in {said}");
+    }
+    let warned = text(&output.stderr);
+    assert!(
+        warned.contains("line 8, column 8: can never count: the rule \"practice/*\""),
+        "{warned}"
+    );
+    let file = written("[[route]]\nname = \"Orders.*\"\n");
+    let warned = text(&config("check", file.path(), &[]).stderr);
+    assert!(
+        warned.contains("line 2, column 8: unknown route \"Orders.*\""),
+        "{warned}"
+    );
+}
+
+#[test]
+fn rules_and_worker_threads_are_printed_as_a_file_that_says_the_same() {
+    let file = written(
+        "[server]\nconcurrency = 50\nshed = true\n[workers]\ncpu = 3\n\
+         [[route]]\nname = \"practice/*\"\nrate = { limit = \"50/s\", burst = 200 }\n",
+    );
+    let variables = [
+        ("POSTROAD_WORKERS__CPU", "5"),
+        ("POSTROAD_SERVER__SHED", "false"),
+        ("POSTROAD_SERVER__CONCURRENCY", "auto"),
+    ];
+    let printed = text(&config("print", file.path(), &variables).stdout);
+    let has = |begin: &str, end: &str| {
+        let mut lines = printed.lines();
+        lines.any(|line| line.starts_with(begin) && line.ends_with(end))
+    };
+    assert!(has("cpu = 5 ", "# POSTROAD_WORKERS__CPU"), "{printed}");
+    assert!(has("shed = false ", "# POSTROAD_SERVER__SHED"), "{printed}");
+    let concurrency = "concurrency = \"auto\" ";
+    assert!(
+        has(concurrency, "# POSTROAD_SERVER__CONCURRENCY"),
+        "{printed}"
+    );
+    assert!(has("[[route]]", ":6") && has("name = ", ":7"), "{printed}");
+    let again = written(&printed);
+    let output = config("check", again.path(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("one request every 20ms of each route, and 200 at once"),
+        "{}",
+        text(&output.stdout)
+    );
+    for (name, words) in [
+        (
+            "POSTROAD_ROUTE__NAME",
+            "rules of routes are set by the file",
+        ),
+        ("POSTROAD_WORKERS__CPU", "workers.cpu = 0 is out of bounds"),
+    ] {
+        let said = text(&config("check", file.path(), &[(name, "0")]).stderr);
+        assert!(said.contains(&format!("{name}: {words}")), "{said}");
+    }
+}
+
+#[test]
 fn all_mistakes_of_the_environment_are_shown_at_once_with_their_variables() {
     let file = written("[limits]\nmax_calls = 5\n");
     let variables = [

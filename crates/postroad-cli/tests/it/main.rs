@@ -18,6 +18,9 @@ mod memory;
 mod peers;
 mod practice;
 mod program;
+mod reload;
+#[cfg(feature = "discovery")]
+mod reload_keys;
 mod signals;
 mod support;
 mod terminal;

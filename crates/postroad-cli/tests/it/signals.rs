@@ -1,6 +1,7 @@
 //! What signals do to a node, to a load test and to a worker.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -9,31 +10,6 @@ use crate::support::{
 };
 use postroad::Client;
 use tokio::sync::Semaphore;
-
-#[test]
-fn a_node_says_at_a_hangup_that_nothing_was_reloaded_and_goes_on() {
-    let mut command = postroad_heeding_hangups();
-    command.args(["serve", "--listen", "tcp://127.0.0.1:0"]);
-    let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut node = command.spawn().expect("the program was built");
-    let mut log = BufReader::new(node.stderr.take().expect("it is piped")).lines();
-    let mut line_with = |word: &str| {
-        let lines = log.by_ref().map_while(Result::ok);
-        lines.into_iter().find(|line| line.contains(word))
-    };
-    line_with("listening").expect("it starts");
-    for _ in 0..2 {
-        signal(&node, "HUP");
-        let said = line_with("SIGHUP").expect("it is said");
-        assert!(
-            said.contains("WARN") && said.contains("nothing was reloaded"),
-            "{said}"
-        );
-        assert!(said.contains("restart"), "{said}");
-    }
-    signal(&node, "TERM");
-    assert_eq!(wait(&mut node).code(), Some(0));
-}
 
 #[test]
 fn a_node_that_cuts_handlers_off_says_how_many_and_of_which_route() {

@@ -9,7 +9,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::sleep;
@@ -18,6 +20,7 @@ use super::bounds::{APPLY_EVERY, BEAT_EVERY, FORGET_AFTER};
 use super::error::DiscoveryError;
 use super::http::{Answer, Ask, Http, encode};
 use super::instance::{Instance, Record};
+use super::keyed::{Keyed, Version};
 use super::source::{Discovery, Registered, Registry, Source};
 use super::updates::Updates;
 use super::url::Url;
@@ -39,6 +42,56 @@ pub(super) fn open(url: Url) -> Result<Source, TransportError> {
     url.check_rest("keep")?;
     let http = Http::new(hosts);
     Ok(Source::both(Arc::new(Consul { http, service })))
+}
+
+/// One key in Consul's store.
+#[derive(Debug)]
+struct Key {
+    http: Http,
+    /// `/v1/kv/postroad/node1`.
+    path: String,
+}
+
+pub(super) fn keyed(url: Url) -> Result<Arc<dyn Keyed>, TransportError> {
+    let (hosts, key) = url.hosts_and_key()?;
+    url.check_rest("none")?;
+    let http = Http::new(hosts);
+    let path = format!("/v1/kv/{key}");
+    Ok(Arc::new(Key { http, path }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Value {
+    /// Absent if it is empty.
+    value: Option<String>,
+}
+
+impl Keyed for Key {
+    fn read(&self, seen: Option<u64>) -> BoxFuture<'_, Result<Version, DiscoveryError>> {
+        Box::pin(async move {
+            let (path, hold) = (&self.path, HOLD.as_secs());
+            let path = format!("{path}?index={}&wait={hold}s", seen.unwrap_or(0));
+            let ask = Ask::new(Method::GET, path).held(HOLD + HOLD / 16);
+            let answer = self.http.ask(ask).await?;
+            let is_there = answer.head.status() != StatusCode::NOT_FOUND;
+            let values: Vec<Value> = match is_there {
+                true => answer.json()?,
+                false => Vec::new(),
+            };
+            let now = index(&answer)?;
+            // A number that goes back is from a Consul that began anew.
+            let is_anew = seen.is_some_and(|seen| now < seen);
+            let text = values.into_iter().next().map(|value| {
+                let bytes = BASE64.decode(value.value.unwrap_or_default());
+                let bytes = bytes.map_err(DiscoveryError::nonsense)?;
+                String::from_utf8(bytes).map_err(DiscoveryError::nonsense)
+            });
+            let text = text.transpose()?;
+            let seen = if is_anew { 0 } else { now };
+            Ok(Version { text, seen })
+        })
+    }
 }
 
 #[derive(Deserialize)]

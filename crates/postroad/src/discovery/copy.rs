@@ -1,8 +1,9 @@
-//! The copy of a list on disk, for a start while its source is down.
+//! The copy of a list, or of a document, on disk, for a start while its source is down.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +20,9 @@ struct Copy {
 
 /// The instances of a copy; `None` if there is none yet.
 pub(super) fn read(path: &Path, target: &str) -> io::Result<Option<Vec<Instance>>> {
-    let file = match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
+    let Some((text, _)) = open(path)? else {
+        return Ok(None);
     };
-    let mut text = String::new();
-    file.take(FILE_MAX).read_to_string(&mut text)?;
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let copy: Copy = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if copy.target != target {
@@ -41,6 +39,51 @@ pub(super) fn write(path: &Path, target: &str, instances: &[Instance]) -> io::Re
         target: target.to_owned(),
         instances: instances.iter().map(Record::from).collect(),
     };
+    replace(path, &serde_json::to_vec(&copy)?)
+}
+
+/// The copy of a document as it is written.
+#[derive(Deserialize, Serialize)]
+struct Text {
+    document: String,
+    text: String,
+}
+
+/// The text of a document's copy, and how old it is; `None` if there is none yet.
+pub(super) fn read_text(path: &Path, document: &str) -> io::Result<Option<(String, Duration)>> {
+    let Some((written, file)) = open(path)? else {
+        return Ok(None);
+    };
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let copy: Text = serde_json::from_str(&written).map_err(|error| wrong(error.to_string()))?;
+    if copy.document != document {
+        return Err(wrong(format!("it is the copy of {}", copy.document)));
+    }
+    // A clock that was set back makes it new, not wrong.
+    let age = file.modified()?.elapsed().unwrap_or_default();
+    Ok(Some((copy.text, age)))
+}
+
+/// Replaces the copy of a document.
+pub(super) fn write_text(path: &Path, document: &str, text: &str) -> io::Result<()> {
+    let (document, text) = (document.to_owned(), text.to_owned());
+    replace(path, &serde_json::to_vec(&Text { document, text })?)
+}
+
+/// What a copy holds; `None` if there is none yet.
+fn open(path: &Path) -> io::Result<Option<(String, fs::Metadata)>> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    let mut text = String::new();
+    file.take(FILE_MAX).read_to_string(&mut text)?;
+    Ok(Some((text, metadata)))
+}
+
+/// Puts a new file in the place of another.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = beside(path);
     // Left by a process that was killed; a new file is made, so no link is followed.
     match fs::remove_file(&beside) {
@@ -52,7 +95,7 @@ pub(super) fn write(path: &Path, target: &str, instances: &[Instance]) -> io::Re
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&beside)?;
-    file.write_all(&serde_json::to_vec(&copy)?)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }

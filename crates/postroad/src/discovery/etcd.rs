@@ -14,12 +14,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::bounds::{APPLY_EVERY, BEAT_EVERY, FORGET_AFTER, INSTANCES_MAX};
 use super::error::DiscoveryError;
 use super::http::{Ask, Http, Lines};
 use super::instance::{Instance, Record};
+use super::keyed::{Keyed, Version};
 use super::source::{Discovery, Registered, Registry, Source};
 use super::updates::Updates;
 use super::url::Url;
@@ -44,6 +45,78 @@ pub(super) fn open(url: Url) -> Result<Source, TransportError> {
         http: Http::new(hosts),
         prefix: format!("/postroad/{service}/"),
     })))
+}
+
+/// One key in etcd.
+#[derive(Debug)]
+struct Key {
+    http: Http,
+    /// `/postroad/node1`, as the gateway wants it.
+    encoded: String,
+}
+
+pub(super) fn keyed(url: Url) -> Result<Arc<dyn Keyed>, TransportError> {
+    let (hosts, key) = url.hosts_and_key()?;
+    url.check_rest("none")?;
+    Ok(Arc::new(Key {
+        http: Http::new(hosts),
+        encoded: BASE64.encode(format!("/{key}")),
+    }))
+}
+
+impl Key {
+    /// The key, or nothing if it is not there, and the revision of the answer.
+    async fn pair(&self) -> Result<(Option<Pair>, u64), DiscoveryError> {
+        let body = json!({"key": self.encoded}).to_string();
+        let ask = Ask::new(Method::POST, "/v3/kv/range").body(body.into_bytes());
+        let mut range: Range = self.http.ask(ask).await?.json()?;
+        Ok((range.kvs.pop(), range.header.revision))
+    }
+
+    /// Waits until the key may have changed after this revision.
+    async fn hear(&self, revision: u64) -> Result<(), DiscoveryError> {
+        let from = (revision + 1).to_string();
+        let create = json!({"create_request": {"key": self.encoded, "start_revision": from}});
+        let ask = Ask::new(Method::POST, "/v3/watch").body(create.to_string().into_bytes());
+        let mut lines: Lines = self.http.lines(ask).await?;
+        loop {
+            let Ok(line) = timeout(CHECK_EVERY, lines.next()).await else {
+                return Ok(());
+            };
+            let change: Change =
+                serde_json::from_slice(&line?).map_err(DiscoveryError::nonsense)?;
+            if let Some(error) = change.error {
+                return Err(DiscoveryError::refused(error.message));
+            }
+            let heard = change.result.unwrap_or_default();
+            if heard.canceled || !heard.events.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Keyed for Key {
+    fn read(&self, seen: Option<u64>) -> BoxFuture<'_, Result<Version, DiscoveryError>> {
+        Box::pin(async move {
+            loop {
+                let (pair, revision) = self.pair().await?;
+                // A key that is not there has no revision of its own.
+                let now = pair.as_ref().map_or(0, |pair| pair.mod_revision);
+                if seen != Some(now) {
+                    let text = pair.map(|pair| text(&pair.value)).transpose()?;
+                    return Ok(Version { text, seen: now });
+                }
+                self.hear(revision).await?;
+            }
+        })
+    }
+}
+
+/// The text of a value.
+fn text(value: &str) -> Result<String, DiscoveryError> {
+    let bytes = BASE64.decode(value).map_err(DiscoveryError::nonsense)?;
+    String::from_utf8(bytes).map_err(DiscoveryError::nonsense)
 }
 
 impl Etcd {

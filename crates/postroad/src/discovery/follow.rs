@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroad_proto::policy::Random;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::bounds::{APPLY_EVERY, COPY_AFTER, COPY_EVERY, RETRY_FIRST, RETRY_MAX};
+use super::bounds::{APPLY_EVERY, COPY_AFTER, COPY_EVERY};
 use super::copy;
 use super::error::DiscoveryError;
 use super::found::{Found, Gone, Trouble};
 use super::instance::Instance;
+use super::pauses::Pauses;
 use super::source::Discovery;
 use super::updates::Updates;
 use crate::observe::discovery::{self as observe, Source};
@@ -165,32 +165,6 @@ async fn at(then: Option<Instant>) {
     match then {
         Some(then) => sleep_until(then).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The waits between failures: full jitter under a bound that doubles.
-pub(super) struct Pauses {
-    random: Random,
-    bound: Duration,
-}
-
-impl Pauses {
-    pub(super) fn new() -> Self {
-        Self {
-            random: Random::new(rand::random()),
-            bound: RETRY_FIRST,
-        }
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.bound = RETRY_FIRST;
-    }
-
-    pub(super) fn next(&mut self) -> Duration {
-        let bound = self.bound.as_nanos() as u64;
-        self.bound = (self.bound * 2).min(RETRY_MAX);
-        // Never nothing: a source that fails at once must not be asked in a loop.
-        APPLY_EVERY / 2 + Duration::from_nanos(self.random.below(bound))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Target`] says where messages go: one endpoint, a list, or a *source* that knows the
 //! instances and tells of every change. A source that is down, slow or wrong takes no server away:
-//! the last good list stays until there is a better one.
+//! the last good list stays until there is a better one. A [`Document`] is a text that a registry
+//! keeps, such as a node's configuration.
 //!
 //! ```text
 //! registration -> target -> file, dns, etcd, consul, nacos -> source -> updates
@@ -64,6 +65,7 @@ mod nacos;
 
 mod bounds;
 mod copy;
+mod document;
 mod error;
 mod file;
 mod follow;
@@ -71,12 +73,15 @@ mod found;
 #[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
 mod http;
 mod instance;
+mod keyed;
+mod pauses;
 mod registration;
 mod source;
 mod target;
 mod updates;
 mod url;
 
+pub use document::{Document, Reading};
 pub use error::DiscoveryError;
 pub use found::{Found, Gone, Trouble};
 pub use instance::Instance;

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::sleep;
@@ -18,6 +18,7 @@ use super::bounds::{BEAT_EVERY, FORGET_AFTER, WEIGHT_MAX};
 use super::error::DiscoveryError;
 use super::http::{Ask, Http, encode};
 use super::instance::{Instance, Record};
+use super::keyed::{Keyed, Version};
 use super::source::{Discovery, Registered, Registry, Source};
 use super::updates::Updates;
 use super::url::Url;
@@ -60,6 +61,82 @@ pub(super) fn open(mut url: Url) -> Result<Source, TransportError> {
         path,
         query,
     })))
+}
+
+/// What version 2 of the API answers if there is no such text.
+const NO_SUCH_TEXT: i64 = 20_004;
+
+/// One text in Nacos.
+#[derive(Debug)]
+struct Text {
+    http: Http,
+    /// With its query.
+    path: String,
+    is_v2: bool,
+}
+
+pub(super) fn keyed(mut url: Url) -> Result<Arc<dyn Keyed>, TransportError> {
+    let (hosts, key) = url.hosts_and_key()?;
+    let (group, id) = key.split_once('/').unwrap_or(("DEFAULT_GROUP", &key));
+    if id.contains('/') {
+        return Err(url.wrong("Nacos has no folders: write GROUP/NAME"));
+    }
+    let (path, namespace, is_v2) = match url.take("api").as_deref() {
+        None | Some("v1") => ("/nacos/v1/cs/configs", "tenant", false),
+        Some("v2") => ("/nacos/v2/cs/config", "namespaceId", true),
+        Some(other) => return Err(url.wrong(format!("api={other}: v1 or v2"))),
+    };
+    let mut path = format!("{path}?dataId={}&group={}", encode(id), encode(group));
+    if let Some(id) = url.take("namespace") {
+        path.push_str(&format!("&{namespace}={}", encode(&id)));
+    }
+    url.check_rest("api, namespace")?;
+    let http = Http::new(hosts);
+    Ok(Arc::new(Text { http, path, is_v2 }))
+}
+
+#[derive(Deserialize)]
+struct TextEnvelope {
+    code: i64,
+    #[serde(default)]
+    message: String,
+    data: Option<String>,
+}
+
+impl Text {
+    async fn now(&self) -> Result<Option<String>, DiscoveryError> {
+        let answer = self.http.ask(Ask::new(Method::GET, &self.path)).await?;
+        if answer.head.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !self.is_v2 {
+            answer.done()?;
+            let text = String::from_utf8(answer.body.to_vec());
+            return text.map(Some).map_err(DiscoveryError::nonsense);
+        }
+        let envelope: TextEnvelope = answer.json()?;
+        match envelope.code {
+            0 => Ok(envelope.data),
+            NO_SUCH_TEXT => Ok(None),
+            code => {
+                let error = format!("it answers {code}: {}", envelope.message);
+                Err(DiscoveryError::refused(error))
+            }
+        }
+    }
+}
+
+impl Keyed for Text {
+    fn read(&self, seen: Option<u64>) -> BoxFuture<'_, Result<Version, DiscoveryError>> {
+        Box::pin(async move {
+            if seen.is_some() {
+                sleep(ASK_EVERY).await;
+            }
+            // It numbers nothing: whoever reads compares.
+            let text = self.now().await?;
+            Ok(Version { text, seen: 0 })
+        })
+    }
 }
 
 /// The answer of version 2 of the API: what version 1 answers, within an envelope.

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::bounds::LEAVE_MAX;
 use super::error::DiscoveryError;
-use super::follow::Pauses;
 use super::found::Trouble;
 use super::instance::Instance;
+use super::pauses::Pauses;
 use super::source::{Registered, Registry};
 use super::target::Target;
 use crate::error::TransportError;
@@ -24,6 +24,7 @@ use crate::observe::discovery::{self as observe, Source};
 pub struct Registration {
     task: JoinHandle<Result<(), DiscoveryError>>,
     leave: Arc<Notify>,
+    instance: watch::Sender<Instance>,
     trouble: watch::Receiver<Option<Trouble>>,
 }
 
@@ -49,10 +50,11 @@ impl Registration {
         let not_yet = Trouble::new("it has not answered yet", Instant::now());
         let (sender, trouble) = watch::channel(Some(not_yet));
         let leave = Arc::new(Notify::new());
+        let (instance, wanted) = watch::channel(instance);
         let keeping = Keeping {
             source: Source::new(target.to_string()),
             registry,
-            instance,
+            instance: wanted,
             trouble: sender,
             leave: Arc::clone(&leave),
         };
@@ -60,8 +62,34 @@ impl Registration {
         Ok(Self {
             task,
             leave,
+            instance,
             trouble,
         })
+    }
+
+    /// Registers the instance with another weight, tag or zone; it is there all the while.
+    ///
+    /// # Errors
+    /// If nobody could use the instance, or it has another endpoint than the one that is
+    /// registered: that one would not be taken out. Then the instance stays as it was.
+    pub fn update(&self, instance: Instance) -> Result<(), TransportError> {
+        let wrong = |detail: String| TransportError::Endpoint {
+            url: instance.endpoint.to_string(),
+            detail,
+        };
+        if let Some(flaw) = instance.flaw() {
+            return Err(wrong(format!("it cannot be registered: {flaw}")));
+        }
+        let registered = self.instance.borrow().endpoint.to_string();
+        if registered != instance.endpoint.to_string() {
+            return Err(wrong(format!("{registered} is registered, and stays")));
+        }
+        self.instance.send_if_modified(|present| {
+            let is_other = *present != instance;
+            *present = instance;
+            is_other
+        });
+        Ok(())
     }
 
     /// Since when and why the instance is not registered; `None` while it is.
@@ -99,17 +127,18 @@ impl Drop for Registration {
 struct Keeping {
     source: Source,
     registry: Arc<dyn Registry>,
-    instance: Instance,
+    instance: watch::Receiver<Instance>,
     trouble: watch::Sender<Option<Trouble>>,
     leave: Arc<Notify>,
 }
 
 impl Keeping {
-    async fn run(self) -> Result<(), DiscoveryError> {
+    async fn run(mut self) -> Result<(), DiscoveryError> {
         let mut pauses = Pauses::new();
         loop {
+            let instance = self.instance.borrow_and_update().clone();
             let registered = tokio::select! {
-                registered = self.registry.register(&self.instance) => registered,
+                registered = self.registry.register(&instance) => registered,
                 () = self.leave.notified() => return Ok(()),
             };
             let error = match registered {
@@ -117,14 +146,16 @@ impl Keeping {
                 Ok(mut registered) => {
                     pauses.reset();
                     self.trouble.send_replace(None);
-                    observe::registered(&self.source, &self.instance);
+                    observe::registered(&self.source, &instance);
                     match self.beats(&mut *registered).await {
-                        Some(error) => error,
-                        None => return leave(&mut *registered).await,
+                        Ended::Failed(error) => error,
+                        // What is registered next replaces this.
+                        Ended::Changed => continue,
+                        Ended::Leaving => return leave(&mut *registered).await,
                     }
                 }
             };
-            observe::not_registered(&self.source, &self.instance, &error);
+            observe::not_registered(&self.source, &instance, &error);
             let since = self.trouble.borrow().as_ref().map(Trouble::since);
             let since = since.unwrap_or_else(Instant::now);
             let said = error.to_string();
@@ -136,18 +167,29 @@ impl Keeping {
         }
     }
 
-    /// Beats until one fails, or until it is to leave: then nothing.
-    async fn beats(&self, registered: &mut dyn Registered) -> Option<DiscoveryError> {
+    /// Beats until there is a reason to stop.
+    async fn beats(&mut self, registered: &mut dyn Registered) -> Ended {
         loop {
             tokio::select! {
                 () = sleep(registered.every()) => {}
-                () = self.leave.notified() => return None,
+                () = self.leave.notified() => return Ended::Leaving,
+                Ok(()) = self.instance.changed() => return Ended::Changed,
             }
             if let Err(error) = registered.beat().await {
-                return Some(error);
+                return Ended::Failed(error);
             }
         }
     }
+}
+
+/// Why the beats of an instance have ended.
+enum Ended {
+    /// One has failed.
+    Failed(DiscoveryError),
+    /// The instance is to be registered otherwise.
+    Changed,
+    /// It is to be taken out.
+    Leaving,
 }
 
 async fn leave(registered: &mut dyn Registered) -> Result<(), DiscoveryError> {

@@ -93,13 +93,34 @@ impl Url {
                  {example}"
             )));
         }
-        let hosts: Vec<String> = hosts.split(',').map(str::to_owned).collect();
+        Ok((self.hosts(hosts)?, service.to_owned()))
+    }
+    /// Hosts and key of `etcd://HOST:PORT,HOST:PORT/FOLDER/KEY`, without the slash before it.
+    #[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+    pub(super) fn hosts_and_key(&self) -> Result<(Vec<String>, String), TransportError> {
+        let (hosts, key) = self.address.split_once('/').unwrap_or((&self.address, ""));
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let mut names = key.split('/');
+        if key.len() > 255 || !names.all(|name| !name.is_empty() && name.chars().all(is_name)) {
+            let example = format!("{}://{hosts}/postroad/node1", self.scheme);
+            return Err(self.wrong(format!(
+                "a key is named behind the address, in letters, digits, `-`, `_`, `.` and single \
+                 `/`, as in {example}"
+            )));
+        }
+        Ok((self.hosts(hosts)?, key.to_owned()))
+    }
+
+    /// The hosts of a registry.
+    #[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+    fn hosts(&self, list: &str) -> Result<Vec<String>, TransportError> {
+        let hosts: Vec<String> = list.split(',').map(str::to_owned).collect();
         for host in &hosts {
             let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(_))) {
                 return Err(self.wrong(format!("{host:?} is not HOST:PORT")));
             }
         }
-        Ok((hosts, service.to_owned()))
+        Ok(hosts)
     }
 }

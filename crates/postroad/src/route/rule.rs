@@ -202,7 +202,12 @@ fn shares<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u32>, D
 
 /// The time between two requests of a rate such as `50/s`, `10/m`, `1000/h`.
 fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a rate such as \"50/s\"")]
+    enum Written {
+        Text(String),
+    }
+    let Written::Text(text) = Written::deserialize(from)?;
     let wrong = || {
         de::Error::custom(format!(
             "{text:?} is not a rate; write \"50/s\", \"10/m\" or \"1000/h\""

@@ -10,10 +10,10 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::session::{CloseReason, Config, Session};
 
-use super::Shared;
 use super::gate::{Gate, Standing};
 use super::run_queue::RunQueue;
 use super::start::Dispatcher;
+use super::{ServerConfig, Shared};
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver};
 use crate::endpoint::{Endpoint, Protocol};
@@ -28,11 +28,34 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// word.
 const TOLD_MAX: usize = 64;
 
-/// What the connections of one listener share.
+/// What the connections of one listener share that were accepted under one configuration.
 struct Listening {
     shared: Arc<Shared>,
     endpoint: Arc<Endpoint>,
+    has_integrity: bool,
+    server: Arc<ServerConfig>,
     config: Arc<Config>,
+}
+
+impl Listening {
+    fn new(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>, has_integrity: bool) -> Arc<Self> {
+        let server = shared.config.now();
+        Arc::new(Self {
+            shared: Arc::clone(shared),
+            endpoint: Arc::clone(endpoint),
+            has_integrity,
+            config: Arc::new(server.connection.session(has_integrity)),
+            server,
+        })
+    }
+
+    /// The same, or another if the configuration has changed since.
+    fn renewed(self: Arc<Self>) -> Arc<Self> {
+        match Arc::ptr_eq(&self.server, &self.shared.config.now()) {
+            true => self,
+            false => Self::new(&self.shared, &self.endpoint, self.has_integrity),
+        }
+    }
 }
 
 /// Accepts until it is aborted.
@@ -42,15 +65,8 @@ pub(super) async fn accept(
     mut listener: Box<dyn Listener>,
     has_integrity: bool,
 ) {
-    let config = Arc::new(shared.config.connection.session(has_integrity));
-    let listening = Arc::new(Listening {
-        shared,
-        endpoint: Arc::new(endpoint),
-        config,
-    });
-    let Listening {
-        shared, endpoint, ..
-    } = &*listening;
+    let endpoint = &Arc::new(endpoint);
+    let mut listening = Listening::new(&shared, endpoint, has_integrity);
     let mut pause = PAUSE_MIN;
     let mut is_full = false;
     loop {
@@ -69,13 +85,15 @@ pub(super) async fn accept(
             shared.recover();
         }
         pause = PAUSE_MIN;
+        listening = listening.renewed();
+        let max_connections = listening.server.max_connections;
         let open = *shared.open.borrow();
-        let is_over = open >= shared.config.max_connections;
+        let is_over = open >= max_connections;
         if is_over {
             node::turned_away(&shared.counters, endpoint, open, !is_full);
         }
         is_full = is_over;
-        if open >= shared.config.max_connections.saturating_add(TOLD_MAX) {
+        if open >= max_connections.saturating_add(TOLD_MAX) {
             continue;
         }
         node::accepted(&shared.counters);
@@ -213,7 +231,7 @@ impl Listening {
         }
         let dispatch = Arc::clone(&shared.routes.dispatch);
         let service = Box::new(Dispatcher::new(dispatch, queue));
-        let preset = shared.config.connection.preset;
+        let preset = self.server.connection.preset;
         let counters = Arc::clone(&shared.counters);
         let driver = ConnectionDriver::server(stream, session, peer, service, counters, preset);
         let connection = driver.connection();
@@ -222,7 +240,7 @@ impl Listening {
         if shared.is_dropped() {
             connection.close(CloseReason::Local);
         } else if shared.is_draining() {
-            connection.drain(shared.config.drain);
+            connection.drain(shared.config.now().drain);
         }
         Some(driver)
     }
@@ -235,7 +253,7 @@ impl Listening {
         open: impl FnOnce() -> BoxFuture<'static, io::Result<Stream>>,
         begin: Time,
     ) -> io::Result<Stream> {
-        let end = begin + self.shared.config.connection.handshake;
+        let end = begin + self.server.connection.handshake;
         // One that has waited too long is not worth its handshake any more.
         if clock::now() >= end {
             return Err(io::ErrorKind::TimedOut.into());

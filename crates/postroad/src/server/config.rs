@@ -98,6 +98,15 @@ impl ServerConfig {
         let workers = self.workers.unwrap_or(1);
         let is_possible = (1..=1024).contains(&workers);
         bound(is_possible, "workers", workers, "1 to 1024")?;
+        if let Some(Concurrency::Fixed(most)) = self.concurrency {
+            let is_possible = (1..=1_000_000).contains(&most);
+            bound(
+                is_possible,
+                "concurrency",
+                most,
+                "\"auto\", or 1 to 1000000",
+            )?;
+        }
         let cpu = self.cpu_workers.unwrap_or(1);
         let is_possible = (1..=1024).contains(&cpu);
         bound(is_possible, "workers.cpu", cpu, "1 to 1024")?;

@@ -173,7 +173,7 @@ impl Intake {
         self.running_max.store(max, Ordering::Relaxed);
     }
 
-    /// Sets the bounds of each connection's share, before the server starts.
+    /// Sets the bounds of each connection's share.
     pub(super) fn set_share_max(&self, max: ShareMax) {
         self.share_bytes_max.store(max.bytes, Ordering::Relaxed);
         self.share_messages_max

@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod builtin;
 mod call;
+mod changes;
 mod config;
 mod cut;
 mod drain;
@@ -12,6 +13,7 @@ mod intake;
 mod lookup;
 mod memory;
 mod reactors;
+mod reload;
 mod routes;
 mod run_queue;
 mod running;
@@ -32,7 +34,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use admission::Rules;
-use admission::Workers;
 pub use config::ServerConfig;
 pub use routes::Routes;
 pub(crate) use watched::{Sight, Watched};
@@ -46,11 +47,10 @@ use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
 use crate::observe::counters::{Counters, ServerStats};
 use crate::observe::node;
-use crate::route::RouteRule;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
-use share::ShareMax;
+use reload::Live;
 use turns::Turns;
 
 /// Why a server did not start.
@@ -295,7 +295,7 @@ impl Server {
 
 /// What listeners, connections and handles of one server share.
 pub(crate) struct Shared {
-    pub(crate) config: ServerConfig,
+    pub(crate) config: Live,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reactors: Reactors,
     turns: Turns,
@@ -310,19 +310,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(config: ServerConfig, routes: Routes, reactors: Reactors) -> Self {
-        let (intake, limits) = (&routes.dispatch.intake, &config.connection.limits);
-        intake.set_running_max(config.max_requests);
-        intake.set_shedding(config.shed);
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let workers = Workers::of(config.cpu_workers.unwrap_or_else(cores));
-        routes.set_rules(config.rules.clone(), config.concurrency, &workers);
-        intake.set_share_max(ShareMax {
-            bytes: limits.assembly_max,
-            messages: limits.max_calls,
-        });
-        Self {
+        let shared = Self {
             counters: Arc::clone(&routes.dispatch.counters),
-            config,
+            config: Live::new(config),
             reactors,
             turns: Turns::default(),
             routes,
@@ -330,7 +320,9 @@ impl Shared {
             connections: Mutex::default(),
             is_draining: AtomicBool::new(false),
             open: watch::Sender::new(0),
-        }
+        };
+        shared.bound_intake();
+        shared
     }
 
     /// Goes to `to`; every transition is logged and seen by subscribers.
@@ -375,13 +367,13 @@ impl Shared {
 
     /// Asks all clients that can be told so to leave, and still serves everything for a while.
     async fn lameduck(&self) {
-        let time = self.config.lameduck;
+        let time = self.config.now().lameduck;
         if time.is_zero() {
             return;
         }
         let connections = self.live();
         node::lameduck(time, connections.len());
-        let grace = time + self.config.drain;
+        let grace = time + self.config.now().drain;
         for connection in connections {
             connection.ask_to_leave(grace);
         }
@@ -394,7 +386,7 @@ impl Shared {
         self.is_draining.store(true, Ordering::SeqCst);
         self.routes.dispatch.intake.drain();
         for connection in self.live() {
-            connection.drain(self.config.drain);
+            connection.drain(self.config.now().drain);
         }
     }
 
@@ -464,25 +456,6 @@ impl RunningServer {
         self.shared.state.subscribe()
     }
 
-    /// Replaces what is said of routes; [`ServerConfig::rules`] was the beginning. Requests that are
-    /// at work go on under the rules that they came by. Of a rule that stays the same, counts and
-    /// rates stay as well.
-    ///
-    /// # Errors
-    /// The first rule that is out of its bounds; nothing is changed then.
-    pub fn set_rules(&self, rules: Vec<RouteRule>) -> Result<(), ConfigError> {
-        rules.iter().try_for_each(RouteRule::check)?;
-        self.routes().replace_rules(rules);
-        Ok(())
-    }
-
-    /// Changes how many threads work for routes with [`Work::Cpu`](crate::route::Work::Cpu). What
-    /// they work on goes on.
-    pub fn set_cpu_workers(&self, many: usize) {
-        let table = self.shared.routes.dispatch.table();
-        table.rules.workers.limit.resize(many.max(1));
-    }
-
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
@@ -514,7 +487,7 @@ impl RunningServer {
             let _ = task.await;
         }
         self.shared.drain();
-        let grace = self.shared.config.drain;
+        let grace = self.shared.config.now().drain;
         let cut_off = &self.shared.routes.dispatch.cut_off;
         cut_off.begin_at(clock::now() + grace);
         let mut open = self.shared.open.subscribe();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::admission::{Rules, Workers};
+use super::admission::Rules;
 use super::cut::CutOff;
 use super::intake::Intake;
 use crate::observe::counters::Counters;
@@ -80,22 +80,18 @@ impl Routes {
         });
     }
 
-    /// Says what is said of routes, at a server's start.
-    pub(super) fn set_rules(
+    /// Takes over what an operator says of routes, and how many threads work for those that
+    /// compute. Of a rule that stays the same, counts and rates stay as well.
+    pub(super) fn obey(
         &self,
         list: Vec<RouteRule>,
         concurrency: Option<Concurrency>,
-        workers: &Arc<Workers>,
+        workers: usize,
     ) {
-        let rules = Arc::new(Rules::new(list, concurrency, Arc::clone(workers)));
-        self.change(|table| table.rules = Arc::clone(&rules));
-    }
-
-    /// Replaces the rules while the server runs.
-    pub(super) fn replace_rules(&self, list: Vec<RouteRule>) {
         self.change(|table| {
             let old = &table.rules;
-            let rules = Rules::new(list.clone(), old.concurrency, Arc::clone(&old.workers));
+            old.workers.limit.resize(workers);
+            let rules = Rules::new(list.clone(), concurrency, Arc::clone(&old.workers));
             rules.inherit(old);
             table.rules = Arc::new(rules);
         });

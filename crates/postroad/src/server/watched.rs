@@ -41,8 +41,8 @@ impl Watched {
             state: *shared.state.borrow(),
             wants_calls: dispatch.is_ready.load(Ordering::Relaxed),
             stats: shared.stats(),
-            connections_max: shared.config.max_connections,
-            requests_max: shared.config.max_requests,
+            connections_max: shared.config.now().max_connections,
+            requests_max: shared.config.now().max_requests,
             routes: dispatch.load().names().count(),
             waits: shared.turns.waits(),
         })

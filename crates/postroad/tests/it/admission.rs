@@ -225,7 +225,10 @@ async fn handlers_that_compute_hold_up_nobody_and_a_panic_costs_its_own_call() -
         });
     let text = "[[route]]\nname = 'compute'\nwork = 'cpu'\n[[route]]\nname = 'panic'\nwork = 'cpu'";
     let (server, client) = serve(router, text, "workers").await?;
-    server.set_cpu_workers(2);
+    let mut config = ServerConfig::default();
+    config.rules = rules(text);
+    config.cpu_workers = Some(2);
+    server.reconfigure(config)?;
     let calls = [("", 3); 6];
     let all = call_all(&client, "compute", &calls);
     // This thread is the server's as well: it answers while others compute.

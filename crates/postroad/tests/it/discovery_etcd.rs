@@ -123,7 +123,7 @@ async fn pass(near: u16, far: u16) -> std::io::Result<()> {
     }
 }
 
-fn base64(text: &str) -> String {
+pub(crate) fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digit = |bits: u32| char::from(DIGITS[bits as usize % 64]);
     let group = |bytes: &[u8]| {
@@ -172,6 +172,32 @@ async fn instances_come_and_go_with_their_registrations() -> Tested {
     // A server that was killed leaves by itself.
     drop(second);
     until_urls(&mut found, &["tcp://c:1"]).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_registered_server_takes_another_weight_and_stays_where_it_is() -> Tested {
+    if !has_peer("etcd", "etcd-server") {
+        return Ok(());
+    }
+    let data = tempfile::tempdir()?;
+    let etcd = Etcd::start(data.path()).await?;
+    let target = etcd.target()?;
+    let mut found = target.follow(None)?;
+    let registration = Registration::start(&target, instance("tcp://a:1"))?;
+    until_urls(&mut found, &["tcp://a:1"]).await;
+    let mut heavy = instance("tcp://a:1");
+    (heavy.weight, heavy.tag) = (7, Some("v2".into()));
+    registration.update(heavy.clone())?;
+    until(&mut found, |found| found.instances.contains(&heavy)).await;
+    let elsewhere = registration.update(instance("tcp://b:1"));
+    let refused = elsewhere.expect_err("it is another endpoint").to_string();
+    assert!(refused.contains("tcp://a:1 is registered"), "{refused}");
+    registration.leave().await?;
+    let key = base64("/postroad/orders/tcp://a:1");
+    let body = format!("{{\"key\":\"{key}\"}}");
+    let left = etcd.post("/v3/kv/range", &body).await?;
+    assert!(!left.contains("kvs"), "{left}");
     Ok(())
 }
 

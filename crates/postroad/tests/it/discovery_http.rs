@@ -17,18 +17,18 @@ use super::discovery::{instance, until, until_urls};
 use super::support::{PATIENCE, Tested};
 
 /// How a stand-in's answer ends; it moves between threads.
-type Answered<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Answered<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What a stand-in was asked.
-struct Asked {
+pub(crate) struct Asked {
     method: String,
-    path: String,
+    pub(crate) path: String,
     query: BTreeMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Asked {
-    fn get(&self, key: &str) -> &str {
+    pub(crate) fn get(&self, key: &str) -> &str {
         self.query.get(key).map_or("", String::as_str)
     }
 }
@@ -86,7 +86,12 @@ async fn read(stream: &mut TcpStream) -> Answered<Asked> {
     })
 }
 
-async fn reply(stream: &mut TcpStream, status: &str, more: &str, body: &str) -> Answered {
+pub(crate) async fn reply(
+    stream: &mut TcpStream,
+    status: &str,
+    more: &str,
+    body: &str,
+) -> Answered {
     let len = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{more}content-length: {len}\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
@@ -95,13 +100,13 @@ async fn reply(stream: &mut TcpStream, status: &str, more: &str, body: &str) -> 
 }
 
 /// Something that answers HTTP. It ends with the test.
-struct Stand {
-    port: u16,
+pub(crate) struct Stand {
+    pub(crate) port: u16,
     _tasks: JoinSet<()>,
 }
 
 impl Stand {
-    async fn start<F, A>(answer: F) -> Tested<Self>
+    pub(crate) async fn start<F, A>(answer: F) -> Tested<Self>
     where
         F: Fn(Asked, TcpStream) -> A + Clone + Send + 'static,
         A: Future<Output = Answered> + Send + 'static,

@@ -18,6 +18,8 @@ mod diagnostics;
 mod discovery;
 #[cfg(feature = "dns")]
 mod discovery_dns;
+#[cfg(feature = "discovery")]
+mod discovery_documents;
 #[cfg(feature = "etcd")]
 mod discovery_etcd;
 #[cfg(feature = "discovery")]
@@ -33,6 +35,7 @@ mod outages;
 mod pipeline;
 mod polling;
 mod pressure;
+mod reload;
 mod slow_line;
 mod support;
 mod threads;
