@@ -122,7 +122,12 @@ pub(super) async fn serve(bound: Bound, shared: &Arc<Shared>) {
     loop {
         connections.make_room(shared).await;
         spare.fill();
-        match listener.accept().await {
+        let accepted = match listener.accept().await {
+            // The connection still waits: it can have this descriptor.
+            Err(_) if spare.0.take().is_some() => listener.accept().await,
+            accepted => accepted,
+        };
+        match accepted {
             Ok(stream) => {
                 shared.counters.accepted();
                 connections.add(stream, shared);
@@ -130,8 +135,6 @@ pub(super) async fn serve(bound: Bound, shared: &Arc<Shared>) {
                 // It is read before the next one is accepted.
                 tokio::task::yield_now().await;
             }
-            // The connection still waits: it can have this descriptor.
-            Err(_) if spare.0.take().is_some() => {}
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
                     observe::cannot_accept(&error);
