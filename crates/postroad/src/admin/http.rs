@@ -100,9 +100,16 @@ impl Listener {
 /// A descriptor that is held back: when the process has none left, it is given for the connection
 /// of whoever asks what is wrong.
 #[derive(Default)]
-struct Spare(Option<File>);
+pub(super) struct Spare(Option<File>);
 
 impl Spare {
+    /// Held from now on.
+    pub(super) fn new() -> Self {
+        let mut spare = Self::default();
+        spare.fill();
+        spare
+    }
+
     fn fill(&mut self) {
         if self.0.is_none() {
             self.0 = File::open("/dev/null").ok();
@@ -111,18 +118,22 @@ impl Spare {
 }
 
 /// Accepts and answers until it is dropped.
-pub(super) async fn serve(bound: Bound, shared: &Arc<Shared>) {
+pub(super) async fn serve(bound: Bound, mut spare: Spare, shared: &Arc<Shared>) {
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => return observe::cannot_accept(&error),
     };
     let mut connections = Connections::default();
-    let mut spare = Spare::default();
     let mut is_failing = false;
     loop {
         connections.make_room(shared).await;
         spare.fill();
-        match listener.accept().await {
+        let accepted = match listener.accept().await {
+            // The connection still waits: it can have this descriptor.
+            Err(_) if spare.0.take().is_some() => listener.accept().await,
+            accepted => accepted,
+        };
+        match accepted {
             Ok(stream) => {
                 shared.counters.accepted();
                 connections.add(stream, shared);
@@ -130,8 +141,6 @@ pub(super) async fn serve(bound: Bound, shared: &Arc<Shared>) {
                 // It is read before the next one is accepted.
                 tokio::task::yield_now().await;
             }
-            // The connection still waits: it can have this descriptor.
-            Err(_) if spare.0.take().is_some() => {}
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
                     observe::cannot_accept(&error);

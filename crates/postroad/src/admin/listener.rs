@@ -93,13 +93,14 @@ impl Admin {
         let answers = Arc::clone(&shared);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(AdminError::Thread)?;
+        let spare = http::Spare::new();
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
                     // Also when the other end is dropped.
                     _ = stopped => {}
                     () = ask_reactors(&answers) => {}
-                    () = http::serve(bound, &answers) => {}
+                    () = http::serve(bound, spare, &answers) => {}
                 }
             });
         };

@@ -1,8 +1,9 @@
-//! What a server and its process have to show.
+//! What a server and a client have to show.
 
-use postroad_proto::policy::ServerState;
+use postroad_proto::policy::{ConnectionState, ServerState};
 
 use super::metrics::{MetricSource, Metrics};
+use crate::client::Client;
 use crate::observe::counters::ServerStats;
 use crate::server::{RunningServer, Sight, Watched};
 
@@ -13,6 +14,32 @@ const STATES: [ServerState; 5] = [
     ServerState::Stopped,
     ServerState::Error,
 ];
+
+const CONNECTION_STATES: [ConnectionState; 7] = [
+    ConnectionState::Idle,
+    ConnectionState::Connecting,
+    ConnectionState::Connected,
+    ConnectionState::Closing,
+    ConnectionState::Closed,
+    ConnectionState::Error,
+    ConnectionState::Offline,
+];
+
+/// By its target, so clients of the same target should be one, and its clones.
+impl MetricSource for Client {
+    fn collect(&self, metrics: &mut Metrics) {
+        let target = self.target().to_string();
+        let now = *self.state().borrow();
+        let mut states = metrics.gauge(
+            "postroad_client_state",
+            "1 for the state that the client of a target is in, 0 for the others.",
+        );
+        for state in CONNECTION_STATES {
+            let labels = [("target", &*target), ("state", &state.to_string())];
+            states.add(&labels, state == now);
+        }
+    }
+}
 
 impl MetricSource for RunningServer {
     fn collect(&self, metrics: &mut Metrics) {

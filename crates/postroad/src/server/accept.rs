@@ -70,7 +70,7 @@ pub(super) async fn accept(
     let mut pause = PAUSE_MIN;
     let mut is_full = false;
     loop {
-        let incoming = match listener.accept().await {
+        let incoming = match next(listener.as_mut(), shared, &mut pause).await {
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
@@ -111,6 +111,27 @@ pub(super) async fn accept(
         };
         reactor.run(served).await;
     }
+}
+
+/// The next connection. A listener that has failed, and waits for one without failing again, is
+/// well: the system takes descriptors before it looks whether anybody waits, so also one that
+/// nobody has called may have failed, and nobody need ever call.
+async fn next(
+    listener: &mut dyn Listener,
+    shared: &Shared,
+    pause: &mut Duration,
+) -> io::Result<Incoming> {
+    let mut accepting = listener.accept();
+    if *pause > PAUSE_MIN {
+        match tokio::time::timeout(*pause, &mut accepting).await {
+            Ok(accepted) => return accepted,
+            Err(_) => {
+                shared.recover();
+                *pause = PAUSE_MIN;
+            }
+        }
+    }
+    accepting.await
 }
 
 /// The peer was gone before it was accepted: no reason to pause.

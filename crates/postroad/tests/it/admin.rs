@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use postroad::admin::{Admin, AdminError, MetricSource, Metrics, RunningAdmin};
+use postroad::admin::{Admin, AdminError, Format, MetricSource, Metrics, RunningAdmin};
 use postroad::{Router, ServerConfig};
 
 use crate::support::{PATIENCE, Tested, connect, serve, serve_with};
@@ -190,6 +190,16 @@ async fn metrics_say_what_the_server_has_counted_in_both_forms() -> Tested {
         assert_eq!(number(&text, &format!("{series} "))?, expected, "{series}");
     }
     assert!(number(&text, "process_resident_memory_bytes ")? > 0.0);
+    let mut metrics = Metrics::new();
+    client.collect(&mut metrics);
+    server.collect(&mut metrics);
+    let own = metrics.render(Format::Text);
+    let series = format!("{{target=\"{}\",state=\"Connected\"}} ", client.target());
+    assert_eq!(
+        number(&own, &format!("postroad_client_state{series}"))?,
+        1.0
+    );
+    assert_eq!(number(&own, "postroad_server_ready ")?, 1.0);
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
     let open = say(
         &admin,
