@@ -41,7 +41,7 @@ fn serve(vector: &Value) -> (Arrivals, Vec<u8>) {
         ..Mapping::default()
     };
     let codec = DialectCodec::new(Dialect::Sequence, Reader::Server);
-    let mut client = DialectCodec::new(Dialect::Sequence, Reader::Client);
+    let client = DialectCodec::new(Dialect::Sequence, Reader::Client);
     let mut buf = BytesMut::new();
     let frame = DialectFrame::new(FrameKind::Request, hex(&vector["hex"]).into());
     client.encode(&frame, &mut buf).expect("it fits");
