@@ -33,9 +33,10 @@ const SCENARIOS: [(&str, u32); 9] = [
 ];
 /// Messages of the shorter run; the longer one has twice as many.
 const MESSAGES: u32 = 20_000;
-/// How much more than written is let through: a part of the instructions, and absolute numbers of
-/// the others, whose batches depend a little on the scheduler.
-const MORE_INSTRUCTIONS: f64 = 0.05;
+/// How much more than written is let through: a part of the instructions, of which two equal runs
+/// differ by one to three, and absolute numbers of the others, whose batches depend a little on the
+/// scheduler.
+const MORE_INSTRUCTIONS: f64 = 0.02;
 const MORE_ALLOCATIONS: f64 = 0.1;
 const MORE_CALLS: f64 = 0.06;
 
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn what_became_dearer_is_named_and_what_became_cheaper_is_not() {
         let dearer = Cost {
-            instructions: 3700.0,
+            instructions: 3571.0,
             allocations: 1.02,
             ..COST
         };

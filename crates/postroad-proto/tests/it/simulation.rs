@@ -19,7 +19,8 @@ use postroad_proto::error_body::ErrorBody;
 use postroad_proto::limits::Limits;
 use postroad_proto::policy::Random;
 use postroad_proto::session::{
-    Arrivals, CallId, Config, DialectConfig, Event, Failure, Mapping, Reply, Request, Session, Sink,
+    Arrivals, CallId, Config, DialectConfig, Event, Failure, Mapping, Reply, Request, SINK_ROOM,
+    Session, Sink,
 };
 
 const SEEDS: u64 = 4000;

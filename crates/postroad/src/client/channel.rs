@@ -17,13 +17,18 @@
 //! To one endpoint without policies, picking is loading a pointer, and nobody listens to outcomes
 //! unless [`Client::after`](super::Client::after) was used.
 //!
-//! | step | how often | to one endpoint | to several |
-//! | --- | --- | --- | --- |
-//! | `admit` | once a message, before all attempts | always | unless the throttle says no |
-//! | `pick` | for each attempt: what is there now | the keeper's connection | of the balancer's server, if its breaker lets it |
-//! | `picks` | where `pick` has none, or it took nothing | waits for the keeper | waits for a server with room |
-//! | `began` | when a connection has taken a call | nothing | the server has one call more at work |
-//! | `finish` | once for each offer | the listener hears | load, breaker, outliers, hedges and throttle hear, then the listener |
+//! ```text
+//! step    how often                    to one endpoint            to several
+//! ------  ---------------------------  -------------------------  -----------------------------
+//! admit   once a message, first        always                     unless the throttle says no
+//! pick    each attempt: what is there  the keeper's connection    the balancer's server, if its
+//!                                                                 breaker lets it
+//! picks   where pick has none, or it   waits for the keeper       waits for a server with room
+//!         took nothing
+//! began   a connection took a call     nothing                    the server has one more
+//! finish  once for each offer          the listener hears         load, breaker, outliers, hedges
+//!                                                                 and throttle, then the listener
+//! ```
 
 use std::fmt;
 use std::sync::Arc;

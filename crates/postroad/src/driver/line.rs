@@ -3,8 +3,8 @@
 //! Callers, handlers and the driver all write to the same transport, each when it has something to
 //! say. The line sees to it that one of them writes at a time, that every byte leaves once, and
 //! that bytes leave in their order. It does no I/O and takes no lock: whoever wants to write takes
-//! a [`WriteToken`] under the connection's lock, writes without the lock, and notes under the lock what
-//! the transport has taken.
+//! a [`WriteToken`] under the connection's lock, writes without the lock, and notes under the lock
+//! what the transport has taken.
 //!
 //! ```text
 //!               begin                           end

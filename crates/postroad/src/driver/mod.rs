@@ -285,7 +285,8 @@ impl ConnectionDriver {
         }
     }
 
-    /// Drops requests that nobody starts any more, and counts the one-way messages. Those who wait for answers hear of it.
+    /// Drops requests that nobody starts any more, and counts the one-way messages. Those who wait
+    /// for answers hear of it.
     #[cold]
     fn lose(&self, gathered: &mut Gathered) {
         let messages = gathered.batch.arrived.clear();
@@ -295,14 +296,17 @@ impl ConnectionDriver {
 
     /// The steps of a turn, in rounds; ready when the session is over.
     ///
-    /// | after a round | the turn | who goes on with it |
-    /// | --- | --- | --- |
-    /// | the session is over | is over, ready | the driver writes the last bytes |
-    /// | callers that can run may have more to send (first round only) | is put off | this task, behind them |
-    /// | the dispatcher holds as many requests as it may | ends | who starts one of them |
-    /// | nothing is left to be done now | ends | the transport, the timer or [`Wakeups`](wakeups::Wakeups) |
-    /// | so many bytes were read, or written ([`Status::is_cut`]) | is cut | this task, behind all others |
-    /// | something was received, or may be | goes on with the next round, at most [`ROUNDS`] | this task |
+    /// ```text
+    /// after a round                             the turn          who goes on with it
+    /// ----------------------------------------  ----------------  -----------------------------
+    /// the session is over                       is over: ready    the driver: the last bytes
+    /// callers may have more to send (round 1)   is put off        this task, behind them
+    /// no more requests may be held              ends              whoever starts one of them
+    /// nothing is left to be done now            ends              the transport, the timer, or a
+    ///                                                             wake-up (`wakeups.rs`)
+    /// so many bytes were read or written        is cut            this task, behind all others
+    /// something came, or may have come          goes on           the next of so many rounds
+    /// ```
     fn poll_rounds(&mut self, cx: &mut Context<'_>, gathered: &mut Gathered) -> Poll<()> {
         for round in 0..ROUNDS {
             let is_first = round == 0;
