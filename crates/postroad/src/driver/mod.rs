@@ -77,7 +77,7 @@ pub(crate) use budget::Budget;
 pub(crate) use connection::Connection;
 use inbox::{Held, Inbox};
 pub(crate) use link::LinkState;
-pub(crate) use pipes::{PipeKey, PipelineAnswers};
+pub(crate) use pipes::{PipeKey, PipedFailure, PipelineAnswers};
 use polling::Polling;
 pub(crate) use request_queue::{Forget, RequestQueue};
 pub(crate) use service::Service;

@@ -188,7 +188,7 @@ impl Fleet {
             return Ok(());
         };
         throttle
-            .admit(now, info.priority, rand::random())
+            .admit(now, info.priority, rand::random)
             .map_err(|throttled| Box::new(CallError::Busy(format!("{}: {throttled}", self.target))))
     }
 
@@ -232,6 +232,24 @@ impl Fleet {
     #[inline]
     pub(super) fn began(&self, place: &Place) {
         place.member.load.start();
+    }
+
+    /// So many calls were answered that went with one permission, of which it is not known how long
+    /// they took.
+    pub(super) fn answered(&self, place: &Place, calls: u32) {
+        if place.is_probe() {
+            let (ending, timing) = (Ending::Answered, None);
+            return (0..calls).for_each(|_| self.finish(place, &Outcome { ending, timing }));
+        }
+        let member = &*place.member;
+        member.load.answered(calls);
+        member.outlier.succeeded(calls);
+        if let (Some(breaker), Some(permit)) = (&member.breaker, place.permit) {
+            breaker.succeeded(clock::now_coarse(), permit, calls);
+        }
+        if self.waiting_for_room.load(Ordering::Relaxed) > 0 {
+            (0..calls).for_each(|_| self.freed.notify_one());
+        }
     }
 
     /// A message has ended that was offered to the connection that was picked.
@@ -376,7 +394,8 @@ impl Fleet {
         let members = roster.members.iter().take(WHY_CANDIDATES_MAX).enumerate();
         let considered = members.map(|(index, member)| {
             let passed_over = member.refusal(now);
-            let score = member.load.score(now, member.weight(), UNKNOWN);
+            let latency = member.load.latency(now).unwrap_or(UNKNOWN);
+            let score = member.load.score(now, member.weight(), latency);
             let score = passed_over.is_none().then_some(score);
             let considered = Considered {
                 index,
