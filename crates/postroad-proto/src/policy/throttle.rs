@@ -73,8 +73,8 @@ impl Throttle {
         }
     }
 
-    /// Counts a call that is about to be made; `random` draws 64 bits if they are needed; `priority` is 0 to 7, 7 the
-    /// most urgent.
+    /// Counts a call that is about to be made. `priority` is 0 to 7, 7 the most urgent; `random`
+    /// draws 64 bits if they are needed.
     ///
     /// # Errors
     /// If the call is to be failed here. It was counted all the same: that is what keeps the share

@@ -439,3 +439,15 @@ fn waiting_is_bounded_in_number_and_time_and_idle_connections_end() {
     let last = aged.expires(Time(0), u64::MAX);
     assert!(last > Time(109 * SECOND) && last < Time(110 * SECOND));
 }
+
+#[test]
+fn a_call_is_late_when_half_of_its_time_has_passed_and_others_are_much_quicker() {
+    let retry = RetryConfig::default();
+    let ms = Duration::from_millis;
+    let is_late = |sent, waited, usual| retry.is_late(sent, ms(waited), ms(1_000), usual);
+    assert!(!is_late(1, 499, None) && is_late(1, 500, None));
+    assert!(is_late(1, 500, Some(ms(100))), "others are quicker");
+    assert!(!is_late(1, 500, Some(ms(300))) && is_late(1, 900, Some(ms(300))));
+    assert!(is_late(2, 500, None) && !is_late(3, 500, None), "attempts");
+    assert!(!retry.is_late(1, ms(9), ms(10), None), "noise");
+}
