@@ -23,7 +23,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const USAGE: &str = "usage: counts SCENARIO COUNT IN_FLIGHT | counts serve ENDPOINT | \
     counts load URL SCENARIO COUNT IN_FLIGHT; SCENARIO is call, pipeline, together, send, \
-    batch, or blocking with 1";
+    batch, or blocking with 1, or fleet-call or fleet-pipeline with a list of servers in the URL";
 
 /// What the server counts of one-way messages, and whom it tells.
 #[derive(Default)]
@@ -56,7 +56,22 @@ async fn serve(endpoint: &str, sink: &Arc<Sink>) -> Outcome<postroad::RunningSer
     let server = Server::new(router(sink))
         .config(config)
         .work_budget(Duration::from_secs(60));
-    Ok(server.listen(endpoint.parse()?).start().await?)
+    let endpoint: Endpoint = endpoint.parse()?;
+    Ok(server
+        .listen(endpoint.clone())
+        .listen(endpoint)
+        .start()
+        .await?)
+}
+
+/// Where a scenario goes: to the first server, or to all of the list with every policy that a
+/// client of several servers has by default.
+fn target<'a>(servers: &'a str, scenario: &str) -> &'a str {
+    let first = servers.split(',').next().unwrap_or(servers);
+    match scenario.starts_with("fleet-") {
+        true => servers,
+        false => first,
+    }
 }
 
 /// What both ends are tuned for: the variable `COUNTS_PRESET`.
@@ -192,9 +207,9 @@ async fn make(
     in_flight: u64,
 ) -> Outcome<()> {
     match scenario {
-        "call" => call(client, count, in_flight).await,
+        "call" | "fleet-call" => call(client, count, in_flight).await,
         "blocking" if in_flight == 1 => blocking(url, count).await,
-        "pipeline" => pipeline(client, count, in_flight).await,
+        "pipeline" | "fleet-pipeline" => pipeline(client, count, in_flight).await,
         "together" => together(client, count, in_flight).await,
         "send" => send(client, count).await,
         "batch" => batch(client, count).await,
@@ -206,10 +221,12 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
     let sink = Arc::new(Sink::default());
     sink.awaited.store(count, Ordering::Relaxed);
     let server = serve("tcp://127.0.0.1:0", &sink).await?;
-    let url = format!("tcp://{}", server.addresses()[0]);
-    let client = connect(&url).await?;
+    let servers = format!("tcp://{}", server.addresses().join(","));
+    let url = target(&servers, scenario);
+    let url = target(url, scenario);
+    let client = connect(url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
-    make(&client, &url, scenario, count, in_flight).await?;
+    make(&client, url, scenario, count, in_flight).await?;
     if matches!(scenario, "send" | "batch") {
         sink.all.notified().await;
     }
@@ -219,6 +236,7 @@ async fn one_process(scenario: &str, count: u64, in_flight: u64) -> Outcome<()> 
 }
 
 async fn load(url: &str, scenario: &str, count: u64, in_flight: u64) -> Outcome<()> {
+    let url = target(url, scenario);
     let client = connect(url).await?;
     let (begin, cpu) = (Instant::now(), cpu_time());
     make(&client, url, scenario, count, in_flight).await?;
@@ -270,7 +288,7 @@ async fn run(arguments: &[&str]) -> Outcome<()> {
         ["serve", endpoint] => {
             let sink = Arc::new(Sink::default());
             let server = serve(endpoint, &sink).await?;
-            println!("{}", server.addresses()[0]);
+            println!("{}", server.addresses().join(","));
             tokio::select! {
                 interrupted = tokio::signal::ctrl_c() => interrupted?,
                 () = input_ends() => {}

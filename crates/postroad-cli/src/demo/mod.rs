@@ -1,5 +1,6 @@
 //! `postroad demo`: everything that the first version claims, seen to happen.
 
+mod fleet;
 pub(crate) mod node;
 mod process;
 mod story;
@@ -48,6 +49,7 @@ async fn play(style: Style) -> Result<(Node, bool), Failed> {
     story.priorities(&node).await;
     story.killed_under_load(&mut node).await?;
     story.restarted_gracefully(&mut node).await?;
+    story.fleet().await?;
     let is_as_claimed = story.end();
     Ok((node, is_as_claimed))
 }

@@ -19,6 +19,7 @@ use crate::signals::Signals;
 #[postroad::service]
 pub(crate) trait Stock {
     /// How many there are of an item.
+    #[idempotent]
     async fn count(&self, item: String) -> Result<u32, Error>;
     /// Counts slowly, to be cancelled.
     async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error>;

@@ -25,11 +25,18 @@ fn schemes() -> Vec<String> {
 
 impl Node {
     pub(super) async fn start() -> Result<Self, Failed> {
-        let urls = schemes()
-            .iter()
-            .map(|scheme| format!("{scheme}://127.0.0.1:0"))
-            .collect();
-        let (child, urls) = spawn(urls).await?;
+        Self::listening(&schemes()).await
+    }
+
+    /// With one listener, for native clients.
+    pub(super) async fn start_native() -> Result<Self, Failed> {
+        Self::listening(&["tcp+auto".to_owned()]).await
+    }
+
+    async fn listening(schemes: &[String]) -> Result<Self, Failed> {
+        let urls = schemes.iter();
+        let urls = urls.map(|scheme| format!("{scheme}://127.0.0.1:0"));
+        let (child, urls) = spawn(urls.collect()).await?;
         Ok(Self { child, urls })
     }
 
@@ -63,15 +70,19 @@ impl Node {
 
     /// `kill -TERM`; the process ends when it has finished what it accepted.
     pub(super) async fn terminate(&mut self) -> Result<bool, Failed> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failed::new(exit::FAILED, "the node has no process id"))?;
-        kill_process(pid, Signal::TERM).map_err(std::io::Error::from)?;
+        self.signal(Signal::TERM)?;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status.success());
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Failed> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failed::new(exit::FAILED, "the node has no process id"))?;
+        Ok(kill_process(pid, signal).map_err(std::io::Error::from)?)
     }
 
     /// Starts it again on the same ports.

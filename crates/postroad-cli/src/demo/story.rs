@@ -79,12 +79,12 @@ impl Story {
         }
     }
 
-    fn title(&self, title: &str) {
+    pub(super) fn title(&self, title: &str) {
         say(format_args!("\n{}", self.style.bold(title)));
     }
 
     /// Says what was seen, and remembers if it was not what is claimed.
-    fn claim(&mut self, holds: bool, what: impl Into<String>) {
+    pub(super) fn claim(&mut self, holds: bool, what: impl Into<String>) {
         let what = what.into();
         self.claims += 1;
         if holds {

@@ -255,21 +255,31 @@ impl Breaker {
         if permit.is_probe {
             return self.finish_probe(now, permit, verdict);
         }
-        let failed = match verdict {
-            Verdict::Success => 0,
-            Verdict::Failure => 1,
+        match verdict {
+            Verdict::Success => {
+                self.succeeded(now, permit, 1);
+                return None;
+            }
+            Verdict::Failure => {}
             Verdict::Unknown => return None,
-        };
-        let generation = permit.generation as u8;
-        self.window.add(now, generation, 1, failed);
-        if failed == 0 {
-            return None;
         }
+        let generation = permit.generation as u8;
+        self.window.add(now, generation, 1, 1);
         let sums = self.window.sums(now, generation);
         let share = u64::from(self.config.error_percent.clamp(1, 100));
         let trips = sums.all >= u64::from(self.config.request_volume)
             && sums.marked * 100 >= sums.all * share;
         (trips && self.open(now, word)).then_some(BreakerState::Open)
+    }
+
+    /// Hears that several calls have succeeded that were let through by the same permit, which is
+    /// none of a probe: a success changes no state then, and they are counted at once.
+    pub fn succeeded(&self, now: Time, permit: Permit, calls: u32) {
+        let word = Word::read(self.word.load(Acquire));
+        if word.generation == permit.generation {
+            let generation = permit.generation as u8;
+            self.window.add(now, generation, u64::from(calls), 0);
+        }
     }
 
     /// Opens it, unless it has changed since the word was read.

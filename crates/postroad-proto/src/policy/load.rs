@@ -93,17 +93,17 @@ impl Load {
         timeout: Option<Duration>,
         hint: Option<Duration>,
     ) {
-        // A finish too many must not make an endpoint look busy for ever.
-        let less = |calls: u32| calls.checked_sub(1);
-        let _ = self.in_flight.fetch_update(Relaxed, Relaxed, less);
         let took = outcome.timing.map(|timing| nanos(timing.took));
-        match Verdict::of(&outcome.ending) {
-            Verdict::Success => {
-                if let Some(took) = took {
-                    self.latency.raise_or_sink(now, took, self.config.decay);
-                }
-                self.penalty.halve();
+        let verdict = Verdict::of(&outcome.ending);
+        if verdict == Verdict::Success {
+            if let Some(took) = took {
+                self.latency.raise_or_sink(now, took, self.config.decay);
             }
+            return self.answered(1);
+        }
+        self.ended(1);
+        match verdict {
+            Verdict::Success => {}
             Verdict::Failure => self.charge(now, took, timeout, hint),
             // A call that was given up has taken at least so long.
             Verdict::Unknown => {
@@ -114,6 +114,18 @@ impl Load {
                 }
             }
         }
+    }
+
+    /// So many calls were answered, of which it is not known how long they took.
+    pub fn answered(&self, calls: u32) {
+        self.ended(calls);
+        self.penalty.halve(calls);
+    }
+
+    fn ended(&self, calls: u32) {
+        // A finish too many must not make an endpoint look busy for ever.
+        let less = |in_flight: u32| Some(in_flight.saturating_sub(calls));
+        let _ = self.in_flight.fetch_update(Relaxed, Relaxed, less);
     }
 
     fn charge(
@@ -178,20 +190,24 @@ impl Load {
     }
 
     /// What one more call would cost, nanoseconds for a weight of 1: (latency and penalty) times
-    /// (calls in flight and this one), by the weight as the slow start lets it count. `rival` is
-    /// the latency of an endpoint about which nothing is known.
+    /// (calls in flight and this one), by the weight as the slow start lets it count. `latency` is
+    /// [`Load::latency`], or a guess where nothing is known.
     #[must_use]
-    pub fn score(&self, now: Time, weight: u32, rival: Duration) -> u64 {
-        let latency = self.latency.now(now, self.config.decay);
+    pub fn score(&self, now: Time, weight: u32, latency: Duration) -> u64 {
         let penalty = self.penalty.now(now, self.penalty_decay());
-        let each = latency
-            .unwrap_or(nanos(rival))
+        let each = nanos(latency)
             .saturating_add(penalty.unwrap_or(0))
             .max(LATENCY_MIN);
-        let calls = u128::from(self.in_flight()) + 1;
-        let weight = u128::from(weight.max(1)) * u128::from(self.ramp(now));
-        let score = u128::from(each) * calls * u128::from(RAMP_WHOLE) / weight;
-        u64::try_from(score).unwrap_or(u64::MAX)
+        let calls = (u64::from(self.in_flight()) + 1) * u64::from(RAMP_WHOLE);
+        let weight = u64::from(weight.max(1)) * u64::from(self.ramp(now));
+        // Nearly always it fits; wide numbers are divided by a function.
+        match each.checked_mul(calls) {
+            Some(load) => load / weight,
+            None => {
+                let load = u128::from(each) * u128::from(calls) / u128::from(weight);
+                u64::try_from(load).unwrap_or(u64::MAX)
+            }
+        }
     }
 }
 
@@ -241,10 +257,11 @@ impl Decaying {
         self.0.store(pack(tick(now), nanos), Relaxed);
     }
 
-    fn halve(&self) {
+    fn halve(&self, times: u32) {
         let half = |word: u64| {
             let units = word as u32;
-            (units > 1).then_some(word >> 32 << 32 | u64::from(units / 2))
+            let less = units.checked_shr(times).unwrap_or(0).max(1);
+            (units > 1).then_some(word >> 32 << 32 | u64::from(less))
         };
         let _ = self.0.fetch_update(Relaxed, Relaxed, half);
     }

@@ -83,17 +83,23 @@ impl Outlier {
         match verdict {
             Verdict::Unknown => self.failures.load(Relaxed),
             Verdict::Success => {
-                self.interval.fetch_add(1 << 32 | 1, Relaxed);
-                // Most calls succeed after one that did, and then there is nothing to write.
-                if self.failures.load(Relaxed) != 0 {
-                    self.failures.store(0, Relaxed);
-                }
+                self.succeeded(1);
                 0
             }
             Verdict::Failure => {
                 self.interval.fetch_add(1 << 32, Relaxed);
                 self.failures.fetch_add(1, Relaxed) + 1
             }
+        }
+    }
+
+    /// Hears that so many calls have succeeded.
+    pub fn succeeded(&self, calls: u32) {
+        let calls = u64::from(calls);
+        self.interval.fetch_add(calls << 32 | calls, Relaxed);
+        // Most calls succeed after one that did, and then there is nothing to write.
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
         }
     }
 

@@ -95,6 +95,11 @@ const UNSENT_MAX: u8 = 16;
 /// The mean wait after the second attempt that did not leave this end; it doubles.
 const UNSENT_WAIT: Duration = Duration::from_millis(2);
 
+/// No call is late sooner than this: what is shorter is the machine's noise.
+const LATE_MIN: Duration = Duration::from_millis(10);
+/// A call is late if it takes so many times as long as calls to others usually do.
+const UNUSUAL: u32 = 3;
+
 impl RetryConfig {
     /// Decides about an attempt that failed, with 64 random bits. A decision to send what was sent
     /// before has paid for it from the budget, now and not when the wait is over.
@@ -118,6 +123,28 @@ impl RetryConfig {
         } else {
             self.sent(now, failed, budget, random)
         }
+    }
+
+    /// Before so much of its time has passed, no call [is late](Self::is_late).
+    #[must_use]
+    pub fn late_after(time: Duration) -> Duration {
+        (time / 2).max(LATE_MIN)
+    }
+
+    /// Whether a call that may run twice is sent to another endpoint too, since the one that has it
+    /// is silent: half of its time has passed, and other endpoints usually answer much sooner.
+    /// `sent` attempts were made; the last has waited for so long, and had so much time. The budget
+    /// has to pay for the next.
+    #[must_use]
+    pub fn is_late(
+        &self,
+        sent: u8,
+        waited: Duration,
+        time: Duration,
+        usual: Option<Duration>,
+    ) -> bool {
+        let unusual = usual.map_or(Duration::ZERO, |usual| usual.saturating_mul(UNUSUAL));
+        sent <= self.attempts && waited >= Self::late_after(time).max(unusual)
     }
 
     /// Nothing has left this end, so nobody is burdened by another try and no budget is spent. It

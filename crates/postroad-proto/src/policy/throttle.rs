@@ -6,6 +6,7 @@
 //! still sees twice what it accepts, and so the client learns when it accepts more. What was not
 //! refused counts as accepted, also while it is in flight: many calls on their way are no overload.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::window::{Window, below};
@@ -57,6 +58,8 @@ pub struct Throttle {
     config: ThrottleConfig,
     /// Calls that were asked for, and those of them that were refused, there or here.
     window: Window<BUCKETS>,
+    /// [`Time`] of the last call that was refused; 0 if none was.
+    refused_at: AtomicU64,
 }
 
 impl Throttle {
@@ -66,20 +69,27 @@ impl Throttle {
         Self {
             config,
             window: Window::new(config.window),
+            refused_at: AtomicU64::new(0),
         }
     }
 
-    /// Counts a call that is about to be made, with 64 random bits; `priority` is 0 to 7, 7 the
-    /// most urgent.
+    /// Counts a call that is about to be made. `priority` is 0 to 7, 7 the most urgent; `random`
+    /// draws 64 bits if they are needed.
     ///
     /// # Errors
     /// If the call is to be failed here. It was counted all the same: that is what keeps the share
     /// up as long as the other end refuses.
-    pub fn admit(&self, now: Time, priority: u8, random: u64) -> Result<(), Throttled> {
+    pub fn admit(
+        &self,
+        now: Time,
+        priority: u8,
+        random: impl FnOnce() -> u64,
+    ) -> Result<(), Throttled> {
         let per_mille = self.share(now, priority);
-        let is_held_back = below(random, 1000) < u64::from(per_mille);
+        let is_held_back = per_mille > 0 && below(random(), 1000) < u64::from(per_mille);
         self.window.add(now, 0, 1, u64::from(is_held_back));
         if is_held_back {
+            self.refused_at.store(now.0, Relaxed);
             return Err(Throttled { per_mille });
         }
         Ok(())
@@ -88,11 +98,17 @@ impl Throttle {
     /// The other end has refused a call that was admitted, because it has too many.
     pub fn refused(&self, now: Time) {
         self.window.add(now, 0, 0, 1);
+        self.refused_at.store(now.0, Relaxed);
     }
 
     /// The share of calls that is held back now, of a thousand.
     #[must_use]
     pub fn share(&self, now: Time, priority: u8) -> u32 {
+        // Nearly always nothing was refused lately, and then there is nothing to count.
+        let refused_at = Time(self.refused_at.load(Relaxed));
+        if refused_at.0 == 0 || now.since(refused_at) > self.config.window {
+            return 0;
+        }
         let sums = self.window.sums(now, 0);
         let mut k = u64::from(self.config.k_per_mille.max(1000));
         if priority >= CRITICAL {

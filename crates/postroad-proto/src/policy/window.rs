@@ -51,8 +51,9 @@ impl<const N: usize> Window<N> {
         }
     }
 
-    /// Adds to both counts; each number at most a few at a time.
+    /// Adds to both counts. Of more than a bucket holds, as many are counted as halve a full one.
     pub(super) fn add(&self, now: Time, generation: u8, all: u64, marked: u64) {
+        let (all, marked) = (all.min(COUNT_MAX / 2), marked.min(COUNT_MAX / 2));
         let span = now.0 / self.span;
         let mine = tag(generation, span);
         let add = |bucket: u64| {

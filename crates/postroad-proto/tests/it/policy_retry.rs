@@ -356,7 +356,7 @@ fn reached(throttle: &Throttle, accepts: u64, priority: u8) -> u64 {
     let mut random = Random::new(5);
     let reaches = |call: &u64| {
         let now = Time(call * MS);
-        let is_sent = throttle.admit(now, priority, random.bits()).is_ok();
+        let is_sent = throttle.admit(now, priority, || random.bits()).is_ok();
         if is_sent && random.below(100) >= accepts {
             throttle.refused(now);
         }
@@ -378,7 +378,7 @@ fn who_is_refused_asks_less_and_the_most_urgent_is_held_back_last() {
     let (usual, urgent) = (reached(&throttle(), 30, 3), reached(&throttle(), 30, 7));
     assert!(usual < 90_000 && urgent > 99_000, "{usual} {urgent}");
     let quiet = throttle();
-    let slowly = (0..300).all(|call| quiet.admit(Time(call * SECOND), 3, 0).is_ok());
+    let slowly = (0..300).all(|call| quiet.admit(Time(call * SECOND), 3, || 0).is_ok());
     assert!(slowly, "one call a second is never held back");
 }
 
@@ -388,7 +388,7 @@ fn a_throttle_forgets_an_outage_after_two_minutes() {
     reached(&throttle, 0, 3);
     assert_eq!(throttle.share(Time(100 * SECOND), 3), 750);
     for call in 0..1_000 {
-        let _ = throttle.admit(Time(225 * SECOND + call * MS), 3, u64::MAX);
+        let _ = throttle.admit(Time(225 * SECOND + call * MS), 3, || u64::MAX);
     }
     assert_eq!(throttle.share(Time(226 * SECOND), 3), 0);
 }
@@ -438,4 +438,16 @@ fn waiting_is_bounded_in_number_and_time_and_idle_connections_end() {
     assert_eq!(aged.expires(Time(0), 0), Time(90 * SECOND));
     let last = aged.expires(Time(0), u64::MAX);
     assert!(last > Time(109 * SECOND) && last < Time(110 * SECOND));
+}
+
+#[test]
+fn a_call_is_late_when_half_of_its_time_has_passed_and_others_are_much_quicker() {
+    let retry = RetryConfig::default();
+    let ms = Duration::from_millis;
+    let is_late = |sent, waited, usual| retry.is_late(sent, ms(waited), ms(1_000), usual);
+    assert!(!is_late(1, 499, None) && is_late(1, 500, None));
+    assert!(is_late(1, 500, Some(ms(100))), "others are quicker");
+    assert!(!is_late(1, 500, Some(ms(300))) && is_late(1, 900, Some(ms(300))));
+    assert!(is_late(2, 500, None) && !is_late(3, 500, None), "attempts");
+    assert!(!retry.is_late(1, ms(9), ms(10), None), "noise");
 }

@@ -327,7 +327,7 @@ fn the_byte_at_which_no_protocol_goes_on_is_told() {
 }
 
 #[test]
-fn a_call_that_the_session_answers_itself_is_told_with_its_code() {
+fn a_call_that_the_session_answers_itself_is_told_with_its_reason() {
     let mut config = Config::default();
     config.limits.max_calls = 4;
     let mut pair = Pair::opened(Config::default(), config);
@@ -347,10 +347,14 @@ fn a_call_that_the_session_answers_itself_is_told_with_its_code() {
     );
     inject(&mut pair, call.with_id(3).with_arg(u32::MAX), &[], b"good");
     let refused = pair.server.events.iter().filter_map(|event| match event {
-        Event::Refused(code) => Some(*code),
+        Event::Refused(reason) => Some(*reason),
         _ => None,
     });
-    let expected = [Code::DEADLINE, Code::OVERLOADED, Code::UNSUPPORTED];
+    let expected = [
+        RefusalReason::Late,
+        RefusalReason::TooManyCalls,
+        RefusalReason::Unsupported,
+    ];
     assert_eq!(refused.collect::<Vec<_>>(), expected);
     assert_eq!(pair.server.requests.len(), 1);
 }

@@ -161,6 +161,11 @@ impl<'a> InFlight<'a> {
         self.began
     }
 
+    /// The time that it had.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Where the call went.
     pub(super) fn lease(&self) -> &Lease {
         &self.lease

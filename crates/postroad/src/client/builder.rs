@@ -10,6 +10,8 @@ use super::handle::{Client, ConnectError};
 use super::policies::{
     BreakerPolicy, HealthPolicy, HedgePolicy, Policies, PoolPolicy, RetryPolicy,
 };
+use super::why::Why;
+use super::why_sink::WhySink;
 use crate::discovery::Target;
 use crate::transport::Transports;
 
@@ -121,6 +123,19 @@ impl ClientBuilder {
     /// Bounds of the connections.
     pub fn pool(self, pool: PoolPolicy) -> Self {
         self.change(|policies| policies.pool = pool)
+    }
+
+    /// Gives a record of why a call went where it went, with its route, to `sink` for this share of
+    /// the calls, in tenths of a percent. It is called when the call has ended, and must not block.
+    pub fn explain_sample(
+        self,
+        share: u32,
+        sink: impl Fn(&str, &Why) + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|policies| {
+            policies.explain = share;
+            policies.explain_to = Some(WhySink::new(sink));
+        })
     }
 
     /// A route that may be called twice, by its name or by a beginning of names that ends in `*`.

@@ -205,6 +205,17 @@ impl Channel {
         }
     }
 
+    /// Hears that so many calls were answered that were offered to the lease's connection.
+    pub(super) fn answered(&self, lease: &Lease, calls: u32) {
+        if let (Way::Several(fleet), Some(pick)) = (&self.way, &lease.pick) {
+            fleet.answered(pick, calls);
+        }
+        if let Some(listener) = &self.listener {
+            let (ending, timing) = (Ending::Answered, None);
+            (0..calls).for_each(|_| listener(lease.endpoint(), Outcome { ending, timing }));
+        }
+    }
+
     fn tell(&self, lease: &Lease, outcome: &Outcome) {
         if let (Way::Several(fleet), Some(pick)) = (&self.way, &lease.pick) {
             fleet.finish(pick, outcome);

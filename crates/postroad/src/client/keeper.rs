@@ -3,7 +3,7 @@
 //! Callers read the present connection without a lock; only those that find none wait, in bounded
 //! number and time. The task in [`super::keeping`] dials and dials again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,9 @@ pub(super) struct Keeper {
     pub(super) config: ClientConfig,
     pub(super) transport: Arc<dyn Transport>,
     /// The connection that takes calls now. It is read for every call and replaced hardly ever.
-    pub(super) current: ArcSwapOption<Connection>,
+    current: ArcSwapOption<Connection>,
+    /// Whether there is one: of several servers each is asked, and only one of them is called.
+    is_connected: AtomicBool,
     pub(super) state: watch::Sender<ConnectionState>,
     /// Why there is no connection, for the callers that are told so.
     pub(super) trouble: Mutex<Trouble>,
@@ -61,6 +63,7 @@ impl Keeper {
             config,
             transport,
             current: ArcSwapOption::empty(),
+            is_connected: AtomicBool::new(false),
             state: watch::Sender::new(ConnectionState::Idle),
             trouble: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -111,7 +114,14 @@ impl Keeper {
     /// Whether there is a connection now.
     #[inline]
     pub(super) fn is_connected(&self) -> bool {
-        self.current.load().is_some()
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the connection, or takes it away.
+    pub(super) fn set_current(&self, connection: Option<Arc<Connection>>) {
+        let is_connected = connection.is_some();
+        self.current.store(connection);
+        self.is_connected.store(is_connected, Ordering::Release);
     }
 
     /// Whether attempts have failed since there was a connection last.

@@ -107,7 +107,7 @@ impl Keeping {
         // A request to dial at once is fulfilled by now. Kept, it would skip the next pause.
         let _ = tokio::time::timeout(Duration::ZERO, keeper.try_now.notified()).await;
         keeper.trouble().clear();
-        keeper.current.store(Some(Arc::clone(&connection)));
+        keeper.set_current(Some(Arc::clone(&connection)));
         if *keeper.state.borrow() == ConnectionState::Offline {
             keeper.transition(ConnectionState::Connecting);
         }
@@ -128,7 +128,7 @@ impl Keeping {
         let Some(keeper) = self.keeper.upgrade() else {
             return false;
         };
-        keeper.current.store(None);
+        keeper.set_current(None);
         let lived = clock::now().since(opened_at);
         let was_healthy = connection.has_heard() || lived >= Reconnect::HEALTHY_AFTER;
         let (reason, how) = match ended {
@@ -152,7 +152,7 @@ impl Keeping {
     /// Closes on purpose: no new calls, those in flight are finished.
     async fn finish(&self, connection: &Connection, mut link: watch::Receiver<LinkState>) -> bool {
         if let Some(keeper) = self.keeper.upgrade() {
-            keeper.current.store(None);
+            keeper.set_current(None);
             keeper.transition(ConnectionState::Closing);
         }
         connection.drain(CLOSE_GRACE);
@@ -258,7 +258,7 @@ impl Drop for Keeping {
 
 /// Closed without a connection to finish.
 fn close_now(keeper: &Keeper) {
-    keeper.current.store(None);
+    keeper.set_current(None);
     let state = *keeper.state.borrow();
     if state != ConnectionState::Closed {
         if state != ConnectionState::Closing {

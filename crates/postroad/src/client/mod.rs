@@ -30,6 +30,7 @@ mod tests;
 mod trouble;
 mod values;
 mod why;
+mod why_sink;
 
 pub use blocking::BlockingClient;
 pub use builder::ClientBuilder;

@@ -18,7 +18,7 @@ use super::channel::{Channel, Lease, ending};
 use super::options::{BATCH_CALLS, SendOptions};
 use crate::clock;
 use crate::context::Inherited;
-use crate::driver::{Budget, PipeKey, PipelineAnswers};
+use crate::driver::{Budget, PipeKey, PipedFailure, PipelineAnswers};
 use crate::error::CallError;
 use crate::observe::{calls, trace};
 
@@ -62,8 +62,6 @@ pub struct Pipeline {
     lanes: Vec<Lane>,
     /// Answers that were taken off a connection, and nobody has asked for yet.
     answers: PipelineAnswers,
-    /// Where those answers came from, if somebody listens to outcomes.
-    answers_from: Option<Lease>,
     /// Calls in flight on all lanes, and answers that were not taken.
     in_flight: usize,
     /// Calls that the last lane still gets before the next server is picked.
@@ -159,7 +157,6 @@ impl Pipeline {
             parent: context.and_then(|context| context.trace),
             lanes: Vec::new(),
             answers: PipelineAnswers::default(),
-            answers_from: None,
             in_flight: 0,
             spread: 0,
             since_turn: [0; 8],
@@ -533,8 +530,8 @@ impl Pipeline {
         loop {
             if self.answers.len() > 0 {
                 self.in_flight -= 1;
-                if trace::is_watched() || self.channel.has_listener() {
-                    self.report_next();
+                if trace::is_watched() {
+                    self.write_event();
                 }
                 let channel = &self.channel;
                 // Made in place, because a result that is moved right after it was stored has to
@@ -555,14 +552,15 @@ impl Pipeline {
     fn poll_lanes(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A task that always finds an answer must let the driver run, or nothing is ever written.
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
-        for lane in &mut self.lanes {
+        for at in 0..self.lanes.len() {
+            let lane = &mut self.lanes[at];
             let connection = lane.lease.connection();
             let into = &mut self.answers;
             let polled = connection.poll_pipe(lane.pipe, into, &mut lane.has_fresh, cx.waker());
             if polled.is_ready() {
                 lane.in_flight -= self.answers.len();
                 if self.channel.has_listener() {
-                    self.answers_from = Some(lane.lease.clone());
+                    self.report(at);
                 }
                 coop.made_progress();
                 self.has_moved = true;
@@ -585,37 +583,41 @@ impl Pipeline {
         Poll::Pending
     }
 
-    /// Tells whoever watches calls, and whoever listens to outcomes, of the answer that is taken
-    /// next.
+    /// Tells whoever watches calls of the answer that is taken next.
     #[cold]
-    fn report_next(&mut self) {
+    fn write_event(&mut self) {
         let Some((tag, failed)) = self.answers.peek() else {
             return;
         };
-        let error = failed.map(|failed| {
-            let failure = failed.failure.clone();
-            self.channel.error_of(failure, failed.timeout)
-        });
-        if let Some(lease) = &self.answers_from {
+        let error = failed.map(|failed| error_of(&self.channel, failed));
+        let route = &*self.options.route;
+        calls::piped(self.channel.target(), route, tag, error.as_ref());
+    }
+
+    /// Tells whoever listens to outcomes of the answers that have come from a lane just now. Nearly
+    /// all are usual, and counted together.
+    fn report(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        let mut answered = 0;
+        for (tag, failed) in self.answers.iter() {
+            let timing = lane.time(tag);
+            if failed.is_none() && timing.is_none() {
+                answered += 1;
+                continue;
+            }
+            let error = failed.map(|failed| error_of(&self.channel, failed));
             let ending = error.as_ref().map_or(Ending::Answered, ending);
-            let mut lanes = self.lanes.iter_mut();
-            let lane = lanes.find(|lane| lane.lease.is_same(lease));
-            let timing = lane.and_then(|lane| lane.time(tag));
-            self.channel.finish(lease, || Outcome { ending, timing });
+            self.channel
+                .finish(&lane.lease, || Outcome { ending, timing });
         }
-        if trace::is_watched() {
-            let route = &*self.options.route;
-            calls::piped(self.channel.target(), route, tag, error.as_ref());
+        if answered > 0 {
+            self.channel.answered(&lane.lease, answered);
         }
     }
 
     /// Tells whoever listens to outcomes of the calls whose answers nobody takes any more.
     #[cold]
     fn report_dropped(&mut self) {
-        while self.answers.len() > 0 {
-            self.report_next();
-            self.answers.take(|_, _| ());
-        }
         for lane in &self.lanes {
             for _ in 0..lane.in_flight {
                 self.channel.finish(&lane.lease, || Outcome {
@@ -633,4 +635,10 @@ impl Drop for Pipeline {
             self.report_dropped();
         }
     }
+}
+
+/// What a caller is told of a call that has no answer.
+#[cold]
+fn error_of(channel: &Channel, failed: &PipedFailure) -> CallError {
+    channel.error_of(failed.failure.clone(), failed.timeout)
 }

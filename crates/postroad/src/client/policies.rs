@@ -10,6 +10,7 @@ use postroad_proto::policy::{
 use postroad_proto::units::{permille, time};
 use serde::{Deserialize, Deserializer, de};
 
+use super::why_sink::WhySink;
 use crate::config::{ConfigError, bound, check_time};
 use crate::discovery::Target;
 use crate::route::fits;
@@ -50,6 +51,15 @@ pub struct Policies {
     pub health: Option<HealthPolicy>,
     /// Bounds of the connections.
     pub pool: PoolPolicy,
+    /// The share of the calls, in tenths of a percent, of which it is logged why they went where
+    /// they went; one-way messages and pipelines are not sampled. Default 0: none, which costs
+    /// nothing.
+    #[serde(deserialize_with = "permille::deserialize")]
+    pub explain: u32,
+    /// Who is given those records in place of the log; see
+    /// [`ClientBuilder::explain_sample`](super::ClientBuilder::explain_sample).
+    #[serde(skip)]
+    pub(super) explain_to: Option<WhySink>,
 }
 
 impl Default for Policies {
@@ -66,6 +76,8 @@ impl Default for Policies {
             throttle: true,
             health: Some(HealthPolicy::default()),
             pool: PoolPolicy::default(),
+            explain: 0,
+            explain_to: None,
         }
     }
 }
@@ -233,6 +245,7 @@ impl Policies {
             .values()
             .fold(0, |all: u32, share| all.saturating_add(*share));
         bound(shares <= 1000, "tags", shares, "at most 100% together")?;
+        bound(self.explain <= 1000, "explain", self.explain, "0% to 100%")?;
         if let Some(retry) = &self.retry {
             let attempts = retry.attempts;
             bound(attempts <= 6, "retry.attempts", attempts, "0 to 6")?;

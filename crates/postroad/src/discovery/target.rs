@@ -69,10 +69,11 @@ impl Target {
         }
     }
 
-    /// A source of one's own. It is shown by its `Debug`.
+    /// A source of one's own. It is shown by its `Debug`; if that is long, by the name before the
+    /// first bracket.
     pub fn of(discovery: impl Discovery) -> Self {
         Self {
-            url: format!("{discovery:?}"),
+            url: title(format!("{discovery:?}")),
             kind: Kind::Source(Source::of(discovery)),
             keep: KEEP,
         }
@@ -136,6 +137,18 @@ fn fixed(runtime: &Handle, instances: Arc<[Instance]>) -> watch::Receiver<Found>
     let (found, receiver) = watch::channel(Found::fixed(instances));
     runtime.spawn(async move { found.closed().await });
     receiver
+}
+
+/// A longer text is no name, bytes.
+const TITLE_MAX: usize = 64;
+
+/// What a source of one's own is called in errors and logs.
+fn title(debug: String) -> String {
+    let name = debug.split(['(', '{', '[']).next().unwrap_or_default();
+    match debug.len() > TITLE_MAX && !name.trim().is_empty() {
+        true => name.trim().to_owned(),
+        false => debug,
+    }
 }
 
 impl fmt::Display for Target {
@@ -256,6 +269,16 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         text.parse::<Target>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_source_of_ones_own_has_a_short_name() {
+        let short = "Listed(3)".to_owned();
+        assert_eq!(title(short.clone()), short);
+        let long = format!("Listed {{ list: {:?} }}", [7; 100]);
+        assert_eq!(title(long), "Listed");
+        let nameless = format!("{:?}", [7; 100]);
+        assert_eq!(title(nameless.clone()), nameless);
     }
 
     #[test]

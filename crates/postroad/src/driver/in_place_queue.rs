@@ -45,6 +45,11 @@ impl<T> InPlaceQueue<T> {
         self.places[..self.filled].get(self.taken)
     }
 
+    /// The items that wait, from the next on.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.places[self.taken..self.filled].iter()
+    }
+
     /// The next item, for whoever takes its parts where they lie.
     pub(super) fn next_mut(&mut self) -> Option<&mut T> {
         self.places[..self.filled].get_mut(self.taken)

@@ -79,7 +79,7 @@ pub(crate) use connection::Connection;
 pub(crate) use inbox::READ_MAX;
 use inbox::{Inbox, Leftover};
 pub(crate) use link::LinkState;
-pub(crate) use pipes::{PipeKey, PipelineAnswers};
+pub(crate) use pipes::{PipeKey, PipedFailure, PipelineAnswers};
 use polling::Polling;
 pub(crate) use request_queue::{Forget, RequestQueue};
 pub(crate) use serving::Serving;

@@ -29,6 +29,12 @@ impl PipelineAnswers {
         self.0.len()
     }
 
+    /// Those that wait: the tag of each, and why there is no answer, if there is none.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Option<&PipedFailure>)> {
+        let waiting = self.0.iter();
+        waiting.map(|(tag, answer)| (*tag, answer.as_ref().err().map(|failed| &**failed)))
+    }
+
     /// The tag of the next, and why there is no answer, if there is none.
     pub(crate) fn peek(&self) -> Option<(u64, Option<&PipedFailure>)> {
         let (tag, answer) = self.0.next()?;

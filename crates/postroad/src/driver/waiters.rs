@@ -165,6 +165,15 @@ impl Waiters {
         }
     }
 
+    /// How to wake all callers, who are not woken by an answer then: they look how late it is.
+    pub(super) fn wakers(&self) -> Vec<Waker> {
+        let waker = |entry: &Entry| match entry {
+            Entry::Waiting { waker, .. } => waker.clone(),
+            Entry::Free | Entry::Piped { .. } | Entry::Done(_) => None,
+        };
+        self.entries.iter().filter_map(waker).collect()
+    }
+
     /// The caller is gone; its call, if it still is in flight.
     pub(super) fn abandon(&mut self, key: WaiterKey) -> Option<CallId> {
         let call = match self.entries[key.0 as usize] {

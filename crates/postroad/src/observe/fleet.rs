@@ -36,6 +36,11 @@ pub(crate) fn swept(target: &dyn Display, ejected: usize) {
     tracing::info!(target: "postroad::fleet", service = %target, ejected, "put aside");
 }
 
+/// Why a call went where it went, of one that was drawn to be looked at.
+pub(crate) fn why(target: &dyn Display, route: &str, why: &dyn Display) {
+    tracing::info!(target: "postroad::fleet", service = %target, route, %why, "sampled");
+}
+
 /// A server has failed its probes, or is well again.
 pub(crate) fn health(target: &dyn Display, instance: &dyn Display, is_well: bool) {
     tracing::info!(

@@ -70,7 +70,7 @@ pub(super) async fn accept(
     let mut pause = PAUSE_MIN;
     let mut is_full = false;
     loop {
-        let incoming = match next(listener.as_mut(), shared, &mut pause).await {
+        let incoming = match next(listener.as_mut(), &shared, &mut pause).await {
             Ok(incoming) => incoming,
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {

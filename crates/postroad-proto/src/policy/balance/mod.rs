@@ -391,8 +391,10 @@ impl<C: Candidate, R: FnMut() -> u64> Choice<'_, C, R> {
         if count == 1 {
             return self.is_usable(one).then_some(one);
         }
-        let other = (one as u64 + 1 + below((self.random)(), count - 1)) % count;
-        let other = other as usize;
+        let other = match count {
+            2 => 1 - one,
+            _ => (one + 1 + below((self.random)(), count - 1) as usize) % count as usize,
+        };
         match (self.is_usable(one), self.is_usable(other)) {
             (true, true) => Some(self.better(one, other)),
             (true, false) => Some(one),
@@ -404,10 +406,11 @@ impl<C: Candidate, R: FnMut() -> u64> Choice<'_, C, R> {
     fn better(&mut self, one: usize, other: usize) -> usize {
         let now = self.ask.now;
         let load = |index: usize| self.candidates[index].load();
+        let known = [load(one).latency(now), load(other).latency(now)];
         // Whoever is unknown counts as fast as its rival, and so calls in flight decide.
-        let rival_of = |index| load(index).latency(now).unwrap_or(UNKNOWN_LATENCY);
-        let first = load(one).score(now, self.weight(one), rival_of(other));
-        let second = load(other).score(now, self.weight(other), rival_of(one));
+        let of = |it: usize| known[it].or(known[1 - it]).unwrap_or(UNKNOWN_LATENCY);
+        let first = load(one).score(now, self.weight(one), of(0));
+        let second = load(other).score(now, self.weight(other), of(1));
         self.score(one, first);
         self.score(other, second);
         if second < first { other } else { one }

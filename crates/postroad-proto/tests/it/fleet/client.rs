@@ -122,7 +122,7 @@ impl Client {
         let Some(throttle) = &self.throttle else {
             return true;
         };
-        throttle.admit(now, 3, self.random.bits()).is_ok()
+        throttle.admit(now, 3, || self.random.bits()).is_ok()
     }
 
     /// A server that takes an attempt now.

@@ -6,7 +6,8 @@
 //!         v                                                          |
 //!   wait for a server -> sent -> answer                              |
 //!                          |       failure -> judge (rule, budget) --+-> the caller is told
-//!                          +-> no answer for long: hedge, whichever answers first
+//!                          +-> no answer for long: another is asked too (a hedge, or half of the
+//!                              time has passed), and whichever answers first is taken
 //! ```
 //!
 //! It is one boxed future, made only for such calls. Everything that it waits for is charged to the
@@ -21,18 +22,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use postroad_proto::Time;
 use postroad_proto::code::Retry;
-use postroad_proto::policy::{Again, CallInfo, Ending, Failed, NoRetry};
+use postroad_proto::policy::{Again, CallInfo, Ending, Failed, NoRetry, RetryConfig};
 use postroad_proto::session::Reply;
 
 use super::super::attempt::{InFlight, Sent};
 use super::super::channel::ending;
-use super::super::fleet::{Fleet, Member};
-use super::super::why::Recorder;
+use super::super::fleet::{Fleet, Late, Member};
+use super::super::why::{Explanation, Recorder};
 use super::CallBuilder;
 use crate::clock;
 use crate::context::Inherited;
 use crate::driver::Budget;
 use crate::error::CallError;
+use crate::transport::BoxFuture;
 
 /// How far a call has come before it is governed.
 #[derive(Debug)]
@@ -120,7 +122,28 @@ impl<'a> CallBuilder<'a> {
     pub(super) fn is_governed(&self) -> bool {
         match self.channel.fleet() {
             None => false,
-            Some(fleet) => fleet.has_hedges() || self.is_explained(),
+            Some(fleet) => fleet.is_thorough() || self.is_explained(),
+        }
+    }
+
+    /// Draws whether the client is told why the call goes where it goes.
+    pub(super) fn draw_sample(&mut self) {
+        if let Some(fleet) = self.channel.fleet()
+            && !self.is_explained()
+            && fleet.is_sampled()
+        {
+            let extras = self.extras.get_or_insert_default();
+            extras.explanation = Some(Explanation::default());
+            extras.is_sampled = true;
+        }
+    }
+
+    fn tell_sample(&self) {
+        if let Some(extras) = &self.extras
+            && extras.is_sampled
+            && let (Some(fleet), Some(why)) = (self.channel.fleet(), &extras.explanation)
+        {
+            fleet.tell_why(self.route, &why.take());
         }
     }
 
@@ -143,12 +166,41 @@ impl<'a> CallBuilder<'a> {
         tries.follow(verdict).then_some(tries)
     }
 
-    /// Makes the call, or goes on with it after its first attempt.
+    /// The same for an attempt that has not been answered; `None` if that is waited for.
+    #[cold]
+    pub(super) fn tries_when_late(&self, in_flight: &InFlight<'_>) -> Option<Tries> {
+        let fleet = self.channel.fleet()?;
+        let since = in_flight.began()?;
+        let (waited, time) = (clock::now_coarse().since(since), in_flight.timeout());
+        if waited < RetryConfig::late_after(time) {
+            return None;
+        }
+        let member = in_flight.lease().member();
+        let context = Inherited::current();
+        let payload = Bytes::new();
+        let call = self.spec(0, &payload, context.as_ref(), None);
+        let info = self.info(&call, true, self.budget(context.as_ref()));
+        let late = Late {
+            sent: 1,
+            than: member.map(|member| &**member),
+            waited,
+            time,
+        };
+        fleet.asks_another(&info, &late).then(|| Tries {
+            made: 1,
+            since,
+            avoid: member.cloned(),
+            ..Tries::admitted()
+        })
+    }
+
+    /// Makes the call, or goes on with it after its first attempt, which may still be in flight.
     pub(super) async fn govern(
         self,
         codec: u8,
         payload: Bytes,
         tries: Tries,
+        late: Option<InFlight<'a>>,
     ) -> Result<Reply, CallError> {
         let context = Inherited::current();
         let trace = self.trace_of(context.as_ref());
@@ -162,8 +214,9 @@ impl<'a> CallBuilder<'a> {
             payload,
             tries,
         };
-        let result = governed.run().await;
+        let result = governed.run(late).await;
         self.observe(trace.as_deref(), result.as_ref().err());
+        self.tell_sample();
         result
     }
 }
@@ -179,18 +232,20 @@ struct Governed<'c, 'a> {
 }
 
 impl<'c, 'a> Governed<'c, 'a> {
-    async fn run(&mut self) -> Result<Reply, CallError> {
+    async fn run(&mut self, late: Option<InFlight<'a>>) -> Result<Reply, CallError> {
+        let mut result = match late {
+            Some(first) => self.ask_another(first).await,
+            None => self.attempt().await,
+        };
         loop {
+            match result {
+                Err(error) if self.goes_on(&error) => {}
+                result => return result,
+            }
             if !self.tries.after.is_zero() {
                 tokio::time::sleep(self.tries.after).await;
             }
-            let error = match self.attempt().await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            if !self.goes_on(&error) {
-                return Err(error);
-            }
+            result = self.attempt().await;
         }
     }
 
@@ -227,25 +282,25 @@ impl<'c, 'a> Governed<'c, 'a> {
         self.call.info(&spec, true, self.budget.0)
     }
 
-    /// Sends the call once, and once more if it takes long and may be hedged.
+    /// Sends the call, and to another server too if it takes long and may run twice.
     async fn attempt(&mut self) -> Result<Reply, CallError> {
         let avoid = self.tries.avoid.take();
         let first = self.send(avoid).await?;
-        self.tries.avoid = first.lease().member().cloned();
-        let attempt = self.tries.made;
-        let delay = match self.call.channel.fleet() {
-            Some(fleet) if self.may_hedge(fleet) => fleet.hedge_delay(),
-            _ => None,
-        };
-        let result = match delay {
-            None => first.await,
-            Some(delay) => self.race(first, delay).await,
-        };
-        self.recorder.note("attempt", || match &result {
-            Ok(reply) => format!("{attempt} was answered, {} bytes", reply.payload.len()),
-            Err(error) => format!("{attempt} has failed: {error}"),
-        });
-        result
+        self.answer(first).await
+    }
+
+    /// The answer to what was sent, or that of another server that is asked meanwhile.
+    fn answer(&mut self, first: InFlight<'a>) -> BoxFuture<'_, Result<Reply, CallError>> {
+        Box::pin(async move {
+            self.tries.avoid = first.lease().member().cloned();
+            let attempt = self.tries.made;
+            let result = self.race(first).await;
+            self.recorder.note("attempt", || match &result {
+                Ok(reply) => format!("{attempt} was answered, {} bytes", reply.payload.len()),
+                Err(error) => format!("{attempt} has failed: {error}"),
+            });
+            result
+        })
     }
 
     fn may_hedge(&self, fleet: &Fleet) -> bool {
@@ -302,33 +357,61 @@ impl<'c, 'a> Governed<'c, 'a> {
         }
     }
 
-    /// The first answer of two servers, of which the second is asked after the delay. A failure is
-    /// taken only if the other has failed too.
-    async fn race(&mut self, first: InFlight<'a>, delay: Duration) -> Result<Reply, CallError> {
-        let mut first = pin!(first);
+    /// Waits for the answer, and asks another server when the call may be hedged, and when it is
+    /// late.
+    async fn race(&mut self, mut first: InFlight<'a>) -> Result<Reply, CallError> {
+        let Some(fleet) = self.call.channel.fleet() else {
+            return first.await;
+        };
+        if self.may_hedge(fleet)
+            && let Some(delay) = fleet.hedge_delay()
+        {
+            tokio::select! {
+                biased;
+                result = &mut first => return result,
+                () = tokio::time::sleep(delay) => {}
+            }
+            let refused = match fleet.has_other(self.tries.avoid.as_deref()) {
+                false => Some("there is no other server".to_owned()),
+                true => fleet.may_hedge().err().map(|why| why.to_string()),
+            };
+            let Some(why) = refused else {
+                self.recorder
+                    .note("hedge", || format!("a second server after {delay:.1?}"));
+                return self.ask_another(first).await;
+            };
+            self.recorder.note("hedge", || why);
+        }
+        let began = first.began().unwrap_or_else(clock::now);
+        let time = self.budget.1.since(began);
+        let until = began + RetryConfig::late_after(time);
         tokio::select! {
             biased;
             result = &mut first => return result,
-            () = tokio::time::sleep(delay) => {}
+            () = tokio::time::sleep_until(clock::instant(until)) => {}
         }
-        let fleet = self.call.channel.fleet();
-        let avoid = self.tries.avoid.clone();
-        let refused = match fleet {
-            Some(fleet) if !fleet.has_other(avoid.as_deref()) => {
-                Some("there is no other server".to_owned())
-            }
-            Some(fleet) => fleet.may_hedge().err().map(|why| why.to_string()),
-            None => None,
+        let late = Late {
+            sent: self.tries.made,
+            than: self.tries.avoid.as_deref(),
+            waited: clock::now().since(began),
+            time,
         };
-        if let Some(why) = refused {
-            self.recorder.note("hedge", || why);
+        if !fleet.asks_another(&self.info(), &late) {
             return first.await;
         }
-        self.recorder
-            .note("hedge", || format!("a second server after {delay:.1?}"));
+        self.recorder.note("late", || {
+            format!("no answer for {:.1?}, another server is asked", late.waited)
+        });
+        self.ask_another(first).await
+    }
+
+    /// The first answer of two servers, of which the second is asked now. A failure is taken only
+    /// if the other has failed too.
+    async fn ask_another(&mut self, first: InFlight<'a>) -> Result<Reply, CallError> {
+        let avoid = self.tries.avoid.clone();
         let second = async {
             let second = self.send(avoid).await?;
-            second.await
+            self.answer(second).await
         };
         either(first, pin!(second)).await
     }

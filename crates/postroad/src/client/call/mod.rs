@@ -67,6 +67,8 @@ struct Extras {
     metadata: Vec<(String, Bytes)>,
     key: Option<Bytes>,
     explanation: Option<Explanation>,
+    /// The explanation was drawn by the client, which is told it.
+    is_sampled: bool,
 }
 
 impl<'a> CallBuilder<'a> {
@@ -464,7 +466,7 @@ struct Calling<'a> {
     stage: Stage<'a>,
 }
 
-impl Calling<'_> {
+impl<'a> Calling<'a> {
     /// Offers the call to the connection that there is now.
     #[inline]
     fn begin(&mut self, waker: &Waker) -> Offered<()> {
@@ -497,8 +499,28 @@ impl Calling<'_> {
     /// From here on the call waits, or is sent again.
     #[cold]
     fn govern(&mut self, tries: Tries) {
+        self.govern_late(tries, None);
+    }
+
+    /// The same with an attempt that has not been answered for long.
+    #[cold]
+    fn govern_late(&mut self, tries: Tries, late: Option<InFlight<'a>>) {
         let (builder, payload) = (self.builder.clone(), self.payload.clone());
-        self.stage = Stage::Governed(Box::pin(builder.govern(self.codec, payload, tries)));
+        let governed = builder.govern(self.codec, payload, tries, late);
+        self.stage = Stage::Governed(Box::pin(governed));
+    }
+
+    /// No answer yet. Whoever was woken without one looks how late it is.
+    #[cold]
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, CallError>> {
+        if let Stage::Sent((in_flight, _)) = &self.stage
+            && let Some(tries) = self.builder.tries_when_late(in_flight)
+            && let Stage::Sent((late, _)) = std::mem::replace(&mut self.stage, Stage::Over)
+        {
+            self.govern_late(tries, Some(late));
+            return self.poll_governed(cx);
+        }
+        Poll::Pending
     }
 
     #[cold]
@@ -518,7 +540,9 @@ impl Calling<'_> {
             return self.poll_governed(cx);
         };
         // Handed on as it is, because a result is large: moving it from stage to stage costs time.
-        let result = ready!(Pin::new(&mut *in_flight).poll(cx));
+        let Poll::Ready(result) = Pin::new(&mut *in_flight).poll(cx) else {
+            return self.poll_late(cx);
+        };
         if let Err(error) = &result
             && let Some(tries) = self.builder.tries_after(in_flight, error)
         {
@@ -538,6 +562,7 @@ impl Future for Calling<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Stage::New = self.stage {
             if self.builder.is_governed() {
+                self.builder.draw_sample();
                 self.govern(Tries::none());
                 return self.poll_governed(cx);
             }

@@ -1,6 +1,6 @@
 //! What the owner of a service says of its routes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -18,8 +18,9 @@ pub(super) struct Advice {
     pub(super) priority_max: Option<u8>,
 }
 
-/// The advice by route.
-pub(super) type Owner = HashMap<String, Advice>;
+/// The advice by route. It is looked up for every call, and mostly short: comparing a few names
+/// costs less than hashing one.
+pub(super) type Owner = BTreeMap<String, Advice>;
 
 impl Advice {
     pub(super) fn timeout(&self) -> Option<Duration> {

@@ -34,7 +34,7 @@ use postroad_proto::code::Code;
 use postroad_proto::policy::{
     Again, Budget, CallInfo, Candidate, ConnectionState, Considered, Ejector, Ending, Failed,
     Hedge, NoHedge, NoRetry, Outcome, Permit, RetryConfig, Throttle, Verdict, WHY_CANDIDATES_MAX,
-    hash_key,
+    Why, hash_key,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -82,6 +82,10 @@ pub(super) struct Fleet {
     found: watch::Receiver<Found>,
     /// A connection was opened or has ended, or the list has changed.
     news: Arc<Notify>,
+    /// When servers were woken for a caller last.
+    woken: AtomicU64,
+    /// A call was made after a rest.
+    awake: Arc<Notify>,
     /// A call has ended while callers wait because every connection is full.
     freed: Notify,
     /// Callers that wait for a server, and those of them that wait because all are full.
@@ -96,6 +100,7 @@ pub(super) struct Fleet {
     calls: AtomicU64,
     retry: Option<RetryConfig>,
     hedge: Option<Hedge>,
+    is_thorough: bool,
     throttle: Option<Throttle>,
     ejector: Option<Ejector>,
     /// What the servers say of their routes.
@@ -105,6 +110,16 @@ pub(super) struct Fleet {
     runtime: Handle,
     /// Drawn once: clients choose different servers of many, and begin at different ones.
     seed: u64,
+}
+
+/// A call that has not been answered yet.
+pub(super) struct Late<'a> {
+    /// Attempts that were sent, and the server that has the last one.
+    pub(super) sent: u8,
+    pub(super) than: Option<&'a Member>,
+    /// How long the last one has waited, and how much time it had.
+    pub(super) waited: Duration,
+    pub(super) time: Duration,
 }
 
 /// A server that was picked for a message.
@@ -145,6 +160,8 @@ impl Fleet {
             roster: ArcSwap::default(),
             found: found.clone(),
             news: Arc::default(),
+            woken: AtomicU64::new(0),
+            awake: Arc::default(),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
             waiting_for_room: AtomicUsize::new(0),
@@ -155,6 +172,7 @@ impl Fleet {
             budget: Budget::new(policies.budget_config()),
             retry: policies.retry_config(),
             hedge: policies.hedge_config().map(Hedge::new),
+            is_thorough: policies.hedge.is_some() || policies.explain > 0,
             throttle: policies.throttle_config().map(Throttle::new),
             ejector: policies.outlier_config().map(Ejector::new),
             owner: ArcSwap::default(),
@@ -183,12 +201,16 @@ impl Fleet {
     pub(super) fn admit(&self, info: &CallInfo<'_>) -> Result<(), Box<CallError>> {
         let now = clock::now_coarse();
         self.budget.note_call(now);
+        let last = Time(self.calls.load(Ordering::Relaxed));
+        if last + TICK <= now {
+            self.awake.notify_one();
+        }
         self.calls.store(now.0, Ordering::Relaxed);
         let Some(throttle) = &self.throttle else {
             return Ok(());
         };
         throttle
-            .admit(now, info.priority, rand::random())
+            .admit(now, info.priority, rand::random)
             .map_err(|throttled| Box::new(CallError::Busy(format!("{}: {throttled}", self.target))))
     }
 
@@ -232,6 +254,24 @@ impl Fleet {
     #[inline]
     pub(super) fn began(&self, pick: &Pick) {
         pick.member.load.start();
+    }
+
+    /// So many calls were answered that went with one permission, of which it is not known how long
+    /// they took.
+    pub(super) fn answered(&self, pick: &Pick, calls: u32) {
+        if pick.is_probe() {
+            let (ending, timing) = (Ending::Answered, None);
+            return (0..calls).for_each(|_| self.finish(pick, &Outcome { ending, timing }));
+        }
+        let member = &*pick.member;
+        member.load.answered(calls);
+        member.outlier.succeeded(calls);
+        if let (Some(breaker), Some(permit)) = (&member.breaker, pick.permit) {
+            breaker.succeeded(clock::now_coarse(), permit, calls);
+        }
+        if self.waiting_for_room.load(Ordering::Relaxed) > 0 {
+            (0..calls).for_each(|_| self.freed.notify_one());
+        }
     }
 
     /// A message has ended that was offered to the connection that was picked.
@@ -314,10 +354,54 @@ impl Fleet {
 
     /// Whether a server other than this one can take a call now.
     pub(super) fn has_other(&self, than: Option<&Member>) -> bool {
+        self.usual_of_others(than).is_some()
+    }
+
+    /// How long the quickest of the servers but this one usually takes, if that is known; `None` if
+    /// no other can take a call now.
+    fn usual_of_others(&self, than: Option<&Member>) -> Option<Option<Duration>> {
         let now = clock::now();
         let roster = self.roster.load();
-        let mut others = roster.members.iter();
-        others.any(|member| than.is_none_or(|than| !than.is_same(member)) && member.may_take(now))
+        let is_other = |member: &&Arc<Member>| than.is_none_or(|than| !than.is_same(member));
+        let others = roster.members.iter().filter(is_other);
+        let others = others.filter(|member| member.may_take(now));
+        let usual = others.map(|member| member.load.latency(now));
+        usual.reduce(|one, other| match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        })
+    }
+
+    /// Whether a call is sent to another server too, because the one that has taken it is silent.
+    /// True has paid for it from the budget.
+    pub(super) fn asks_another(&self, info: &CallInfo<'_>, late: &Late<'_>) -> bool {
+        let Some(retry) = &self.retry else {
+            return false;
+        };
+        !info.no_retry
+            && (info.is_idempotent || self.is_idempotent(info.route))
+            && self.usual_of_others(late.than).is_some_and(|usual| {
+                retry.is_late(late.sent, late.waited, late.time, usual)
+                    && self.budget.try_spend(clock::now())
+            })
+    }
+
+    /// Has all who wait for an answer look how late it is. So no call needs a timer of its own.
+    /// Whether calls are being made.
+    fn look_for_late_calls(&self, now: Time) -> bool {
+        let roster = self.roster.load();
+        let busy = roster.members.iter();
+        let busy = busy.filter(|member| member.load.in_flight() > 0);
+        for keeper in busy
+            .clone()
+            .flat_map(|member| Vec::clone(&member.keepers()))
+        {
+            if let Some(connection) = keeper.current() {
+                connection.wake_callers();
+            }
+        }
+        let last = Time(self.calls.load(Ordering::Relaxed));
+        now < last + 2 * TICK || busy.count() > 0
     }
 
     /// After how long a second server is asked too; `None` if none is.
@@ -337,9 +421,28 @@ impl Fleet {
     }
 
     /// Whether calls are ever sent to a second server before the first has answered.
-    #[inline]
     pub(super) fn has_hedges(&self) -> bool {
         self.hedge.is_some()
+    }
+
+    /// Whether calls are hedged or sampled, so that each needs more than its connection.
+    #[inline]
+    pub(super) fn is_thorough(&self) -> bool {
+        self.is_thorough
+    }
+
+    /// Draws whether it is written down of a call why it goes where it goes.
+    pub(super) fn is_sampled(&self) -> bool {
+        let share = u64::from(self.policies.explain);
+        share > 0 && rand::random::<u64>() % 1000 < share
+    }
+
+    /// What was written down of a sampled call.
+    pub(super) fn tell_why(&self, route: &str, why: &Why) {
+        match &self.policies.explain_to {
+            Some(sink) => sink.tell(route, why),
+            None => observe::why(&self.target, route, why),
+        }
     }
 
     /// Whether settings or servers say that a route may be called twice.
@@ -376,7 +479,8 @@ impl Fleet {
         let members = roster.members.iter().take(WHY_CANDIDATES_MAX).enumerate();
         let considered = members.map(|(index, member)| {
             let passed_over = member.refusal(now);
-            let score = member.load.score(now, member.weight(), UNKNOWN);
+            let latency = member.load.latency(now).unwrap_or(UNKNOWN);
+            let score = member.load.score(now, member.weight(), latency);
             let score = passed_over.is_none().then_some(score);
             let considered = Considered {
                 index,

@@ -45,14 +45,33 @@ impl Fleet {
             }
             member.wake(self);
             tries -= 1;
-            // Whoever cannot be reached, or takes no calls now, is in nobody's place.
-            let is_open = |breaker: &Breaker| !breaker.would_admit(now);
-            if !member.has_failed()
-                && member.is_available(now)
-                && !member.breaker.as_ref().is_some_and(is_open)
-            {
-                places -= 1;
-            }
+            places -= usize::from(takes_place(member, now));
+        }
+    }
+
+    /// The same for a caller that waits: of those who come together, one does it for all.
+    pub(super) fn wake_for_caller(&self) {
+        let now = clock::now_coarse();
+        if self.woken.swap(now.0, Ordering::Relaxed) != now.0 {
+            self.wake_all();
+        }
+    }
+
+    /// Lets connections go that are more than there may be: servers that could not be reached had
+    /// others in their places, and have come back.
+    fn shed(&self, now: Time) {
+        let most = self.policies.pool.connections;
+        let roster = self.roster.load();
+        let members = roster.members.iter();
+        let mut connected: Vec<_> = members
+            .filter(|member| member.is_connected() && takes_place(member, now))
+            .collect();
+        if connected.len() <= most {
+            return;
+        }
+        connected.sort_by_cached_key(|member| draw(self.seed, member.identity));
+        for member in connected.split_off(most) {
+            member.leave();
         }
     }
 
@@ -98,6 +117,7 @@ impl Fleet {
             self.rotate(now);
             self.wake_all();
         }
+        self.shed(now);
         let (roster, pool) = (self.roster.load(), self.policies.pool.config());
         let mut connections: usize = roster.members.iter().map(|m| m.connections()).sum();
         for member in &roster.members {
@@ -129,4 +149,12 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Whoever cannot be reached, or takes no calls now, is in nobody's place.
+fn takes_place(member: &Member, now: Time) -> bool {
+    let is_open = |breaker: &Breaker| !breaker.would_admit(now);
+    !member.has_failed()
+        && member.is_available(now)
+        && !member.breaker.as_ref().is_some_and(is_open)
 }

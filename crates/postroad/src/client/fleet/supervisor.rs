@@ -17,6 +17,9 @@ use crate::discovery::Found;
 /// [`OutlierConfig`]: postroad_proto::policy::OutlierConfig
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How often it is looked for calls that are late, while calls are being made.
+const LOOK: Duration = Duration::from_millis(25);
+
 /// Starts the task. It ends when the client is closed or dropped.
 pub(super) fn start(
     fleet: &Arc<Fleet>,
@@ -31,6 +34,8 @@ pub(super) fn start(
         standby,
         next_sweep: clock::now(),
         next_probe: clock::now(),
+        awake: Arc::clone(&fleet.awake),
+        is_active: false,
     };
     tokio::spawn(supervisor.run());
 }
@@ -39,6 +44,7 @@ pub(super) fn start(
 enum What {
     News,
     Tick,
+    Look,
     List,
     End,
 }
@@ -51,12 +57,19 @@ struct Supervisor {
     standby: Option<watch::Receiver<Found>>,
     next_sweep: Time,
     next_probe: Time,
+    /// A call was made after a rest.
+    awake: Arc<Notify>,
+    /// Whether calls are being made, so that some may be late.
+    is_active: bool,
 }
 
 impl Supervisor {
     async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let awake = Arc::clone(&self.awake);
         self.list_changed();
         loop {
             let news = Arc::clone(&self.news);
@@ -69,6 +82,8 @@ impl Supervisor {
             let what = tokio::select! {
                 () = news => What::News,
                 _ = tick.tick() => What::Tick,
+                _ = look.tick(), if self.is_active => What::Look,
+                () = awake.notified(), if !self.is_active => What::Look,
                 changed = self.found.changed() => match changed {
                     Ok(()) => What::List,
                     // The follower has ended with its runtime.
@@ -84,6 +99,7 @@ impl Supervisor {
             match what {
                 What::News => {}
                 What::Tick => self.tick(),
+                What::Look => self.look(),
                 What::List => self.list_changed(),
                 What::End => return,
             }
@@ -137,6 +153,12 @@ impl Supervisor {
         let is_news = self.found.has_changed().unwrap_or(false);
         let found = self.found.borrow();
         roster.members.is_empty() && (is_news || !found.has_answered && found.trouble.is_none())
+    }
+
+    fn look(&mut self) {
+        if let Some(fleet) = self.fleet.upgrade() {
+            self.is_active = fleet.look_for_late_calls(clock::now());
+        }
     }
 
     fn tick(&mut self) {

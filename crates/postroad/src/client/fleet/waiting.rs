@@ -121,7 +121,7 @@ impl<'a> Waiting<'a> {
             let text = format!("{max} callers wait for a server of {target} already");
             return Err(CallError::Busy(text));
         };
-        fleet.wake_all();
+        fleet.wake_for_caller();
         fleet.ask_for_attempts();
         let until = self.deadline.min(clock::now() + fleet.config.max_wait);
         let wait = async {

@@ -158,6 +158,13 @@ impl Connection {
         self.lock().waiters().poll(key, waker)
     }
 
+    /// Wakes all who wait for the answer to a lone call, without an answer.
+    pub(crate) fn wake_callers(&self) {
+        // Waking is the callers' code, and so not done under the lock.
+        let wakers = self.lock().waiters().wakers();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// The caller is gone: the server is told.
     pub(crate) fn abandon(&self, key: WaiterKey) {
         let mut inner = self.lock();

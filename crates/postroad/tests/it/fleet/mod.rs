@@ -495,6 +495,30 @@ async fn why_a_call_went_where_it_went_can_be_read() -> Tested {
 }
 
 #[tokio::test]
+async fn of_a_share_of_the_calls_it_is_told_why_they_went_where_they_went() -> Tested {
+    let node = Node::well("mem://fleet-sample-1").await?;
+    let told = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&told);
+    let client = Client::builder(&node.url)
+        .explain_sample(100, move |route, why| {
+            let why = why.to_string();
+            assert!(route == "who" && why.contains("1 was answered"), "{why}");
+            counter.fetch_add(1, Ordering::Relaxed);
+        })
+        .connect()
+        .await?;
+    for _ in 0..1_000 {
+        let _: String = client.call("who", &()).await?;
+    }
+    let told = told.load(Ordering::Relaxed);
+    assert!((40..200).contains(&told), "{told} of 1000");
+    let wrong = Client::builder(&node.url).explain_sample(1_001, |_, _| ());
+    let error = wrong.build().unwrap_err().to_string();
+    assert!(error.contains("explain = 1001"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_pipeline_spreads_its_calls_over_all_servers() -> Tested {
     let one = Node::well("mem://fleet-pipe-1").await?;
     let two = Node::well("mem://fleet-pipe-2").await?;
@@ -561,6 +585,29 @@ async fn of_ten_thousand_servers_a_client_connects_to_as_many_as_it_may() -> Tes
     };
     let text = tokio::time::timeout(PATIENCE, lost).await?;
     assert!(text.contains("10000 instances"), "{text}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_back_does_not_leave_more_connections_than_there_may_be() -> Tested {
+    let one = Node::well("mem://fleet-shed-1").await?;
+    let config = quiet(|policies| {
+        policies.pool.connections = 1;
+        policies.pool.idle = 1;
+    });
+    let target = "mem://fleet-shed-1,fleet-shed-2".parse()?;
+    let client = Client::connect_with(target, config).await?;
+    let _: String = client.call("who", &()).await?;
+    // The second takes the first one's place, which is tried as long as it cannot be reached.
+    one.server.shutdown().await;
+    let two = Node::well("mem://fleet-shed-2").await?;
+    while client.call::<_, String>("who", &()).await.is_err() {}
+    let one = Node::well("mem://fleet-shed-1").await?;
+    for _ in 0..2_000 {
+        let _: String = client.call("who", &()).await?;
+        pass(Duration::from_millis(100)).await;
+    }
+    assert_eq!(one.server.stats().open + two.server.stats().open, 1);
     Ok(())
 }
 

@@ -128,3 +128,77 @@ async fn a_route_is_idempotent_only_if_every_server_says_so() -> Tested {
     assert_eq!(asked.load(Ordering::Relaxed), refused, "none ran twice");
     Ok(())
 }
+
+fn silent() -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(std::future::pending())
+}
+
+/// Calls until this server has answered, whatever others do.
+async fn reach(client: &Client, node: &Node) {
+    while node.asked() == 0 {
+        let call = client.request("who").timeout(Duration::from_millis(10));
+        // A silent one may have it.
+        let _ = call.call::<_, String>(&()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idempotent_calls_to_a_silent_server_are_answered_by_another_in_time() -> Tested {
+    let one = Node::start("mem://fleet-silent-1", |_| silent()).await?;
+    let well = Node::well("mem://fleet-silent-2").await?;
+    let config = quiet(|policies| policies.balance = Balance::RoundRobin);
+    let target = "mem://fleet-silent-1,fleet-silent-2".parse()?;
+    let client = Client::connect_with(target, config).await?;
+    reach(&client, &well).await;
+    for timeout in [250, 1_000, 10_000] {
+        for _ in 0..10 {
+            let call = client.request("who").idempotent();
+            let call = call.timeout(Duration::from_millis(timeout));
+            assert_eq!(call.call::<_, String>(&()).await?, well.url);
+        }
+    }
+    assert!(one.asked() > 5);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_costs_a_call_its_deadline_if_it_may_not_run_twice() -> Tested {
+    let silent = Node::start("mem://fleet-once-1", |_| silent()).await?;
+    let well = Node::well("mem://fleet-once-2").await?;
+    let config = quiet(|policies| policies.balance = Balance::RoundRobin);
+    let target = "mem://fleet-once-1,fleet-once-2".parse()?;
+    let client = Client::connect_with(target, config).await?;
+    reach(&client, &well).await;
+    let before = silent.asked() + well.asked();
+    let mut failed = 0;
+    for _ in 0..4 {
+        let call = client.request("who").timeout(Duration::from_secs(1));
+        failed += u32::from(call.call::<_, String>(&()).await.is_err());
+    }
+    assert!(failed > 0);
+    assert_eq!(silent.asked() + well.asked(), before + 4, "none ran twice");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_take_most_of_their_time_everywhere_are_neither_cut_nor_doubled_for_long()
+-> Tested {
+    let slow = |_| -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async {
+            pass(Duration::from_millis(700)).await;
+            Ok(())
+        })
+    };
+    let one = Node::start("mem://fleet-slow-1", slow).await?;
+    let two = Node::start("mem://fleet-slow-2", slow).await?;
+    let target = "mem://fleet-slow-1,fleet-slow-2".parse()?;
+    let client = Client::connect_with(target, quiet(|_| ())).await?;
+    for _ in 0..20 {
+        let call = client.request("who").idempotent();
+        let call = call.timeout(Duration::from_secs(1));
+        let _: String = call.call(&()).await?;
+    }
+    let asked = one.asked() + two.asked();
+    assert!(asked <= 24, "{asked} for 20 calls");
+    Ok(())
+}
