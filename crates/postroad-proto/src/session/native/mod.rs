@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Opening --WELCOME--> Open --end, fault, timeout, close--> Closed
-//!    |                  |  ^
+//!    |                  |  ^        (between HELLO and WELCOME a server may wait: Judging)
 //!    +--REFUSE, fault---+--|----> Closed
 //!                       v  |
 //!              draining (phase 1, phase 2), calls still finish
@@ -31,6 +31,7 @@ use crate::code::Retry;
 use crate::frame::{FrameDecoder, Head, Kind, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 use crate::wire_error::WireError;
+use opening::Settled;
 
 /// Who dials: decides what the opening is, and nothing else. What an end may do afterwards is said
 /// by [`Native::serves`] and [`Native::may_call`], since both ends may call one day.
@@ -44,6 +45,8 @@ enum Role {
 enum Phase {
     /// HELLO or WELCOME is awaited until then.
     Opening(Time),
+    /// The client's credentials are being judged until then.
+    Judging(Time),
     Open,
     Closed,
 }
@@ -131,6 +134,8 @@ pub(super) struct Native {
     caller: Option<Box<Caller>>,
     /// Of an end that serves, once it was told a route or called.
     callee: Option<Box<Callee>>,
+    /// The HELLO whose credentials are being judged.
+    judged: Option<Box<Settled>>,
     assembly: Assembly,
     liveness: Liveness,
     events: VecDeque<Event>,
@@ -175,6 +180,7 @@ impl Native {
             outbox: Outbox::new(false),
             caller: (role == Role::Client).then(Caller::new),
             callee: None,
+            judged: None,
             assembly: Assembly::default(),
             liveness: Liveness::new(now, config.heartbeat),
             events: VecDeque::new(),
@@ -213,6 +219,9 @@ impl Native {
                 return Ok(());
             }
             self.offset += (before - buf.len()) as u64;
+        }
+        if matches!(self.phase, Phase::Judging(_)) && !buf.is_empty() {
+            return Err(opening::too_early());
         }
         while self.phase == Phase::Open && self.wants_read() && sink.room() > 0 {
             let mut run = self.decoder.take_run(buf, sink.room());
@@ -317,6 +326,10 @@ impl Native {
         id
     }
 
+    fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_) | Phase::Judging(_))
+    }
+
     /// Whether this end may call the peer.
     #[inline]
     fn may_call(&self) -> bool {
@@ -332,7 +345,7 @@ impl Native {
     fn fault(&mut self, now: Time, error: WireError) {
         let at = self.offset + error.at;
         let error = WireError { at, ..error };
-        if matches!(self.phase, Phase::Opening(_)) {
+        if self.is_opening() {
             self.refuse_malformed(&error);
         } else {
             let text = format!("{} {error}", crate::code::Code::PROTOCOL);
@@ -382,7 +395,7 @@ impl Native {
         if self.drain != Drain::No || self.phase == Phase::Closed {
             return;
         }
-        if matches!(self.phase, Phase::Opening(_)) {
+        if self.is_opening() {
             self.refuse_draining();
             return self.close(now, CloseReason::Drained);
         }
@@ -512,8 +525,8 @@ impl Timers for Native {
     #[inline]
     fn due(&self, timer: Timer) -> Time {
         match (self.phase, timer) {
-            (Phase::Opening(due), Timer::Handshake) => return due,
-            (Phase::Opening(_) | Phase::Closed, _) => return Time::NEVER,
+            (Phase::Opening(due) | Phase::Judging(due), Timer::Handshake) => return due,
+            (Phase::Opening(_) | Phase::Judging(_) | Phase::Closed, _) => return Time::NEVER,
             (Phase::Open, _) => {}
         }
         let (caller, callee) = (self.caller.as_ref(), self.callee.as_ref());
@@ -542,6 +555,9 @@ impl Timers for Native {
                 // A process that was stopped meanwhile looks once more; see `Liveness::stalled`.
                 Phase::Opening(due) if now.since(due) >= LATE_MIN => {
                     self.phase = Phase::Opening(now + GRACE);
+                }
+                Phase::Judging(due) if now.since(due) >= LATE_MIN => {
+                    self.phase = Phase::Judging(now + GRACE);
                 }
                 _ => self.close(now, CloseReason::HandshakeTimeout(self.config.handshake)),
             },
