@@ -41,6 +41,7 @@
 //! | `tls` | TLS 1.3 and mutual TLS: endpoints `tls://` | no |
 //! | `protobuf` | the payload codec `codec::Protobuf`, by prost | no |
 //! | `avro` | the payload codec `codec::Avro` | no |
+//! | `jwt` | tokens that say who calls: [`identity`] | no |
 //!
 //! JSON, MessagePack, TCP, Unix sockets, memory and all dialects are always there.
 //!
@@ -58,6 +59,7 @@
 //! [`codec`] says how values become bytes, [`transport`] carries them. The state
 //! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 
+mod caller;
 pub mod client;
 mod clock;
 pub mod codec;
@@ -70,6 +72,7 @@ mod error;
 pub mod extract;
 mod handler;
 mod hook;
+pub mod identity;
 mod observe;
 pub mod practice;
 mod preset;
@@ -79,6 +82,7 @@ mod server;
 pub mod transport;
 #[doc(hidden)]
 pub mod typed;
+mod watched_file;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;

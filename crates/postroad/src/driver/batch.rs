@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::session::{CallId, Failure, Reply, Request, Sink};
+use postroad_proto::session::{CallId, Credentials, Failure, Reply, Request, Sink};
 
 use super::link::LinkState;
 use super::slots::Slots;
@@ -116,6 +116,8 @@ pub(super) struct Batch {
     pub(super) arrived: RequestBatch,
     /// Of callers whose answers have come.
     pub(super) wakers: Vec<Waker>,
+    /// What the client has brought to prove who it is, and waits for.
+    pub(super) presented: Option<Credentials>,
     /// Where the connection stands now, if that has changed.
     pub(super) link: Option<LinkState>,
 }

@@ -387,6 +387,11 @@ impl ConnectionDriver {
         (self.status, self.held) = self
             .connection
             .handle_bytes(gathered.now, buf, batch, armed);
+        if let Some(credentials) = gathered.batch.presented.take()
+            && let Some(service) = &mut self.service
+        {
+            service.judge(&self.connection, credentials);
+        }
         self.start(gathered);
     }
 

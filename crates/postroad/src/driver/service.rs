@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use postroad_proto::Time;
+use postroad_proto::session::Credentials;
 
 use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
@@ -19,6 +20,10 @@ pub(crate) trait Service: Send {
         let _ = has_room;
         true
     }
+
+    /// The client has brought credentials, and waits: [`Connection::admit`] or [`Connection::deny`]
+    /// ends that.
+    fn judge(&mut self, connection: &Arc<Connection>, credentials: Credentials);
 
     /// No request is in flight: memory that is kept for the next one may be given back.
     fn release_memory(&mut self);

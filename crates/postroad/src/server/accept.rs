@@ -43,7 +43,11 @@ pub(super) async fn accept(
     mut listener: Box<dyn Listener>,
     has_integrity: bool,
 ) {
-    let config = Arc::new(shared.config.connection.session(has_integrity));
+    let mut config = shared.config.connection.session(has_integrity);
+    if shared.config.identity.jwt.is_some() {
+        (config.accepts_credentials, config.judges_credentials) = (true, true);
+    }
+    let config = Arc::new(config);
     let listening = Arc::new(Listening {
         shared,
         endpoint: Arc::new(endpoint),

@@ -2,14 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use postroad_proto::Time;
 use postroad_proto::session::RouteRef;
 
 use super::routes::Dispatch;
+use crate::caller::Caller;
 use crate::driver::Connection;
+use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
 use crate::router::{Table, Unrouted};
+use crate::transport::PeerInfo;
 
 /// Where a dialect's requests go that name no route, if there is one of this name.
 const DEFAULT: &str = "default";
@@ -88,12 +93,20 @@ enum Found {
     /// The place of a cached route.
     Route(usize),
     Nothing(String),
+    Denied(Denied),
+}
+
+/// A route that the caller may not call.
+pub(super) struct Denied {
+    pub(super) route: String,
+    pub(super) why: Error,
 }
 
 /// Where a request goes.
 pub(super) enum Target<'a> {
     Route(&'a mut CachedRoute),
     Nothing(&'a str),
+    Denied(&'a Denied),
 }
 
 /// The routes that the requests of one connection were for.
@@ -101,8 +114,13 @@ pub(super) enum Target<'a> {
 /// Most connections use few routes again and again. What was found once is kept, also that there
 /// is no such route, until the table changes.
 pub(super) struct Lookup {
-    /// The table that they were found in.
+    /// The table that they were found in, which has the rules of who may call them.
     table: Arc<Table>,
+    /// Who the peer was when they were found, as [`PeerInfo::identified`] numbers it.
+    identified: Option<u32>,
+    caller: Caller,
+    /// When that ends: then they are looked for once more, and refused.
+    expires: Time,
     /// One for each route, by however many numbers it is asked for.
     cached: Vec<CachedRoute>,
     /// What the peer's route numbers stand for. The session bounds how many a peer may have.
@@ -116,17 +134,27 @@ impl Lookup {
     pub(super) fn new(table: Arc<Table>) -> Self {
         Self {
             table,
+            identified: None,
+            caller: Caller::anonymous(),
+            expires: Time::NEVER,
             cached: Vec::new(),
             by_number: Vec::new(),
             last: None,
         }
     }
 
-    /// Forgets what was found in a table that was changed since.
-    pub(super) fn refresh(&mut self, dispatch: &Dispatch) {
+    /// Forgets what was found in a table that was changed since, or for a caller that has become
+    /// another.
+    pub(super) fn refresh(&mut self, dispatch: &Dispatch, peer: &PeerInfo, now: Time) {
         let table = dispatch.load();
-        if !Arc::ptr_eq(&table, &self.table) {
+        let is_same = Arc::ptr_eq(&table, &self.table);
+        // Read before the caller is: one that changes in between is looked at once more.
+        let identified = peer.identified();
+        if !is_same || self.identified != Some(identified) || now >= self.expires {
             self.table = Arc::clone(&table);
+            self.identified = Some(identified);
+            self.caller = peer.caller();
+            self.expires = moment_of_expiry(&self.caller, now);
             self.forget();
         }
     }
@@ -166,6 +194,7 @@ impl Lookup {
         match found {
             Some(Found::Route(at)) => Target::Route(&mut self.cached[*at]),
             Some(Found::Nothing(what)) => Target::Nothing(what),
+            Some(Found::Denied(denied)) => Target::Denied(denied),
             None => Target::Nothing("no route"),
         }
     }
@@ -183,6 +212,12 @@ impl Lookup {
     fn find_by_rule(&mut self, connection: &Connection, asked: &RouteRef) -> Found {
         let rule = rule_of(connection.protocol(), asked);
         for name in rule.candidates.iter().flatten() {
+            // Whether there is a route is told only to those who may call it.
+            if let Err(denied) = self.admit(name)
+                && (self.table.get(name).is_some() || matches!(asked, RouteRef::Name(_)))
+            {
+                return Found::Denied(denied);
+            }
             if let Some(at) = self.cached_place(connection, name) {
                 return Found::Route(at);
             }
@@ -208,10 +243,25 @@ impl Lookup {
             Unrouted::Route(route) => {
                 let route = Arc::clone(route);
                 let name = route.describes.route.clone();
-                Found::Route(self.cache(connection, &name, route))
+                match self.admit(&name) {
+                    Ok(()) => Found::Route(self.cache(connection, &name, route)),
+                    Err(denied) => Found::Denied(denied),
+                }
             }
             Unrouted::Refuse => Found::Nothing(refusal()),
         }
+    }
+
+    /// Whether the caller may call a route.
+    fn admit(&self, name: &str) -> Result<(), Denied> {
+        let decided = self
+            .table
+            .access
+            .decide(name, &self.caller, SystemTime::now());
+        decided.map_err(|why| Denied {
+            route: name.to_owned(),
+            why,
+        })
     }
 
     /// The place of a route among the cached ones, where it is put if it is not there yet; `None`
@@ -234,6 +284,7 @@ impl Lookup {
             route: name.into(),
             peer: Arc::clone(&connection.peer),
             protocol: connection.protocol(),
+            caller: self.caller.clone(),
         };
         self.cached.push(CachedRoute {
             starter: route.starter(),
@@ -243,6 +294,13 @@ impl Lookup {
         });
         self.cached.len() - 1
     }
+}
+
+/// When a caller expires, if that is not past: one that has expired stays so.
+fn moment_of_expiry(caller: &Caller, now: Time) -> Time {
+    let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).ok();
+    let left = caller.expires().and_then(left);
+    left.map_or(Time::NEVER, |left| now + left)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod builtin;
 mod call;
 mod config;
 mod gate;
+mod identify;
 mod intake;
 mod lookup;
 mod reactors;
@@ -33,8 +34,10 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, TransportError};
 use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
+use crate::identity::Verifier;
 use crate::observe::counters::Counters;
 use crate::observe::node;
+use crate::route::RouteRule;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Transports, Use};
 use reactors::Reactors;
@@ -50,6 +53,9 @@ pub enum StartError {
     /// An endpoint is wrong or cannot be bound.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The keys that tokens are signed with cannot be read.
+    #[error("the keys for tokens cannot be read: {0}")]
+    Keys(String),
     /// No listener was named.
     #[error("a server needs at least one endpoint to listen on")]
     NoEndpoint,
@@ -63,7 +69,7 @@ impl StartError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Config(_) | Self::NoEndpoint => Fault::Caller,
+            Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Fault::Caller,
             Self::Transport(error) => error.fault(),
             Self::Worker(_) => Fault::Environment,
         }
@@ -73,7 +79,7 @@ impl StartError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Config(_) | Self::NoEndpoint => Retry::Never,
+            Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Retry::Never,
             Self::Transport(error) => error.retry(),
             Self::Worker(_) => Retry::Here,
         }
@@ -102,7 +108,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these routes, and of `postroad/echo`, `postroad/health` and `postroad/routes`.
+    /// A server of these routes, and of `postroad/echo`, `postroad/health`, `postroad/identify` and
+    /// `postroad/routes`.
     pub fn new<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
         let routes = Routes::new(router.into_table());
         builtin::add_to(&routes);
@@ -132,8 +139,7 @@ impl Server {
     }
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
-    /// (`postroad/echo`, `postroad/health`, `postroad/routes`),
-    /// those that [`Routes::add`] adds later, requests by [`Routes::call`],
+    /// (`postroad/echo`, `postroad/health`, `postroad/identify`, `postroad/routes`), those that [`Routes::add`] adds later, requests by [`Routes::call`],
     /// and what dialects send without naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
@@ -203,7 +209,7 @@ impl Server {
     }
 
     /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/health`, no
-    /// `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
+    /// `postroad/identify`, no `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
     /// without naming a route, which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
@@ -253,6 +259,12 @@ impl Server {
                 node::warning(endpoint, &warning);
             }
             bound.push((endpoint.clone(), listener, transport.has_integrity()));
+        }
+        self.routes.set_rules(&self.config.rules)?;
+        if let Some(jwt) = &self.config.identity.jwt {
+            let verifier = Verifier::start(jwt).await.map_err(StartError::Keys)?;
+            // A server starts once.
+            let _ = self.routes.dispatch.verifier.set(verifier);
         }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
         let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
@@ -402,6 +414,15 @@ impl RunningServer {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.shared.routes
+    }
+
+    /// Replaces the rules of all routes: all of them or none. Requests that were taken before go on;
+    /// connections notice with their next requests.
+    ///
+    /// # Errors
+    /// The first rule that is wrong; then nothing is changed.
+    pub fn set_rules(&self, rules: Vec<RouteRule>) -> Result<(), ConfigError> {
+        self.shared.routes.set_rules(&rules)
     }
 
     /// The state, and every change of it.

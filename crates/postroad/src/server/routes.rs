@@ -1,14 +1,16 @@
 //! The table of routes while it serves, and what all requests for it share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use super::intake::Intake;
+use crate::config::ConfigError;
+use crate::identity::Verifier;
 use crate::observe::counters::Counters;
-use crate::route::Description;
+use crate::route::{Access, Description, RouteRule};
 use crate::router::{Router, Table};
 
 /// What the requests of all connections of a server share.
@@ -18,6 +20,8 @@ pub(crate) struct Dispatch {
     pub(super) is_ready: AtomicBool,
     pub(super) intake: Intake,
     pub(super) counters: Arc<Counters>,
+    /// What believes tokens, if the configuration says which.
+    pub(super) verifier: OnceLock<Verifier>,
 }
 
 impl Default for Dispatch {
@@ -27,6 +31,7 @@ impl Default for Dispatch {
             is_ready: AtomicBool::new(true),
             intake: Intake::default(),
             counters: Arc::default(),
+            verifier: OnceLock::new(),
         }
     }
 }
@@ -88,6 +93,15 @@ impl Routes {
         let was_there = self.dispatch.load().get(name).is_some();
         self.change(|table| table.remove(name));
         was_there
+    }
+
+    /// Replaces what the rules say of who may call. Connections that are open notice with their next
+    /// requests.
+    pub(super) fn set_rules(&self, rules: &[RouteRule]) -> Result<(), ConfigError> {
+        rules.iter().try_for_each(RouteRule::check)?;
+        let access = Arc::new(Access::of(rules));
+        self.change(|table| table.access = Arc::clone(&access));
+        Ok(())
     }
 
     /// Says by `postroad/health` whether the server wants calls; it does from the start. Clients of

@@ -13,8 +13,9 @@ use std::task::{Context, Poll};
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Request as Asked, RouteRef};
+use postroad_proto::session::{CallId, Credentials, Request as Asked, RouteRef};
 
+use super::identify;
 use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
@@ -111,6 +112,12 @@ impl Dispatcher {
                         }
                     }
                 }
+                Target::Denied(denied) => Some(refuse(
+                    &dispatch.counters,
+                    &connection.peer,
+                    &denied.route,
+                    denied.why.clone(),
+                )),
                 Target::Nothing(what) => {
                     let error = Error::of(Code::NOT_FOUND, what);
                     Some(refuse_unrouted(dispatch, connection, &asked.route, error))
@@ -238,7 +245,7 @@ impl Service for Dispatcher {
         self.has_queued
             .take_if(|connection| self.queue.look(*connection) == LaneState::Empty);
         let (lookup, dispatch) = self.lookup();
-        lookup.refresh(dispatch);
+        lookup.refresh(dispatch, &connection.peer, now);
         let mut starting = Starting {
             connection,
             arrived,
@@ -254,6 +261,10 @@ impl Service for Dispatcher {
         }
         self.turn.add(&starting.meter);
         count(&self.dispatch.counters.started, starting.started);
+    }
+
+    fn judge(&mut self, connection: &Arc<Connection>, credentials: Credentials) {
+        identify::judge(&self.dispatch, connection, credentials);
     }
 
     fn release_memory(&mut self) {

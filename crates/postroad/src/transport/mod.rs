@@ -23,10 +23,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use peer::{ConnectionId, PeerCertificate, PeerInfo, SubjectName, UnixCredentials};
+pub use peer::{ConnectionId, PeerInfo, UnixCredentials};
 pub use stream::{AsyncStream, Stream};
 pub(crate) use stream::{Reader, Writer};
 
+pub use crate::caller::{PeerCertificate, SubjectName};
 use crate::endpoint::Endpoint;
 pub use crate::error::TransportError;
 

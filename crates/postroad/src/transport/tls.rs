@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -154,7 +154,14 @@ fn read_certificate(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     Some(PeerCertificate {
         subject: certificate.subject().to_string(),
         names: names.collect(),
+        expires: expiry(&certificate),
     })
+}
+
+/// When a certificate expires; `None` if that is later than a clock can show.
+fn expiry(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {

@@ -23,6 +23,8 @@ mod envelopes;
 mod fleet;
 mod hooks;
 mod hostile;
+#[cfg(feature = "jwt")]
+mod identity;
 mod intake;
 mod never_give_up;
 mod outages;
