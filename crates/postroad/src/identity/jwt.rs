@@ -261,13 +261,10 @@ impl Inner {
     /// looked at.
     async fn look_again(&self) {
         let (now, last) = (clock::now(), Time(self.asked.load(Ordering::Relaxed)));
-        let swap = |now: Time| {
-            let order = Ordering::Relaxed;
-            self.asked
-                .compare_exchange(last.0, now.0, order, order)
-                .is_ok()
-        };
-        if now.since(last) >= LOOK_AGAIN_EVERY && swap(now) {
+        let is_time = last == Time(0) || now.since(last) >= LOOK_AGAIN_EVERY;
+        let order = Ordering::Relaxed;
+        let claim = || self.asked.compare_exchange(last.0, now.0, order, order);
+        if is_time && claim().is_ok() {
             self.wanted.notify_one();
         }
         let asked = Time(self.asked.load(Ordering::Relaxed));

@@ -21,32 +21,39 @@ struct Issuer {
     key: EncodingKey,
     algorithm: Algorithm,
     kid: &'static str,
+    public: Jwk,
 }
 
 impl Issuer {
     fn new(algorithm: Algorithm, kid: &'static str) -> Self {
-        let pair = |kind| rcgen::KeyPair::generate_for(kind).expect("a key");
-        let key = match algorithm {
-            Algorithm::ES256 => {
-                EncodingKey::from_ec_der(&pair(&rcgen::PKCS_ECDSA_P256_SHA256).serialize_der())
-            }
-            Algorithm::RS256 => {
-                let pair = pair(&rcgen::PKCS_RSA_SHA256);
-                EncodingKey::from_rsa_der(&pair.serialize_der())
-            }
-            _ => EncodingKey::from_ed_der(&pair(&rcgen::PKCS_ED25519).serialize_der()),
+        let pair = match algorithm {
+            Algorithm::ES256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+            Algorithm::RS256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256),
+            _ => rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519),
         };
+        let pair = pair.expect("a key");
+        let der = pair.serialize_der();
+        let key = match algorithm {
+            Algorithm::ES256 => EncodingKey::from_ec_der(&der),
+            // The key itself stands behind 26 bytes that say of which kind it is.
+            Algorithm::RS256 => EncodingKey::from_rsa_der(&der[26..]),
+            _ => EncodingKey::from_ed_der(&der),
+        };
+        let mut public = match algorithm {
+            Algorithm::EdDSA => {
+                let x = encoded(pair.public_key_raw());
+                let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+                serde_json::from_value(jwk).expect("a public key")
+            }
+            _ => Jwk::from_encoding_key(&key, algorithm).expect("a public key"),
+        };
+        public.common.key_id = Some(kid.to_owned());
         Self {
             key,
             algorithm,
             kid,
+            public,
         }
-    }
-
-    fn jwk(&self) -> Jwk {
-        let mut jwk = Jwk::from_encoding_key(&self.key, self.algorithm).expect("a public key");
-        jwk.common.key_id = Some(self.kid.to_owned());
-        jwk
     }
 
     fn sign(&self, claims: &Value) -> String {
@@ -74,7 +81,7 @@ fn claims(subject: &str, roles: &[&str], seconds: i64) -> Value {
 }
 
 fn write_keys(path: &Path, issuers: &[&Issuer]) {
-    let keys = issuers.iter().map(|issuer| issuer.jwk()).collect();
+    let keys = issuers.iter().map(|issuer| issuer.public.clone()).collect();
     let text = serde_json::to_string(&JwkSet { keys }).expect("it is JSON");
     // As one file in the place of another, so that nobody reads half of it.
     let next = path.with_extension("next");
@@ -127,6 +134,7 @@ impl Locked {
         let server = server.listen(format!("mem://{name}").parse()?);
         let server = server
             .listen("tcp+auto://127.0.0.1:0".parse()?)
+            .listen("tcp+line://127.0.0.1:0".parse()?)
             .start()
             .await?;
         Ok(Self {
@@ -220,7 +228,7 @@ async fn what_no_rule_allows_is_denied_and_health_and_identify_stay_open() -> Te
         "they are counted, and their handlers did not run"
     );
     // A dialect cannot name a caller: its requests without a route are echoed to who may be echoed.
-    let line = locked.url().replace("tcp:", "tcp+line:");
+    let line = format!("tcp+line://{}", locked.server.addresses()[2]);
     let line = Client::connect(&line).await?;
     let error = line
         .request("")
@@ -385,7 +393,7 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
         part(&right)
     );
     // The public key, which everybody has, as the secret of a signature that needs one.
-    let public = serde_json::to_string(&issuer.jwk())?;
+    let public = serde_json::to_string(&issuer.public)?;
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("one".to_owned());
     let hs256 = encode(
@@ -418,7 +426,7 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
             "not of the issuer",
         ),
         (changed, "AUT-E-401"),
-        ("not a token".to_owned(), "this is not a token"),
+        ("gibberish".to_owned(), "this is not a token"),
         ("a.b.c".to_owned(), "AUT-E-401"),
         ("....".to_owned(), "AUT-E-401"),
     ] {
