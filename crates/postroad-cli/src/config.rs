@@ -3,6 +3,7 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
+mod identity;
 mod print;
 mod problems;
 mod register;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
+use postroad::identity::IdentityConfig;
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
 
@@ -58,6 +60,7 @@ struct File {
     listen: Vec<Listen>,
     service: BTreeMap<String, toml::Table>,
     register: Option<Register>,
+    identity: IdentityConfig,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +139,10 @@ impl NodeConfig {
             register.check(listen_on.first()).map_err(wrong)?;
             written.extend(laid_register.map(|section| ("register".to_owned(), section)));
         }
+        let identity = source.table().remove("identity");
+        if let Some(toml::Value::Table(section)) = identity {
+            written.push(("identity".to_owned(), section));
+        }
         let server = parsed.settings(workers);
         server
             .check()
@@ -185,6 +192,7 @@ impl File {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut config = self.server;
         config.workers = Some(workers.or(config.workers).unwrap_or(cores));
+        config.identity = self.identity;
         config.connection = self.connection;
         config.connection.limits = self.limits;
         config

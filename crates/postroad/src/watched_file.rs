@@ -5,18 +5,23 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     modified: Option<SystemTime>,
     len: u64,
     file: u64,
 }
 
 impl Stamp {
+    /// The state of the file behind a path, and behind links.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::metadata(path)?))
+    }
+
     fn of(meta: &Metadata) -> Self {
         #[cfg(unix)]
         let file = std::os::unix::fs::MetadataExt::ino(meta);
@@ -55,7 +60,7 @@ impl WatchedFile {
     /// Why it cannot be read, with its path.
     pub(crate) fn look(&mut self) -> Result<Option<String>, String> {
         let wrong = |error: io::Error| format!("{}: {error}", self.path.display());
-        let stamp = Stamp::of(&fs::metadata(&self.path).map_err(wrong)?);
+        let stamp = Stamp::at(&self.path).map_err(wrong)?;
         if self.read == Some(stamp) {
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use postroad::config::{ConnectionConfig, Limits};
+use postroad::identity::IdentityConfig;
 use postroad::transport::{Transports, Use};
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen, Register};
+use super::{File, Listen, Register, identity};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
@@ -85,6 +86,11 @@ impl Source {
                 ("connection", value) => {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
+                ("identity", value) => {
+                    self.section::<IdentityConfig>(section, value, &mut problems);
+                    let mut wrong = |at, what: &str| problems.add(at, what);
+                    identity::check(self, value, &mut wrong);
+                }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
                 ("register", value) => {
                     self.section::<Register>(section, value, &mut problems);
@@ -101,7 +107,7 @@ impl Source {
                     problems.add(self.key(section), "write [[listen]], with two brackets");
                 }
                 _ => {
-                    let known = "server, connection, limits, listen, service, register";
+                    let known = "server, connection, limits, identity, listen, service, register";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }

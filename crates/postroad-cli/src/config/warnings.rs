@@ -9,7 +9,12 @@ use super::problems::Problems;
 use super::source::Source;
 
 /// The routes that `serve` has.
-pub(super) const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
+pub(super) const BUILT_IN: [&str; 4] = [
+    "postroad/echo",
+    "postroad/health",
+    "postroad/identify",
+    "postroad/routes",
+];
 /// Those that `serve --practice` adds.
 pub(super) const PRACTICE: [&str; 5] = [
     "practice/count",

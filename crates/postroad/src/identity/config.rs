@@ -1,11 +1,13 @@
 //! What a server is told of identity, and which values are within bounds.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use postroad_proto::units::time;
+use postroad_proto::units::{size, time};
 use serde::Deserialize;
 
 use crate::config::{ConfigError, bound};
+use crate::observe::audit::Place;
 
 /// How a server finds out who calls.
 ///
@@ -17,6 +19,105 @@ use crate::config::{ConfigError, bound};
 pub struct IdentityConfig {
     /// Which tokens are believed. `None`: none is looked at.
     pub jwt: Option<JwtConfig>,
+    /// Where it is written down who called what. `None`: nowhere.
+    pub audit: Option<AuditConfig>,
+}
+
+/// Where it is written down who called what, and what was decided: one line a call.
+///
+/// A call never waits for that: what cannot be written in time is left out, and a line says how
+/// many were. The file is not forced to the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AuditConfig {
+    /// The file. It is made if it is not there, for its owner alone; lines are added at its end.
+    pub file: PathBuf,
+    /// How a line is written.
+    #[serde(default)]
+    pub format: AuditFormat,
+    /// What is written.
+    #[serde(default)]
+    pub which: AuditWhich,
+    /// Bytes after which the file gets the name `FILE.1`, and another is begun. Default 64 MiB, at
+    /// least 4 KiB.
+    #[serde(default = "max_size", deserialize_with = "size::deserialize")]
+    pub max_size: usize,
+    /// How many files of before are kept, 1 to 1,000. Default 5.
+    #[serde(default = "keep")]
+    pub keep: u32,
+}
+
+/// How a line of the audit log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AuditFormat {
+    /// An object of JSON.
+    #[default]
+    Json,
+}
+
+/// What is written into the audit log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AuditWhich {
+    /// Every call, and every token that was not believed.
+    #[default]
+    All,
+    /// What a caller may not call, and tokens that were not believed.
+    Denied,
+}
+
+fn max_size() -> usize {
+    64 << 20
+}
+
+fn keep() -> u32 {
+    5
+}
+
+impl AuditConfig {
+    /// Every call, in this file.
+    #[must_use]
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            format: AuditFormat::Json,
+            which: AuditWhich::All,
+            max_size: max_size(),
+            keep: keep(),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let file = !self.file.as_os_str().is_empty();
+        bound(file, "identity.audit.file", &self.file, "a path")?;
+        let size = self.max_size;
+        bound(
+            size >= 4096,
+            "identity.audit.max_size",
+            size,
+            "at least 4KiB",
+        )?;
+        let keep = self.keep;
+        bound(
+            (1..=1000).contains(&keep),
+            "identity.audit.keep",
+            keep,
+            "1 to 1000",
+        )
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            file: self.file.clone(),
+            max_size: self.max_size as u64,
+            keep: self.keep,
+            all: self.which == AuditWhich::All,
+        }
+    }
 }
 
 /// Which tokens (JSON Web Tokens) a server believes: those of one issuer, made for this audience,
@@ -122,7 +223,7 @@ impl JwtConfig {
 /// Where keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyUrl {
-    File(std::path::PathBuf),
+    File(PathBuf),
     Http { host: String, path: String },
 }
 
@@ -157,7 +258,8 @@ impl IdentityConfig {
     /// # Errors
     /// The first that does not hold: its name, its value and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.jwt.iter().try_for_each(JwtConfig::check)
+        self.jwt.iter().try_for_each(JwtConfig::check)?;
+        self.audit.iter().try_for_each(AuditConfig::check)
     }
 }
 

@@ -41,7 +41,7 @@ mod source;
 mod strikes;
 
 pub use crate::caller::{Caller, PeerCertificate, SubjectName, Token};
-pub use config::{IdentityConfig, JwtConfig};
+pub use config::{AuditConfig, AuditFormat, AuditWhich, IdentityConfig, JwtConfig};
 pub use source::TokenSource;
 
 pub(crate) use judgement::Rejection;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::audit::Audit;
 use super::log_rate::LogRates;
 
 /// Counters of a server since its start.
@@ -44,6 +45,8 @@ pub(crate) struct Counters {
     pub(crate) panicked: AtomicU64,
     /// What bounds the lines that are logged of what is counted here.
     pub(crate) logs: LogRates,
+    /// The audit log, if there is one.
+    pub(crate) audit: OnceLock<Audit>,
     closed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 

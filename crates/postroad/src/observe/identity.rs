@@ -2,8 +2,11 @@
 
 use super::counters::Counters;
 use super::log_rate::LogKind;
-use crate::identity::Rejection;
+use crate::error::Error;
 use crate::transport::PeerInfo;
+
+/// The route by which a token is presented, also where it came with the opening.
+const IDENTIFY: &str = "postroad/identify";
 
 /// The keys of an issuer have changed.
 #[cfg(feature = "jwt")]
@@ -26,11 +29,27 @@ pub(crate) fn no_token(endpoint: &impl std::fmt::Display, why: &impl std::fmt::D
 }
 
 /// A client has presented a token that is not believed.
-pub(crate) fn rejected(counters: &Counters, peer: &PeerInfo, rejection: &Rejection) {
+pub(crate) fn rejected(counters: &Counters, peer: &PeerInfo, error: &Error) {
+    if let Some(audit) = counters.audit.get() {
+        audit.refused(peer, &peer.caller(), IDENTIFY, error);
+    }
     if counters.logs.allow(LogKind::Rejected) {
         tracing::warn!(
             target: "postroad::identity", %peer, connection = peer.connection().number(),
-            code = %rejection.code, why = rejection.text, "token rejected"
+            %error, "token rejected"
         );
     }
+}
+
+/// The files of a listener were exchanged, and new connections are opened with the new ones.
+pub(crate) fn certificates(endpoint: &impl std::fmt::Display) {
+    tracing::info!(target: "postroad::identity", %endpoint, "other certificates");
+}
+
+/// The files of a listener were exchanged, and the new ones cannot be used.
+pub(crate) fn no_certificates(endpoint: &impl std::fmt::Display, why: &std::io::Error) {
+    tracing::warn!(
+        target: "postroad::identity", %endpoint, %why,
+        "the new certificates cannot be used; the old ones stay"
+    );
 }

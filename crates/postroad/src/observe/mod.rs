@@ -6,6 +6,7 @@
 //!
 //! | module | of what |
 //! | --- | --- |
+//! | [`audit`] | who called what, and what was decided |
 //! | [`calls`] | calls and one-way messages, at both ends |
 //! | [`connections`] | connections that open, end, fail, and a client's state |
 //! | [`discovery`] | sources of instances |
@@ -15,6 +16,7 @@
 //! | [`log_rate`] | how many lines of a kind are written a second |
 //! | [`trace`] | trace ids |
 
+pub(crate) mod audit;
 pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;

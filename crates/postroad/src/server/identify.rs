@@ -59,7 +59,7 @@ pub(super) fn judge(dispatch: &Arc<Dispatch>, on: &Arc<Connection>, credentials:
                 connection.admit();
             }
             Err(rejection) => {
-                observe::rejected(&dispatch.counters, peer, &rejection);
+                observe::rejected(&dispatch.counters, peer, &rejection.error());
                 connection.deny(rejection.denial());
             }
         }
@@ -82,8 +82,9 @@ pub(super) async fn identify(
         return Ok(Json(Identified::of(&peer.caller())));
     }
     let rejected = |rejection: Rejection| {
-        observe::rejected(&dispatch.counters, peer, &rejection);
-        rejection.error()
+        let error = rejection.error();
+        observe::rejected(&dispatch.counters, peer, &error);
+        error
     };
     let token = verify(&dispatch, presented, peer).await.map_err(rejected)?;
     let caller = peer.caller();

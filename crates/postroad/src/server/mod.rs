@@ -3,6 +3,7 @@
 mod accept;
 mod builtin;
 mod call;
+mod certificates;
 mod config;
 mod gate;
 mod identify;
@@ -35,11 +36,12 @@ use crate::error::{Error, TransportError};
 use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
 use crate::identity::Verifier;
+use crate::observe::audit::Audit;
 use crate::observe::counters::Counters;
 use crate::observe::node;
 use crate::route::RouteRule;
 use crate::router::Router;
-use crate::transport::{ConnectionId, Transports, Use};
+use crate::transport::{ConnectionId, Reload, Transports, Use};
 use reactors::Reactors;
 use share::ShareMax;
 
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The keys that tokens are signed with cannot be read.
     #[error("the keys for tokens cannot be read: {0}")]
     Keys(String),
+    /// The audit log cannot be opened.
+    #[error("the audit log cannot be opened: {0}")]
+    Audit(std::io::Error),
     /// No listener was named.
     #[error("a server needs at least one endpoint to listen on")]
     NoEndpoint,
@@ -71,7 +76,7 @@ impl StartError {
         match self {
             Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Fault::Caller,
             Self::Transport(error) => error.fault(),
-            Self::Worker(_) => Fault::Environment,
+            Self::Worker(_) | Self::Audit(_) => Fault::Environment,
         }
     }
 
@@ -81,7 +86,7 @@ impl StartError {
         match self {
             Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Retry::Never,
             Self::Transport(error) => error.retry(),
-            Self::Worker(_) => Retry::Here,
+            Self::Worker(_) | Self::Audit(_) => Retry::Here,
         }
     }
 }
@@ -266,14 +271,23 @@ impl Server {
             // A server starts once.
             let _ = self.routes.dispatch.verifier.set(verifier);
         }
+        if let Some(audit) = &self.config.identity.audit {
+            let audit = Audit::open(audit.place()).map_err(StartError::Audit)?;
+            let _ = self.routes.dispatch.counters.audit.set(audit);
+        }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
         let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
         let mut addresses = Vec::new();
         let mut accepting = Vec::new();
+        let mut reloads = Vec::new();
         for (endpoint, listener, has_integrity) in bound {
             let address = listener.local_address();
             node::listening(&endpoint, &address);
             addresses.push(address);
+            if let Some(reload) = listener.reload() {
+                accepting.push(certificates::follow(endpoint.clone(), Arc::clone(&reload)));
+                reloads.push(reload);
+            }
             let shared = Arc::clone(&shared);
             accepting.push(tokio::spawn(accept::accept(
                 shared,
@@ -287,6 +301,7 @@ impl Server {
             shared,
             addresses,
             accepting,
+            reloads,
         })
     }
 }
@@ -396,11 +411,12 @@ impl Shared {
 }
 
 /// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.
-#[derive(Debug)]
 pub struct RunningServer {
     shared: Arc<Shared>,
     addresses: Vec<String>,
+    /// The listeners, and what follows their files.
     accepting: Vec<JoinHandle<()>>,
+    reloads: Vec<Arc<dyn Reload>>,
 }
 
 impl RunningServer {
@@ -423,6 +439,26 @@ impl RunningServer {
     /// The first rule that is wrong; then nothing is changed.
     pub fn set_rules(&self, rules: Vec<RouteRule>) -> Result<(), ConfigError> {
         self.shared.routes.set_rules(&rules)
+    }
+
+    /// Begins the file of the audit log anew, because somebody has moved it away.
+    pub fn reopen_audit(&self) {
+        self.shared
+            .counters
+            .audit
+            .get()
+            .iter()
+            .for_each(|audit| audit.reopen());
+    }
+
+    /// Reads certificates, keys and client roots of all listeners again, at once; by themselves they
+    /// are looked at every second. Connections that are open go on.
+    ///
+    /// # Errors
+    /// What is wrong with the files of the first listener where something is. That listener keeps
+    /// what it had; others may have theirs anew.
+    pub fn reload_certificates(&self) -> std::io::Result<()> {
+        self.reloads.iter().try_for_each(|one| one.reload())
     }
 
     /// The state, and every change of it.
@@ -477,6 +513,10 @@ impl RunningServer {
             let left = *self.shared.open.borrow();
             node::cut(left);
         }
+        if let Some(audit) = self.shared.counters.audit.get() {
+            // A disk that hangs must not hang a shutdown.
+            let _ = tokio::time::timeout(Duration::from_secs(2), audit.flush()).await;
+        }
     }
 }
 
@@ -493,6 +533,15 @@ impl Drop for RunningServer {
             .live()
             .iter()
             .for_each(|connection| connection.close(reason.clone()));
+    }
+}
+
+impl std::fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningServer")
+            .field("addresses", &self.addresses)
+            .field("state", &*self.shared.state.borrow())
+            .finish_non_exhaustive()
     }
 }
 
