@@ -22,6 +22,7 @@ use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
 pub(crate) use crate::context::Origin;
 use crate::context::{CallContext, Identity as Known, Inherited, metadata_pairs};
+pub use crate::error::ErrorCode;
 use crate::error::{CodecError, Error};
 use crate::transport::PeerInfo;
 pub use circumstances::{Deadline, Identity, Peer};

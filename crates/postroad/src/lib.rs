@@ -95,7 +95,7 @@ pub use client::{BlockingClient, Client, ClientConfig, Pipeline};
 pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
-pub use error::{CallError, Error, ErrorCode};
+pub use error::{CallError, Error};
 pub use handler::Handler;
 pub use hook::Next;
 pub use router::Router;

@@ -12,6 +12,8 @@ mod config;
 mod fleet;
 mod help;
 mod hints;
+#[cfg(feature = "jwt")]
+mod identity;
 mod peers;
 mod practice;
 mod program;

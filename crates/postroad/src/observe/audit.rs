@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_written_as_people_read_it() {
-        let at = |seconds| time(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7));
+        let at = |seconds: u64| time(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7));
         assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_772_323_199), "2026-02-28T23:59:59.007Z");

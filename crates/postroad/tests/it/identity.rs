@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use postroad::extract::{Deadline, Identity, Request};
-use postroad::identity::{Caller, JwtConfig, Token, TokenSource};
+use postroad::identity::{AuditConfig, AuditWhich, Caller, JwtConfig, Token, TokenSource};
 use postroad::route::RouteRule;
 use postroad::{
     Bytes, CallError, Client, ClientConfig, Router, RunningServer, Server, ServerConfig,
@@ -544,5 +544,126 @@ async fn a_handler_can_ask_how_long_it_has() -> Tested {
     let nine = client.request("left").timeout(Duration::from_secs(9));
     assert_eq!(nine.call_raw("").await?, "true true");
     server.shutdown().await;
+    Ok(())
+}
+
+/// The lines of an audit log.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("the log is there");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who_called_what_and_what_was_decided() -> Tested {
+    for which in [AuditWhich::All, AuditWhich::Denied] {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("audit.log");
+        let issuer = Issuer::new(Algorithm::ES256, "one");
+        let keys = folder.path().join("jwks.json");
+        write_keys(&keys, &[&issuer]);
+        let mut config = ServerConfig::default();
+        let url = format!("file://{}", keys.display());
+        config.identity.jwt = Some(JwtConfig::new("https://id.example", "orders", url));
+        let mut audit = AuditConfig::new(&path);
+        audit.which = which;
+        config.identity.audit = Some(audit);
+        config.rules = trade_only();
+        let server = Server::new(routes()).config(config);
+        let server = server.listen("tcp://127.0.0.1:0".parse()?).start().await?;
+        let url = format!("tcp://{}", server.addresses()[0]);
+        let trader = issuer.token("ada", &["trader"], 60);
+        let client = Client::builder(&url).token(&*trader).connect().await?;
+        assert_eq!(code(&client, "Orders.place").await, "ok");
+        assert_eq!(code(&client, "postroad/echo").await, "AUT-E-403");
+        let wrong = Client::builder(&url).token("gibberish").connect().await;
+        assert!(wrong.is_err());
+        server.shutdown().await;
+        let lines = lines(&path);
+        let decided: Vec<_> = lines
+            .iter()
+            .map(|line| (line["decision"].as_str(), line["route"].as_str(), line["caller"].as_str()))
+            .collect();
+        let denied = (Some("denied"), Some("postroad/echo"), Some("ada"));
+        let rejected = (Some("denied"), Some("postroad/identify"), Some("anonymous"));
+        let allowed = (Some("allowed"), Some("Orders.place"), Some("ada"));
+        assert!(decided.contains(&denied) && decided.contains(&rejected), "{decided:?}");
+        assert_eq!(decided.contains(&allowed), which == AuditWhich::All, "{decided:?}");
+        for line in &lines {
+            assert!(line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")));
+            assert!(line["time"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+            let is_allowed = line["decision"] == "allowed";
+            assert_eq!(is_allowed, line["micros"].is_u64(), "{line}");
+            assert_eq!(!is_allowed, line["code"].is_string(), "{line}");
+            let is_token = line["route"] == "postroad/identify";
+            assert!(is_token || line["trace"].is_string(), "{line}");
+        }
+        let text = std::fs::read_to_string(&path)?;
+        assert!(!text.contains(&trader) && !text.contains("gibberish"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_audit_log_that_cannot_be_opened_is_told_before_anything_is_served() -> Tested {
+    let mut config = ServerConfig::default();
+    config.identity.audit = Some(AuditConfig::new("/no/such/folder/audit.log"));
+    let server = Server::new(routes()).config(config);
+    let error = server.listen("mem://unaudited".parse()?).start().await;
+    let error = error.expect_err("there is no such folder").to_string();
+    assert!(error.contains("/no/such/folder/audit.log"), "{error}");
+    Ok(())
+}
+
+/// The greatest of all but one hundredth of these.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_ten_thousand_forged_tokens_a_few_signatures_are_looked_at() -> Tested {
+    let locked = Locked::start("forged", trade_only()).await?;
+    let trader = locked.client(locked.issuer.token("ada", &["trader"], 600)).await?;
+    let stranger = Client::connect(&locked.url()).await?;
+    let measure = async |until: &(dyn Fn() -> bool + Sync)| {
+        let mut times = Vec::new();
+        while !until() || times.len() < 1000 {
+            let begin = std::time::Instant::now();
+            assert_eq!(code(&trader, "Orders.place").await, "ok");
+            times.push(begin.elapsed());
+        }
+        p99(times)
+    };
+    let before = measure(&|| true).await;
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let began = std::time::Instant::now();
+    let forger = Issuer::new(Algorithm::ES256, "one");
+    let flood = async {
+        let mut looked_at = 0;
+        let forged = forger.token("ada", &["trader"], 600);
+        let made_up = Issuer::new(Algorithm::ES256, "made-up").token("ada", &["trader"], 600);
+        for number in 0..10_000 {
+            // Half of them name a key that there is not.
+            let token = [&forged, &made_up][number % 2].clone();
+            let refused = stranger.request("postroad/identify").timeout(PATIENCE).call_raw(token);
+            let error = refused.await.expect_err("it is forged").to_string();
+            assert!(error.contains("AUT-E-401"), "{error}");
+            looked_at += u32::from(error.contains("InvalidSignature"));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        looked_at
+    };
+    let over = || is_over.load(std::sync::atomic::Ordering::Relaxed);
+    let (looked_at, during) = tokio::join!(flood, measure(&over));
+    let seconds = began.elapsed().as_secs() as u32;
+    eprintln!("p99 of another client: {before:?} before, {during:?} during; {looked_at} of 10000 signatures looked at in {seconds} s");
+    assert!(looked_at <= 20 + 2 * (seconds + 1), "{looked_at} in {seconds} s");
+    // Another client is right, and comes from elsewhere.
+    let right = locked.issuer.token("bob", &["trader"], 60);
+    let elsewhere = Client::builder("mem://forged").token(right).connect().await?;
+    assert_eq!(code(&elsewhere, "Orders.place").await, "ok");
+    locked.server.shutdown().await;
     Ok(())
 }

@@ -8,6 +8,8 @@
 
 mod blocking;
 mod calls;
+#[cfg(all(unix, feature = "tls"))]
+mod certificates;
 mod codecs;
 mod coming_and_going;
 mod dead_paths;
