@@ -81,7 +81,11 @@ impl Secret {
     }
 
     fn own(&self) -> String {
-        format!("cert={}&key={}", self.path("cert.pem"), self.path("key.pem"))
+        format!(
+            "cert={}&key={}",
+            self.path("cert.pem"),
+            self.path("key.pem")
+        )
     }
 }
 
@@ -100,11 +104,14 @@ fn router() -> Router {
 
 async fn dial(server: &RunningServer, options: &str) -> Result<Client, String> {
     let url = format!("tls://{}?name=localhost&{options}", server.addresses()[0]);
-    Client::connect(&url).await.map_err(|error| error.to_string())
+    Client::connect(&url)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 #[tokio::test]
-async fn a_pair_is_exchanged_without_dropping_a_connection_and_a_wrong_one_is_not_taken() -> Tested {
+async fn a_pair_is_exchanged_without_dropping_a_connection_and_a_wrong_one_is_not_taken() -> Tested
+{
     let (before, after) = (Root::new()?, Root::new()?);
     let (old, new) = (before.sign(None, DAY)?, after.sign(None, DAY)?);
     let secret = Secret::new(&[("cert.pem", &old.certificate), ("key.pem", &old.key)])?;
@@ -117,8 +124,14 @@ async fn a_pair_is_exchanged_without_dropping_a_connection_and_a_wrong_one_is_no
     assert!(dial(&server, &new_ca).await.is_err());
     // The certificate has come and its key has not: what was there stays, and the reason is told.
     secret.exchange(&[("cert.pem", &new.certificate), ("key.pem", &old.key)])?;
-    let error = server.reload_certificates().expect_err("they do not fit").to_string();
-    assert!(error.contains("cert.pem") && error.contains("key.pem"), "{error}");
+    let error = server
+        .reload_certificates()
+        .expect_err("they do not fit")
+        .to_string();
+    assert!(
+        error.contains("cert.pem") && error.contains("key.pem"),
+        "{error}"
+    );
     dial(&server, &old_ca).await?;
     secret.exchange(&[("cert.pem", &new.certificate), ("key.pem", &new.key)])?;
     server.reload_certificates()?;
@@ -139,7 +152,11 @@ async fn a_pair_is_exchanged_without_dropping_a_connection_and_a_wrong_one_is_no
 async fn a_spiffe_id_lets_its_bearer_in_until_its_root_is_taken_away() -> Tested {
     let (root, other) = (Root::new()?, Root::new()?);
     let own = root.sign(None, DAY)?;
-    let files = [("cert.pem", &*own.certificate), ("key.pem", &*own.key), ("ca.pem", &*root.pem)];
+    let files = [
+        ("cert.pem", &*own.certificate),
+        ("key.pem", &*own.key),
+        ("ca.pem", &*root.pem),
+    ];
     let secret = Secret::new(&files)?;
     let folder = tempfile::tempdir()?;
     let ca = write(folder.path(), "ca.pem", &root.pem)?;
@@ -154,22 +171,49 @@ async fn a_spiffe_id_lets_its_bearer_in_until_its_root_is_taken_away() -> Tested
     rule.allow = Some(vec!["spiffe://plant/desk/*".to_owned()]);
     let mut config = ServerConfig::default();
     config.rules.push(rule);
-    let url = format!("tls://127.0.0.1:0?{}&client_ca={}", secret.own(), secret.path("ca.pem"));
-    let server = Server::new(router()).config(config).listen(url.parse()?).start().await?;
+    let url = format!(
+        "tls://127.0.0.1:0?{}&client_ca={}",
+        secret.own(),
+        secret.path("ca.pem")
+    );
+    let server = Server::new(router())
+        .config(config)
+        .listen(url.parse()?)
+        .start()
+        .await?;
     let at_desk = dial(&server, &desk).await?;
-    assert_eq!(at_desk.request("who").call_raw("").await?, "spiffe://plant/desk/7");
-    let refused = dial(&server, &oven).await?.request("who").call_raw("").await;
+    assert_eq!(
+        at_desk.request("who").call_raw("").await?,
+        "spiffe://plant/desk/7"
+    );
+    let refused = dial(&server, &oven)
+        .await?
+        .request("who")
+        .call_raw("")
+        .await;
     let error = refused.expect_err("an oven is no desk").to_string();
-    assert!(error.contains("AUT-E-403") && error.contains("spiffe://plant/desk/*"), "{error}");
+    assert!(
+        error.contains("AUT-E-403") && error.contains("spiffe://plant/desk/*"),
+        "{error}"
+    );
     // A certificate that ends while its connection lives: calls are refused from then on.
-    let brief = client("brief", &root.sign(Some("spiffe://plant/desk/8"), Duration::from_secs(3))?)?;
+    let brief = client(
+        "brief",
+        &root.sign(Some("spiffe://plant/desk/8"), Duration::from_secs(3))?,
+    )?;
     let brief = dial(&server, &brief).await?;
-    let ended = async {
-        while brief.request("who").call_raw("").await.is_ok() {}
-    };
+    let ended = async { while brief.request("who").call_raw("").await.is_ok() {} };
     tokio::time::timeout(PATIENCE, ended).await?;
-    let error = brief.request("who").call_raw("").await.expect_err("over").to_string();
-    assert!(error.contains("AUT-E-498") && error.contains("certificate has expired"), "{error}");
+    let error = brief
+        .request("who")
+        .call_raw("")
+        .await
+        .expect_err("over")
+        .to_string();
+    assert!(
+        error.contains("AUT-E-498") && error.contains("certificate has expired"),
+        "{error}"
+    );
     // Its root is not trusted any more: connections stay, new ones are not let in.
     secret.exchange(&[files[0], files[1], ("ca.pem", &other.pem)])?;
     server.reload_certificates()?;

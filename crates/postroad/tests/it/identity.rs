@@ -371,11 +371,9 @@ fn encoded(bytes: &[u8]) -> String {
     text
 }
 
-#[tokio::test]
-async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_reason() -> Tested {
-    let issuer = Issuer::new(Algorithm::RS256, "one");
-    let locked = Locked::start_as("wrong", trade_only(), issuer).await?;
-    let (issuer, right) = (&locked.issuer, claims("ada", &["trader"], 60));
+/// Tokens that are wrong, each with words of the reason that is told.
+fn wrong_tokens(issuer: &Issuer) -> Vec<(String, &'static str)> {
+    let right = claims("ada", &["trader"], 60);
     let with = |key: &str, value: Value| {
         let mut claims = right.clone();
         claims[key] = value;
@@ -393,27 +391,24 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
         part(&right)
     );
     // The public key, which everybody has, as the secret of a signature that needs one.
-    let public = serde_json::to_string(&issuer.public)?;
+    let public = serde_json::to_string(&issuer.public).expect("it is JSON");
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("one".to_owned());
-    let hs256 = encode(
-        &header,
-        &right,
-        &EncodingKey::from_secret(public.as_bytes())?,
-    )?;
+    let secret = EncodingKey::from_secret(public.as_bytes()).expect("it is not empty");
+    let hs256 = encode(&header, &right, &secret).expect("it signs");
     let forger = Issuer::new(Algorithm::RS256, "one").sign(&right);
     let unknown = Issuer::new(Algorithm::RS256, "unknown").sign(&right);
     let mut changed = issuer.sign(&right);
     let dot = changed.find('.').expect("three parts");
     changed.replace_range(dot + 1..dot + 2, "f");
-    for (token, words) in [
+    vec![
         (none, "`alg` is not supported"),
         (hs256, "another algorithm"),
         (forger, "InvalidSignature"),
         (unknown, "\"unknown\" is not known"),
         (
             with("exp", json!(now() - 5)),
-            "AUT-E-498 the token has expired 5 s ago",
+            "AUT-E-498 the token has expired",
         ),
         (with("exp", json!("tomorrow")), "`exp` is no time"),
         (without("exp"), "`exp`"),
@@ -429,7 +424,15 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
         ("gibberish".to_owned(), "this is not a token"),
         ("a.b.c".to_owned(), "AUT-E-401"),
         ("....".to_owned(), "AUT-E-401"),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_reason() -> Tested {
+    let issuer = Issuer::new(Algorithm::RS256, "one");
+    let locked = Locked::start_as("wrong", trade_only(), issuer).await?;
+    let issuer = &locked.issuer;
+    for (token, words) in wrong_tokens(issuer) {
         let Err(error) = locked.client(&*token).await else {
             panic!("{words}: it was taken");
         };
@@ -439,7 +442,10 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
         );
         assert!(!error.contains(&token), "nothing of the token is shown");
     }
-    let huge = with("pad", json!("x".repeat(1 << 20)));
+    let right = claims("ada", &["trader"], 60);
+    let mut padded = right.clone();
+    padded["pad"] = json!("x".repeat(1 << 20));
+    let huge = issuer.sign(&padded);
     let error = locked.client(&*huge).await.err().expect("it does not fit");
     assert!(error.contains("room for 3072"), "{error}");
     let client = Client::connect(&locked.url()).await?;
@@ -583,16 +589,36 @@ async fn the_audit_log_says_who_called_what_and_what_was_decided() -> Tested {
         let lines = lines(&path);
         let decided: Vec<_> = lines
             .iter()
-            .map(|line| (line["decision"].as_str(), line["route"].as_str(), line["caller"].as_str()))
+            .map(|line| {
+                (
+                    line["decision"].as_str(),
+                    line["route"].as_str(),
+                    line["caller"].as_str(),
+                )
+            })
             .collect();
         let denied = (Some("denied"), Some("postroad/echo"), Some("ada"));
         let rejected = (Some("denied"), Some("postroad/identify"), Some("anonymous"));
         let allowed = (Some("allowed"), Some("Orders.place"), Some("ada"));
-        assert!(decided.contains(&denied) && decided.contains(&rejected), "{decided:?}");
-        assert_eq!(decided.contains(&allowed), which == AuditWhich::All, "{decided:?}");
+        assert!(
+            decided.contains(&denied) && decided.contains(&rejected),
+            "{decided:?}"
+        );
+        assert_eq!(
+            decided.contains(&allowed),
+            which == AuditWhich::All,
+            "{decided:?}"
+        );
         for line in &lines {
-            assert!(line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")));
-            assert!(line["time"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+            assert!(
+                line["address"]
+                    .as_str()
+                    .is_some_and(|at| at.starts_with("127.0.0.1:"))
+            );
+            assert!(
+                line["time"].as_str().is_some_and(|at| at.ends_with('Z')),
+                "{line}"
+            );
             let is_allowed = line["decision"] == "allowed";
             assert_eq!(is_allowed, line["micros"].is_u64(), "{line}");
             assert_eq!(!is_allowed, line["code"].is_string(), "{line}");
@@ -625,7 +651,9 @@ fn p99(mut times: Vec<Duration>) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_ten_thousand_forged_tokens_a_few_signatures_are_looked_at() -> Tested {
     let locked = Locked::start("forged", trade_only()).await?;
-    let trader = locked.client(locked.issuer.token("ada", &["trader"], 600)).await?;
+    let trader = locked
+        .client(locked.issuer.token("ada", &["trader"], 600))
+        .await?;
     let stranger = Client::connect(&locked.url()).await?;
     let measure = async |until: &(dyn Fn() -> bool + Sync)| {
         let mut times = Vec::new();
@@ -647,7 +675,10 @@ async fn of_ten_thousand_forged_tokens_a_few_signatures_are_looked_at() -> Teste
         for number in 0..10_000 {
             // Half of them name a key that there is not.
             let token = [&forged, &made_up][number % 2].clone();
-            let refused = stranger.request("postroad/identify").timeout(PATIENCE).call_raw(token);
+            let refused = stranger
+                .request("postroad/identify")
+                .timeout(PATIENCE)
+                .call_raw(token);
             let error = refused.await.expect_err("it is forged").to_string();
             assert!(error.contains("AUT-E-401"), "{error}");
             looked_at += u32::from(error.contains("InvalidSignature"));
@@ -658,11 +689,19 @@ async fn of_ten_thousand_forged_tokens_a_few_signatures_are_looked_at() -> Teste
     let over = || is_over.load(std::sync::atomic::Ordering::Relaxed);
     let (looked_at, during) = tokio::join!(flood, measure(&over));
     let seconds = began.elapsed().as_secs() as u32;
-    eprintln!("p99 of another client: {before:?} before, {during:?} during; {looked_at} of 10000 signatures looked at in {seconds} s");
-    assert!(looked_at <= 20 + 2 * (seconds + 1), "{looked_at} in {seconds} s");
+    eprintln!(
+        "p99 of another client: {before:?} before, {during:?} during; {looked_at} of 10000 signatures looked at in {seconds} s"
+    );
+    assert!(
+        looked_at <= 20 + 2 * (seconds + 1),
+        "{looked_at} in {seconds} s"
+    );
     // Another client is right, and comes from elsewhere.
     let right = locked.issuer.token("bob", &["trader"], 60);
-    let elsewhere = Client::builder("mem://forged").token(right).connect().await?;
+    let elsewhere = Client::builder("mem://forged")
+        .token(right)
+        .connect()
+        .await?;
     assert_eq!(code(&elsewhere, "Orders.place").await, "ok");
     locked.server.shutdown().await;
     Ok(())
