@@ -446,7 +446,7 @@ async fn a_token_that_is_wrong_in_any_way_is_refused_in_the_opening_with_the_rea
     let mut padded = right.clone();
     padded["pad"] = json!("x".repeat(1 << 20));
     let huge = issuer.sign(&padded);
-    let error = locked.client(&*huge).await.err().expect("it does not fit");
+    let error = locked.client(&*huge).await.expect_err("it does not fit");
     assert!(error.contains("room for 3072"), "{error}");
     let client = Client::connect(&locked.url()).await?;
     let error = client.request("postroad/identify").call_raw(huge).await;
