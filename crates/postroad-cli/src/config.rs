@@ -3,7 +3,6 @@
 //! A variable is `POSTROAD_SECTION__KEY`, such as `POSTROAD_SERVER__DRAIN=10s`. Unknown keys are
 //! refused everywhere.
 
-mod identity;
 mod print;
 mod problems;
 mod register;

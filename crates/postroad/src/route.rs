@@ -2,6 +2,7 @@
 
 mod access;
 mod rule;
+mod word;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -53,8 +53,8 @@ impl WatchedFile {
         }
     }
 
-    /// The file's text, if it is another than the one that was read last. A file that cannot be read
-    /// is read again the next time.
+    /// The file's text, if it is another than the one that was read last. A file that cannot be
+    /// read is read again the next time.
     ///
     /// # Errors
     /// Why it cannot be read, with its path.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::{File, Listen, Register, identity};
+use super::{File, Listen, Register};
 
 /// Looks at a service's section, and tells each mistake with its place.
 pub(super) type CheckService = fn(&Source, &str, &toml::Value, &mut dyn FnMut(Range<usize>, &str));
@@ -88,8 +88,7 @@ impl Source {
                 }
                 ("identity", value) => {
                     self.section::<IdentityConfig>(section, value, &mut problems);
-                    let mut wrong = |at, what: &str| problems.add(at, what);
-                    identity::check(self, value, &mut wrong);
+                    self.identity(value, &mut problems);
                 }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
                 ("register", value) => {
@@ -158,6 +157,21 @@ impl Source {
             };
             problems.add(at, &what);
         }
+    }
+
+    /// The same: what is out of its bounds is told by its path.
+    fn identity(&self, section: &toml::Value, problems: &mut Problems) {
+        let identity = IdentityConfig::deserialize(section.clone());
+        let Some(error) = identity.ok().and_then(|identity| identity.check().err()) else {
+            return;
+        };
+        let what = error.to_string();
+        let path = what.split(" = ").next().unwrap_or_default();
+        let at = match self.place(path) {
+            Some(_) => self.value(path),
+            None => self.key("identity"),
+        };
+        problems.add(at, &what);
     }
 
     fn listeners(&self, all: &[toml::Value], problems: &mut Problems) {

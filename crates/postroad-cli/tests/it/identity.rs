@@ -1,4 +1,4 @@
-//! Tokens that another library has made, a node that believes them, and a client that presents them.
+//! Tokens that another library has made, a node that believes them, and who presents them.
 
 use std::process::Command;
 

@@ -48,10 +48,10 @@ pub struct Config {
     /// [`Event::Opened`](super::Event::Opened), and whoever drives the session judges them. Where
     /// this is off, credentials that a client calls critical are refused, and others are ignored.
     pub accepts_credentials: bool,
-    /// As a server that accepts credentials: whether a client that brings some is answered only when
-    /// they were judged. They are handed out in [`Event::Presented`](super::Event::Presented), and
-    /// [`Session::admit`](super::Session::admit) or [`Session::deny`](super::Session::deny) ends
-    /// the wait; the time for the opening goes on.
+    /// As a server that accepts credentials: whether a client that brings some is answered only
+    /// when they were judged. They are handed out in [`Event::Presented`](super::Event::Presented),
+    /// and [`Session::admit`](super::Session::admit) or [`Session::deny`](super::Session::deny)
+    /// ends the wait; the time for the opening goes on.
     pub judges_credentials: bool,
     /// As a client: what is sent in HELLO to prove who this is, at most
     /// [`CREDENTIALS_MAX`](crate::limits::CREDENTIALS_MAX) bytes.

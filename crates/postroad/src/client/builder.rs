@@ -129,8 +129,8 @@ impl ClientBuilder {
         self.change(|policies| policies.idempotent.push(pattern.into()))
     }
 
-    /// The token that says who this is: a text, or what [`TokenSource`] knows besides. It is sent as
-    /// it is, so the transport has to keep it secret: `tls://`, `unix://`.
+    /// The token that says who this is: a text, or what [`TokenSource`] knows besides. It is sent
+    /// as it is, so the transport has to keep it secret: `tls://`, `unix://`.
     pub fn token(mut self, token: impl Into<TokenSource>) -> Self {
         self.config.token = Some(token.into());
         self

@@ -48,8 +48,8 @@ struct Identified {
     expires_in: Option<u64>,
 }
 
-/// Presents new tokens on a connection that is open, until it ends or what is given back is dropped.
-/// `None` if there will be none.
+/// Presents new tokens on a connection that is open, until it ends or what is given back is
+/// dropped. `None` if there will be none.
 pub(super) fn keep_fresh(
     keeper: &Keeper,
     source: &TokenSource,

@@ -121,8 +121,8 @@ impl AuditConfig {
 }
 
 /// Which tokens (JSON Web Tokens) a server believes: those of one issuer, made for this audience,
-/// signed by one of its keys with RS256 to RS512, PS256 to PS512, ES256, ES384 or EdDSA. Tokens that
-/// are not signed, or signed with a secret that both ends know, are never believed.
+/// signed by one of its keys with RS256 to RS512, PS256 to PS512, ES256, ES384 or EdDSA. Tokens
+/// that are not signed, or signed with a secret that both ends know, are never believed.
 ///
 /// ```
 /// use postroad::identity::JwtConfig;

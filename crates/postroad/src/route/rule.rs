@@ -10,7 +10,7 @@ use std::time::Duration;
 use postroad_proto::units::{permille, time};
 use serde::{Deserialize, Deserializer, de};
 
-use super::access;
+use super::word;
 use crate::config::{ConfigError, bound, check_time};
 
 /// Whether a route's name fits a pattern: a name, or the beginning of names with `*` at its end.
@@ -176,8 +176,8 @@ impl RouteRule {
             bound(even, "rate.burst", burst, allowed)?;
         }
         let mut words = self.allow.iter().flatten();
-        if let Some(word) = words.find(|word| !access::is_word(word)) {
-            bound(false, "allow", word, access::WORDS)?;
+        if let Some(word) = words.find(|word| !word::is_word(word)) {
+            bound(false, "allow", word, word::WORDS)?;
         }
         if !self.versions.is_empty() {
             let whole: u32 = self.versions.values().sum();

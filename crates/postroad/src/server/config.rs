@@ -54,7 +54,8 @@ pub struct ServerConfig {
     /// How it is found out who calls.
     #[serde(skip)]
     pub identity: IdentityConfig,
-    /// Threads for routes with [`Work::Cpu`](crate::route::Work::Cpu). Default: one a core. At most 1,024.
+    /// Threads for routes with [`Work::Cpu`](crate::route::Work::Cpu). Default: one a core. At most
+    /// 1,024.
     #[serde(skip)]
     pub cpu_workers: Option<usize>,
 }

@@ -144,8 +144,9 @@ impl Server {
     }
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
-    /// (`postroad/echo`, `postroad/health`, `postroad/identify`, `postroad/routes`), those that [`Routes::add`] adds later, requests by [`Routes::call`],
-    /// and what dialects send without naming a route. No route can be forgotten.
+    /// (`postroad/echo`, `postroad/health`, `postroad/identify`, `postroad/routes`), those that
+    /// [`Routes::add`] adds later, requests by [`Routes::call`], and what dialects send without
+    /// naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
     /// ([`Request::set_identity`]), or answers with an error. A hook that is added later runs
@@ -214,8 +215,8 @@ impl Server {
     }
 
     /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/health`, no
-    /// `postroad/identify`, no `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
-    /// without naming a route, which is refused with `SRV-E-404` then.
+    /// `postroad/identify`, no `postroad/routes` (which `postroad ls` asks), and no echo of what a
+    /// dialect sends without naming a route, which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
         self
@@ -432,8 +433,8 @@ impl RunningServer {
         &self.shared.routes
     }
 
-    /// Replaces the rules of all routes: all of them or none. Requests that were taken before go on;
-    /// connections notice with their next requests.
+    /// Replaces the rules of all routes: all of them or none. Requests that were taken before go
+    /// on; connections notice with their next requests.
     ///
     /// # Errors
     /// The first rule that is wrong; then nothing is changed.
@@ -451,8 +452,8 @@ impl RunningServer {
             .for_each(|audit| audit.reopen());
     }
 
-    /// Reads certificates, keys and client roots of all listeners again, at once; by themselves they
-    /// are looked at every second. Connections that are open go on.
+    /// Reads certificates, keys and client roots of all listeners again, at once; by themselves
+    /// they are looked at every second. Connections that are open go on.
     ///
     /// # Errors
     /// What is wrong with the files of the first listener where something is. That listener keeps

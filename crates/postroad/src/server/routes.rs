@@ -95,8 +95,8 @@ impl Routes {
         was_there
     }
 
-    /// Replaces what the rules say of who may call. Connections that are open notice with their next
-    /// requests.
+    /// Replaces what the rules say of who may call. Connections that are open notice with their
+    /// next requests.
     pub(super) fn set_rules(&self, rules: &[RouteRule]) -> Result<(), ConfigError> {
         rules.iter().try_for_each(RouteRule::check)?;
         let access = Arc::new(Access::of(rules));

@@ -3,7 +3,8 @@
 //! Options of a dialler: `ca` (PEM file of roots instead of the system's), `cert` and `key` (this
 //! client's own), `name` (the name to expect instead of the host's). Options of a listener: `cert`
 //! and `key` (needed), `client_ca` (PEM file of roots; with it every client must show a
-//! certificate). A listener's files may be exchanged while it is open: see `server/certificates.rs`.
+//! certificate). A listener's files may be exchanged while it is open: see
+//! `server/certificates.rs`.
 
 use std::io;
 use std::net::IpAddr;

@@ -148,6 +148,21 @@ async fn a_pair_is_exchanged_without_dropping_a_connection_and_a_wrong_one_is_no
     Ok(())
 }
 
+/// What a client needs to show this pair.
+fn options(folder: &Path, ca: &str, name: &str, pair: &Pair) -> Tested<String> {
+    let certificate = write(folder, &format!("{name}.pem"), &pair.certificate)?;
+    let key = write(folder, &format!("{name}.key"), &pair.key)?;
+    Ok(format!("ca={ca}&cert={certificate}&key={key}"))
+}
+
+fn desk_only() -> ServerConfig {
+    let mut rule = RouteRule::of("who");
+    rule.allow = Some(vec!["spiffe://plant/desk/*".to_owned()]);
+    let mut config = ServerConfig::default();
+    config.rules.push(rule);
+    config
+}
+
 #[tokio::test]
 async fn a_spiffe_id_lets_its_bearer_in_until_its_root_is_taken_away() -> Tested {
     let (root, other) = (Root::new()?, Root::new()?);
@@ -160,17 +175,10 @@ async fn a_spiffe_id_lets_its_bearer_in_until_its_root_is_taken_away() -> Tested
     let secret = Secret::new(&files)?;
     let folder = tempfile::tempdir()?;
     let ca = write(folder.path(), "ca.pem", &root.pem)?;
-    let client = |name: &str, pair: &Pair| -> Tested<String> {
-        let certificate = write(folder.path(), &format!("{name}.pem"), &pair.certificate)?;
-        let key = write(folder.path(), &format!("{name}.key"), &pair.key)?;
-        Ok(format!("ca={ca}&cert={certificate}&key={key}"))
-    };
+    let client = |name: &str, pair: &Pair| options(folder.path(), &ca, name, pair);
     let desk = client("desk", &root.sign(Some("spiffe://plant/desk/7"), DAY)?)?;
     let oven = client("oven", &root.sign(Some("spiffe://plant/oven/1"), DAY)?)?;
-    let mut rule = RouteRule::of("who");
-    rule.allow = Some(vec!["spiffe://plant/desk/*".to_owned()]);
-    let mut config = ServerConfig::default();
-    config.rules.push(rule);
+    let config = desk_only();
     let url = format!(
         "tls://127.0.0.1:0?{}&client_ca={}",
         secret.own(),
@@ -218,8 +226,7 @@ async fn a_spiffe_id_lets_its_bearer_in_until_its_root_is_taken_away() -> Tested
     secret.exchange(&[files[0], files[1], ("ca.pem", &other.pem)])?;
     server.reload_certificates()?;
     at_desk.request("who").call_raw("").await?;
-    let late = dial(&server, &desk).await;
-    let is_out = match late {
+    let is_out = match dial(&server, &desk).await {
         Err(_) => true,
         Ok(client) => client.request("who").call_raw("").await.is_err(),
     };

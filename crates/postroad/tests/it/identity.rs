@@ -1,12 +1,12 @@
-//! Who calls, and what callers may call: tokens in the opening and on an open connection, rules that
-//! change while a server runs.
+//! Who calls, and what callers may call: tokens in the opening and on an open connection, rules
+//! that change while a server runs.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use postroad::extract::{Deadline, Identity, Request};
+use postroad::extract::{Identity, Request};
 use postroad::identity::{AuditConfig, AuditWhich, Caller, JwtConfig, Token, TokenSource};
 use postroad::route::RouteRule;
 use postroad::{
@@ -347,8 +347,10 @@ async fn a_client_with_a_source_of_tokens_is_never_refused_though_each_expires()
     tokio::pin!(fourth);
     loop {
         assert_eq!(code(&client, "Orders.place").await, "ok");
-        let pause = tokio::time::sleep(Duration::from_millis(20));
-        tokio::select! { _ = &mut fourth => break, () = pause => {} }
+        tokio::select! {
+            _ = &mut fourth => break,
+            () = tokio::task::yield_now() => {}
+        }
     }
     assert_eq!(locked.server.stats().accepted, 1, "on the same connection");
     locked.server.shutdown().await;
@@ -529,30 +531,6 @@ async fn tokens_and_claims_are_shown_nowhere() -> Tested {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_handler_can_ask_how_long_it_has() -> Tested {
-    let router = Router::new().route("left", async |deadline: Deadline| {
-        let is_set = deadline.at().is_some();
-        deadline.left().map_or("for ever".to_owned(), |left| {
-            format!(
-                "{is_set} {}",
-                left <= Duration::from_secs(9) && left > Duration::from_secs(5)
-            )
-        })
-    });
-    let server = Server::new(router)
-        .listen("mem://deadline".parse()?)
-        .start()
-        .await?;
-    let answer = server.routes().call(Request::to("left", "")).await?;
-    assert_eq!(answer.payload, "for ever");
-    let client = Client::connect("mem://deadline").await?;
-    let nine = client.request("left").timeout(Duration::from_secs(9));
-    assert_eq!(nine.call_raw("").await?, "true true");
-    server.shutdown().await;
-    Ok(())
-}
-
 /// The lines of an audit log.
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).expect("the log is there");
@@ -689,9 +667,7 @@ async fn of_ten_thousand_forged_tokens_a_few_signatures_are_looked_at() -> Teste
     let over = || is_over.load(std::sync::atomic::Ordering::Relaxed);
     let (looked_at, during) = tokio::join!(flood, measure(&over));
     let seconds = began.elapsed().as_secs() as u32;
-    eprintln!(
-        "p99 of another client: {before:?} before, {during:?} during; {looked_at} of 10000 signatures looked at in {seconds} s"
-    );
+    eprintln!("p99 of another client: {before:?}, while it lasts {during:?}");
     assert!(
         looked_at <= 20 + 2 * (seconds + 1),
         "{looked_at} in {seconds} s"
