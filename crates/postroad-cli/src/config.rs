@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postroad::config::{ConnectionConfig, Envelope, Limits, Mapping};
+use postroad::identity::IdentityConfig;
 use postroad::route::RouteRule;
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
@@ -87,6 +88,7 @@ struct File {
     route: Vec<RouteRule>,
     service: BTreeMap<String, toml::Table>,
     register: Option<Register>,
+    identity: IdentityConfig,
     admin: AdminConfig,
 }
 
@@ -185,6 +187,10 @@ impl NodeConfig {
             written.extend(laid_register.map(|section| ("register".to_owned(), section)));
         }
         let admin = parsed.admin.clone();
+        let identity = source.table().remove("identity");
+        if let Some(toml::Value::Table(section)) = identity {
+            written.push(("identity".to_owned(), section));
+        }
         let server = parsed.settings(workers);
         server
             .check()
@@ -246,6 +252,7 @@ impl File {
         config.workers = Some(workers.or(config.workers).unwrap_or(cores));
         config.cpu_workers = Some(self.workers.cpu.unwrap_or(cores));
         config.rules = self.route;
+        config.identity = self.identity;
         config.connection = self.connection;
         config.connection.limits = self.limits;
         config

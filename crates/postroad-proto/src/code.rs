@@ -91,6 +91,12 @@ impl Code {
     pub const DEADLINE: Self = Self::literal("SRV-E-504");
     /// The peer broke the protocol.
     pub const PROTOCOL: Self = Self::literal("NET-E-400");
+    /// Nobody has said who calls, or with a token that does not prove it.
+    pub const UNAUTHENTICATED: Self = Self::literal("AUT-E-401");
+    /// Who calls is known, and may not call this.
+    pub const FORBIDDEN: Self = Self::literal("AUT-E-403");
+    /// What proved who calls has expired: the caller brings a new token.
+    pub const EXPIRED: Self = Self::literal("AUT-E-498");
     /// The answer cannot be sent: it is larger than the peer accepts.
     pub const TOO_LARGE: Self = Self::literal("SRV-E-413");
 

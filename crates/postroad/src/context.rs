@@ -14,6 +14,7 @@ use postroad_proto::Time;
 use postroad_proto::frame::{PartTag, Parts};
 use postroad_proto::trace::Trace;
 
+use crate::caller::Caller;
 use crate::clock;
 use crate::transport::PeerInfo;
 
@@ -71,6 +72,8 @@ pub(crate) struct Origin {
     pub(crate) route: Arc<str>,
     pub(crate) peer: Arc<PeerInfo>,
     pub(crate) protocol: &'static str,
+    /// Who the server has found it to be.
+    pub(crate) caller: Caller,
 }
 
 /// Keys and values of the metadata among a frame's parts.
@@ -228,6 +231,12 @@ impl CallContext {
         pairs
             .find(|(found, _)| found == key)
             .map(|(_, value)| value)
+    }
+
+    /// Who calls, as the server has found out by certificate and token.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        self.request.as_ref().map(|request| &request.origin.caller)
     }
 
     /// Who a hook has found the caller to be, if it has said so by

@@ -1,5 +1,7 @@
 //! What a handler can ask for, and what it can answer with.
 
+mod circumstances;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +16,16 @@ use postroad_proto::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::caller::Caller;
 #[cfg(feature = "protobuf")]
 use crate::codec::Protobuf;
 use crate::codec::{Json, MsgPack, json, msgpack, numbers};
 pub(crate) use crate::context::Origin;
 use crate::context::{CallContext, Identity as Known, Inherited, metadata_pairs};
+pub use crate::error::ErrorCode;
 use crate::error::{CodecError, Error};
 use crate::transport::PeerInfo;
+pub use circumstances::{Deadline, Identity, Peer};
 
 /// The priority of a request that says none.
 const PRIORITY: u8 = 3;
@@ -47,6 +52,8 @@ pub struct Request {
     pub(crate) extras: Option<Box<Extras>>,
     /// Who a hook has found the caller to be.
     pub(crate) identity: Option<Known>,
+    /// Whether the program asks itself, so that no rule is about it.
+    pub(crate) is_of_server: bool,
 }
 
 impl Request {
@@ -62,6 +69,7 @@ impl Request {
             deadline: Time::NEVER,
             extras: None,
             identity: None,
+            is_of_server: false,
         }
     }
 
@@ -73,11 +81,13 @@ impl Request {
             route: route.into(),
             peer: Arc::new(PeerInfo::named("local")),
             protocol: "local",
+            caller: Caller::anonymous(),
         };
         Self {
             payload: payload.into(),
             codec: numbers::JSON,
             priority: PRIORITY,
+            is_of_server: true,
             ..Self::new(Arc::new(origin))
         }
     }
@@ -113,12 +123,27 @@ impl Request {
     /// Says who has sent it, and by which protocol: what a gateway knows of its own client.
     #[must_use]
     pub fn with_peer(mut self, peer: Arc<PeerInfo>, protocol: &'static str) -> Self {
-        let route = Arc::clone(&self.origin.route);
         self.origin = Arc::new(Origin {
-            route,
+            route: Arc::clone(&self.origin.route),
+            caller: peer.caller(),
             peer,
             protocol,
         });
+        self.is_of_server = false;
+        self
+    }
+
+    /// Says who calls: what a gateway has found out of its own client. The rules of the server say
+    /// what it may call, as they do of whoever comes by a connection.
+    #[must_use]
+    pub fn with_caller(mut self, caller: Caller) -> Self {
+        self.origin = Arc::new(Origin {
+            route: Arc::clone(&self.origin.route),
+            peer: Arc::clone(&self.origin.peer),
+            protocol: self.origin.protocol,
+            caller,
+        });
+        self.is_of_server = false;
         self
     }
 
@@ -189,6 +214,12 @@ impl Request {
     #[must_use]
     pub fn peer(&self) -> &PeerInfo {
         &self.origin.peer
+    }
+
+    /// Who calls, as the server has found out by certificate and token.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.origin.caller
     }
 
     /// `native` or the dialect.
@@ -322,8 +353,8 @@ impl fmt::Debug for Request {
     message = "`{Self}` is not something that a handler on a router with state `{S}` can ask for",
     label = "not an extractor",
     note = "a handler's arguments are extractors: `Json<T>`, `Payload<T>`, `MsgPack<T>`, \
-            `State<S>` of the router's own state, `Metadata`, `Peer`, `CallContext`, `Request`, \
-            `Bytes`, \
+            `State<S>` of the router's own state, `Metadata`, `Peer`, `Identity`, `Deadline`, \
+            `CallContext`, `Request`, `Bytes`, \
             `String`, or a type that implements `FromRequest`; `T` implements `Deserialize`"
 )]
 pub trait FromRequest<S>: Sized {
@@ -400,34 +431,6 @@ impl<T> Payload<T> {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(pub Vec<(String, Bytes)>);
-
-/// Who a hook has found the caller to be, by [`Request::set_identity`].
-///
-/// A route that asks for it answers `SRV-E-500` where no hook has set a value of this type: that is
-/// a mistake of the service's author, because the hook should have refused the call.
-#[derive(Clone, Debug)]
-pub struct Identity<T>(pub Arc<T>);
-
-impl<S, T: Send + Sync + 'static> FromRequest<S> for Identity<T> {
-    fn from_request(request: &mut Request, _state: &S) -> Result<Self, Error> {
-        let known = request.identity.clone();
-        let known = known.and_then(|identity| identity.downcast::<T>().ok());
-        known.map(Self).ok_or_else(|| {
-            let text = format!("route {}: no hook has said who calls", request.route());
-            Error::internal(text)
-        })
-    }
-}
-
-/// Who sent the request: address, certificate, process, agent. Its `Display` is the address.
-#[derive(Clone, Debug)]
-pub struct Peer(pub Arc<PeerInfo>);
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 fn unreadable(request: &Request, error: &CodecError) -> Error {
     Error::bad_request(format!(

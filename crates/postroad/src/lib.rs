@@ -42,6 +42,7 @@
 //! | `protobuf` | the payload codec `codec::Protobuf`, by prost | no |
 //! | `avro` | the payload codec `codec::Avro` | no |
 //! | `admin` | health and metrics over HTTP: [`admin`] | no |
+//! | `jwt` | tokens that say who calls: [`identity`] | no |
 //!
 //! JSON, MessagePack, TCP, Unix sockets, memory and all dialects are always there.
 //!
@@ -60,6 +61,7 @@
 //! machines that decide what happens next are in `postroad-proto`, which does no I/O.
 
 pub mod admin;
+mod caller;
 pub mod client;
 mod clock;
 pub mod codec;
@@ -72,6 +74,7 @@ mod error;
 pub mod extract;
 mod handler;
 mod hook;
+pub mod identity;
 mod observe;
 pub mod practice;
 mod preset;
@@ -81,6 +84,7 @@ mod server;
 pub mod transport;
 #[doc(hidden)]
 pub mod typed;
+mod watched_file;
 
 pub use bytes::Bytes;
 pub use postroad_macros::service;
@@ -93,7 +97,7 @@ pub use client::{BlockingClient, Client, ClientConfig, Pipeline};
 pub use codec::{Json, MsgPack};
 pub use context::CallContext;
 pub use endpoint::{Endpoint, Protocol};
-pub use error::{CallError, Error, ErrorCode};
+pub use error::{CallError, Error};
 pub use handler::Handler;
 pub use hook::Next;
 pub use router::Router;

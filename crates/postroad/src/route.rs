@@ -1,6 +1,8 @@
 //! One route: its handler with the type forgotten, and what its author declares of it.
 
+mod access;
 mod rule;
+mod word;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use postroad_proto::session::CallId;
 use serde::Serialize;
 
+pub(crate) use access::Access;
 pub(crate) use rule::fits;
 pub use rule::{Concurrency, Each, RateRule, RouteRule, Shape, Work};
 

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::extract::{Reply, Request};
 use crate::handler::Handler;
 use crate::hook::{Around, Next};
-use crate::route::{Description, Route, RouteOptions};
+use crate::route::{Access, Description, Route, RouteOptions};
 use crate::server::Rules;
 
 /// Routes by name.
@@ -21,6 +21,9 @@ pub(crate) struct Table {
     pub(crate) unrouted: Unrouted,
     /// What an operator says of them.
     pub(crate) rules: Arc<Rules>,
+    /// Who may call them. Here, so that a change of it is noticed as one of the routes is, by those
+    /// who look whether the table has changed.
+    pub(crate) access: Arc<Access>,
 }
 
 /// What becomes of a dialect's request that names no route, if the table has none for it either.

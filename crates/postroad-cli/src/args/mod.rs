@@ -156,6 +156,18 @@ pub(crate) struct Call {
     /// Key and value to send along; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) metadata: Vec<String>,
+    /// Token that says who calls; better in the environment than here, where every user of the
+    /// machine can read it.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "POSTROAD_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<Secret>,
+    /// File with the token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Send and wait for no answer.
     #[arg(long)]
     pub(crate) one_way: bool,
@@ -168,6 +180,24 @@ pub(crate) struct Call {
     /// The largest answer to accept, such as 64MiB; by default 16MiB, of a dialect 1MiB.
     #[arg(long, value_name = "SIZE", value_parser = message_size)]
     pub(crate) max_message: Option<usize>,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// The bounds of `max_message` in a node's configuration.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postroad::client::Explanation;
 use postroad::codec::numbers;
+use postroad::identity::TokenSource;
 use postroad::{Bytes, CallError, Client, Endpoint, Protocol, Trace};
 use postroad_proto::dialect::Dialect;
 use postroad_proto::text::Printable;
@@ -23,7 +24,10 @@ const PAYLOAD_MAX: u64 = 64 << 20;
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
-    let service = super::service(&call.target, call.config.as_deref())?;
+    let mut service = super::service(&call.target, call.config.as_deref())?;
+    if let Some(token) = token(call) {
+        service.config.token = Some(token);
+    }
     let endpoint = service.target.endpoint().cloned();
     let is_native = is_native(endpoint.as_ref());
     if call.trace && !is_native {
@@ -80,6 +84,17 @@ pub(crate) fn run(call: &Call) -> Result<ExitCode, Failed> {
             code = signals.next() => Ok(code),
         }
     })
+}
+
+/// The token that the command names, which goes before the service's own. A file that is named goes
+/// before the environment.
+fn token(call: &Call) -> Option<TokenSource> {
+    let file = call.token_file.as_ref().map(TokenSource::file);
+    let text = call
+        .token
+        .as_ref()
+        .filter(|token| !token.0.trim().is_empty());
+    file.or_else(|| text.map(|token| TokenSource::from(&*token.0)))
 }
 
 fn is_native(endpoint: Option<&Endpoint>) -> bool {

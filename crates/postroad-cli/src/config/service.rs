@@ -7,6 +7,7 @@ use std::time::Duration;
 use postroad::ClientConfig;
 use postroad::client::Policies;
 use postroad::discovery::Target;
+use postroad::identity::TokenSource;
 use postroad_proto::units::parse_time;
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -14,7 +15,7 @@ use serde::de::Error as _;
 use super::source::Source;
 
 /// Keys that are no policies.
-const OWN: [&str; 3] = ["target", "timeout", "copy"];
+const OWN: [&str; 4] = ["target", "timeout", "copy", "token_file"];
 
 /// A target, and how it is called.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ impl Service {
         let mut service = Self::of(target);
         service.config.timeout = written.timeout.unwrap_or(service.config.timeout);
         service.config.copy = written.copy;
+        service.config.token = written.token_file.map(TokenSource::file);
         service.config.policies = Some(written.policies);
         service.config.check().map_err(|error| error.to_string())?;
         Ok(service)
@@ -49,6 +51,8 @@ struct Written {
     target: Option<Target>,
     timeout: Option<Duration>,
     copy: Option<PathBuf>,
+    /// Read when a connection is opened, and again before its token expires.
+    token_file: Option<PathBuf>,
     policies: Policies,
 }
 
@@ -65,10 +69,12 @@ impl<'de> Deserialize<'de> for Written {
         let target = text("target")?.map(|url| url.parse()).transpose();
         let timeout = text("timeout")?.map(|time| parse_time(&time)).transpose();
         let copy = text("copy")?.map(PathBuf::from);
+        let token_file = text("token_file")?.map(PathBuf::from);
         Ok(Self {
             target: target.map_err(D::Error::custom)?,
             timeout: timeout.map_err(D::Error::custom)?,
             copy,
+            token_file,
             policies: Policies::deserialize(table).map_err(|error| {
                 let own = OWN.map(|key| format!("`{key}`")).join(", ");
                 let all = format!("expected one of {own}, `balance`");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use postroad::config::{ConnectionConfig, Limits};
+use postroad::identity::IdentityConfig;
 use postroad::transport::{Transports, Use};
 use postroad::{Endpoint, ServerConfig};
 use serde::Deserialize;
@@ -98,6 +99,10 @@ impl Source {
                 ("connection", value) => {
                     self.section::<ConnectionConfig>(section, value, &mut problems);
                 }
+                ("identity", value) => {
+                    self.section::<IdentityConfig>(section, value, &mut problems);
+                    self.identity(value, &mut problems);
+                }
                 ("limits", value) => self.section::<Limits>(section, value, &mut problems),
                 ("admin", value) => self.section::<AdminConfig>(section, value, &mut problems),
                 ("workers", value) => self.section::<Workers>(section, value, &mut problems),
@@ -118,7 +123,7 @@ impl Source {
                     problems.add(self.key(section), &what);
                 }
                 _ => {
-                    let known = "server, connection, limits, workers, listen, route, service, \
+                    let known = "server, connection, limits, workers, identity, listen, route, service, \
                                  register, admin";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
@@ -170,6 +175,21 @@ impl Source {
             };
             problems.add(at, &what);
         }
+    }
+
+    /// The same: what is out of its bounds is told by its path.
+    fn identity(&self, section: &toml::Value, problems: &mut Problems) {
+        let identity = IdentityConfig::deserialize(section.clone());
+        let Some(error) = identity.ok().and_then(|identity| identity.check().err()) else {
+            return;
+        };
+        let what = error.to_string();
+        let path = what.split(" = ").next().unwrap_or_default();
+        let at = match self.place(path) {
+            Some(_) => self.value(path),
+            None => self.key("identity"),
+        };
+        problems.add(at, &what);
     }
 
     fn listeners(&self, all: &[toml::Value], problems: &mut Problems) {

@@ -11,7 +11,12 @@ use super::rules::covers;
 use super::source::Source;
 
 /// The routes that `serve` has.
-const BUILT_IN: [&str; 3] = ["postroad/echo", "postroad/health", "postroad/routes"];
+const BUILT_IN: [&str; 4] = [
+    "postroad/echo",
+    "postroad/health",
+    "postroad/identify",
+    "postroad/routes",
+];
 /// Those that `serve --practice` adds.
 const PRACTICE: [&str; 5] = [
     "practice/count",

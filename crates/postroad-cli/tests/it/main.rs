@@ -14,6 +14,8 @@ mod ending;
 mod fleet;
 mod help;
 mod hints;
+#[cfg(feature = "jwt")]
+mod identity;
 mod memory;
 mod peers;
 mod practice;

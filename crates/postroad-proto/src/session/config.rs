@@ -48,6 +48,11 @@ pub struct Config {
     /// [`Event::Opened`](super::Event::Opened), and whoever drives the session judges them. Where
     /// this is off, credentials that a client calls critical are refused, and others are ignored.
     pub accepts_credentials: bool,
+    /// As a server that accepts credentials: whether a client that brings some is answered only
+    /// when they were judged. They are handed out in [`Event::Presented`](super::Event::Presented),
+    /// and [`Session::admit`](super::Session::admit) or [`Session::deny`](super::Session::deny)
+    /// ends the wait; the time for the opening goes on.
+    pub judges_credentials: bool,
     /// As a client: what is sent in HELLO to prove who this is, at most
     /// [`CREDENTIALS_MAX`](crate::limits::CREDENTIALS_MAX) bytes.
     /// A server that accepts none refuses the session.
@@ -74,6 +79,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(30),
             has_heartbeat: true,
             accepts_credentials: false,
+            judges_credentials: false,
             credentials: None,
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),

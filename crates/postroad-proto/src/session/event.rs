@@ -7,12 +7,16 @@ use bytes::Bytes;
 
 use super::call::CallId;
 use super::failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
+use crate::code::Retry;
 
 /// What has happened, besides the requests and answers that went into the
 /// [`Sink`](super::Sink).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// A client has brought credentials, and waits until they are judged; see
+    /// [`Config::judges_credentials`](super::Config::judges_credentials).
+    Presented(Credentials),
     /// The opening is done: calls can be made or will come.
     Opened(Box<PeerHello>),
     /// The request is called off; it must not be answered any more. It may still be in the sink,
@@ -48,7 +52,19 @@ pub struct PeerHello {
     pub agent: String,
     /// What the client brought to prove who it is. Nobody has judged it yet. Only a server has
     /// some, and only with [`Config::accepts_credentials`](super::Config::accepts_credentials).
+    /// Those that were judged before are not kept.
     pub credentials: Option<Credentials>,
+}
+
+/// Why credentials do not suffice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// For a person, with an error code. It is sent to whoever has brought them.
+    pub text: String,
+    /// Whether the same credentials may be brought again.
+    pub retry: Retry,
+    /// Not sooner than this.
+    pub after: Duration,
 }
 
 /// Credentials as they came: at most one opening's bytes. Secret, so they are not shown in logs.

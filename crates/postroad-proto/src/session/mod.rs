@@ -26,7 +26,7 @@ use bytes::BytesMut;
 
 pub use call::{Call, CallId, Extras, Reply, Request, RouteRef};
 pub use config::{Config, DialectConfig, Mapping, features};
-pub use event::{Credentials, Event, PeerHello};
+pub use event::{Credentials, Denial, Event, PeerHello};
 pub use failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
 pub use sink::{Arrivals, SINK_ROOM, Sink};
 
@@ -53,7 +53,8 @@ use crate::wire_error::{WireError, WireFault};
 ///   refuses them ([`Self::handle_written`]), time has passed ([`Self::handle_timeout`], and
 ///   [`Self::expire`] for a part of that).
 /// - **Commands** are what users of the connection want: [`Self::call`], [`Self::send`],
-///   [`Self::cancel`], [`Self::respond`], [`Self::drain`], [`Self::turn_away`], [`Self::close`].
+///   [`Self::cancel`], [`Self::respond`], [`Self::drain`], [`Self::turn_away`],
+///   [`Self::admit`], [`Self::deny`], [`Self::close`].
 /// - **`poll_*`** take out what the session wants done.
 ///
 /// # Order
@@ -292,6 +293,23 @@ impl Session {
         match &self.0 {
             Inner::Native(session) => session.is_open(),
             _ => false,
+        }
+    }
+
+    /// As a server: the credentials that the client has brought suffice, and it is welcome. Nothing
+    /// happens unless it waits for that.
+    pub fn admit(&mut self, now: Time) {
+        if let Inner::Native(session) = &mut self.0 {
+            session.admit(now);
+        }
+    }
+
+    /// As a server: the credentials that the client has brought do not suffice. Tells it why, and
+    /// whether it may try again with the same, and closes. Nothing happens unless it waits for
+    /// that.
+    pub fn deny(&mut self, now: Time, denial: Denial) {
+        if let Inner::Native(session) = &mut self.0 {
+            session.deny(now, denial);
         }
     }
 

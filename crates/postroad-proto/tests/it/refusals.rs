@@ -1,6 +1,7 @@
 //! What a peer insists on and nobody here does is refused, never accepted and ignored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::harness::{Pair, closed, inject, opened, protocol_fault};
 use bytes::{Bytes, BytesMut};
@@ -12,8 +13,12 @@ use postroad_proto::frame::{
     CRITICAL, FrameDecoder, Head, Hello, Kind, MESSAGE_ID, Opening, PartTag, RefuseReason,
     put_frame, put_part,
 };
-use postroad_proto::session::{Arrivals, CloseReason, Config, DialectConfig, Event, Session};
+use postroad_proto::session::{
+    Arrivals, CloseReason, Config, Denial, DialectConfig, Event, RefusalReason, Session,
+};
 use postroad_proto::wire_error::WireFault;
+
+const NOW: Time = Time(1_000_000_000);
 
 fn hello(parts: &[(u8, &'static [u8])]) -> Hello {
     Hello {
@@ -85,6 +90,78 @@ fn credentials_that_are_accepted_are_handed_out_and_never_shown() {
         let credentials = peer.credentials.expect("they were brought");
         assert_eq!((&credentials.0[..], &*peer.agent), (&b"secret"[..], "me"));
     }
+}
+
+/// A server's session that has read this HELLO and judges credentials.
+fn judging(hello: &Hello) -> Session {
+    let config = Config {
+        accepts_credentials: true,
+        judges_credentials: true,
+        ..Config::default()
+    };
+    let mut session = Session::server(config, [7; 16], NOW);
+    let mut wire = Vec::new();
+    Opening::Hello(hello.clone()).encode(&mut wire);
+    let mut buf = BytesMut::from(&wire[..]);
+    session.handle_bytes(NOW, &mut buf, &mut Arrivals::new(1));
+    session
+}
+
+fn said(session: &mut Session) -> Option<Opening> {
+    let mut out = Vec::new();
+    while session.poll_transmit(&mut out) {}
+    Opening::decode(&mut BytesMut::from(&out[..])).expect("an opening is the answer")
+}
+
+#[test]
+fn a_client_whose_credentials_are_judged_is_answered_when_they_were_m_002() {
+    let bearer = hello(&[(1, b"me"), (2 | CRITICAL, b"secret")]);
+    let mut session = judging(&bearer);
+    assert!(!format!("{session:?}").contains("secret"));
+    assert!(said(&mut session).is_none(), "nothing is said before");
+    let Some(Event::Presented(credentials)) = session.poll_event() else {
+        panic!("they are handed out");
+    };
+    assert_eq!(&credentials.0[..], b"secret");
+    session.admit(NOW);
+    assert!(matches!(said(&mut session), Some(Opening::Welcome(_))));
+    let Some(Event::Opened(peer)) = session.poll_event() else {
+        panic!("it is open");
+    };
+    assert_eq!((peer.agent.as_str(), peer.credentials), ("me", None));
+
+    let mut session = judging(&bearer);
+    let denial = Denial {
+        text: "AUT-E-401 the token has expired".to_owned(),
+        retry: Retry::Never,
+        after: Duration::from_secs(2),
+    };
+    session.deny(NOW, denial.clone());
+    let Some(Opening::Refuse(refuse)) = said(&mut session) else {
+        panic!("it is refused");
+    };
+    assert_eq!(refuse.reason, RefuseReason::Authentication);
+    assert_eq!((&refuse.text, refuse.retry_after_ms), (&denial.text, 2000));
+    assert!(session.is_closed());
+    // Whoever brings nothing is welcome at once, and a verdict that comes too late does nothing.
+    let mut session = judging(&hello(&[]));
+    assert!(matches!(said(&mut session), Some(Opening::Welcome(_))));
+    session.deny(NOW, denial);
+    assert!(!session.is_closed());
+}
+
+#[test]
+fn who_talks_on_or_waits_too_long_while_it_is_judged_is_refused_m_001_m_004() {
+    let bearer = hello(&[(2, b"secret")]);
+    let mut session = judging(&bearer);
+    let mut more = BytesMut::from(&b"x"[..]);
+    session.handle_bytes(NOW, &mut more, &mut Arrivals::new(1));
+    assert!(session.is_closed());
+    let mut session = judging(&bearer);
+    let due = session.poll_timeout().expect("the opening has a time");
+    assert_eq!(due, NOW + Duration::from_secs(5));
+    session.handle_timeout(due);
+    assert!(session.is_closed());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::policies::{
 use super::why::Why;
 use super::why_sink::WhySink;
 use crate::discovery::Target;
+use crate::identity::TokenSource;
 use crate::transport::Transports;
 
 /// Makes a [`Client`] with settings of its own; see [`Client::builder`].
@@ -141,6 +142,13 @@ impl ClientBuilder {
     /// A route that may be called twice, by its name or by a beginning of names that ends in `*`.
     pub fn idempotent(self, pattern: impl Into<String>) -> Self {
         self.change(|policies| policies.idempotent.push(pattern.into()))
+    }
+
+    /// The token that says who this is: a text, or what [`TokenSource`] knows besides. It is sent
+    /// as it is, so the transport has to keep it secret: `tls://`, `unix://`.
+    pub fn token(mut self, token: impl Into<TokenSource>) -> Self {
+        self.config.token = Some(token.into());
+        self
     }
 
     /// A file that keeps the last list of servers, so that the client can start while discovery is

@@ -7,6 +7,7 @@ use postroad_proto::policy::{Backoff, BackoffError, GiveUp};
 
 use super::policies::Policies;
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
+use crate::identity::TokenSource;
 
 /// Settings of a client.
 ///
@@ -45,6 +46,9 @@ pub struct ClientConfig {
     /// [`Policies::default`] says if the target is several servers, and nothing if it is one
     /// endpoint. With policies, one endpoint is a fleet of one: its calls are retried, and so on.
     pub policies: Option<Policies>,
+    /// The token that says who this is, presented to native servers when a connection is opened and
+    /// again before it expires. It goes before `connection.credentials`. Default `None`.
+    pub token: Option<TokenSource>,
     /// A file that keeps the last list of servers, so that a client can start while discovery is
     /// down. Default `None`.
     pub copy: Option<PathBuf>,
@@ -60,6 +64,7 @@ impl Default for ClientConfig {
             backoff: Backoff::default(),
             give_up_after: None,
             policies: None,
+            token: None,
             copy: None,
         }
     }

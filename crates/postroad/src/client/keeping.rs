@@ -30,6 +30,7 @@ use tokio::sync::{Notify, watch};
 
 use super::config::ClientConfig;
 use super::keeper::{CLOSE_GRACE, Keeper};
+use super::token;
 use crate::clock;
 use crate::driver::{Connection, ConnectionDriver, LinkState};
 use crate::endpoint::Endpoint;
@@ -112,6 +113,8 @@ impl Keeping {
             keeper.transition(ConnectionState::Connecting);
         }
         keeper.transition(ConnectionState::Connected);
+        let source = keeper.config.token.as_ref();
+        let _fresh = source.and_then(|source| token::keep_fresh(&keeper, source, &connection));
         // From here on only clients hold the keeper, so that dropping the last one ends it.
         drop(keeper);
         let ended = tokio::select! {
@@ -316,6 +319,12 @@ async fn dial(keeper: &Keeper) -> Result<(ConnectionDriver, watch::Receiver<Link
     config.has_heartbeat = keeper.endpoint.has_heartbeat();
     let now = clock::now();
     let dialect = keeper.endpoint.dialect(config.limits.max_dialect_payload);
+    // A dialect has no place for it.
+    if let (Some(source), None) = (&keeper.config.token, &dialect) {
+        let credentials = token::credentials(source).await;
+        let how = Ended::Failed;
+        config.credentials = Some(credentials.map_err(|reason| Failed { reason, how })?);
+    }
     let session = match dialect {
         None => Session::client(config, now),
         Some(dialect) => Session::dialect_client(config, dialect, now),

@@ -27,6 +27,7 @@ mod policies;
 mod producer;
 #[cfg(test)]
 mod tests;
+mod token;
 mod trouble;
 mod values;
 mod why;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+#[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -78,6 +79,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The body as JSON, if the request was done.
+    #[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, DiscoveryError> {
         self.done()?;
         serde_json::from_slice(&self.body).map_err(|error| {
@@ -175,6 +177,15 @@ impl Http {
         }
         Err(last.expect("a registry has at least one host"))
     }
+}
+
+/// What is behind a path of a host, for those who ask for nothing else.
+#[cfg(feature = "jwt")]
+pub(crate) async fn get(host: &str, path: &str) -> Result<Bytes, DiscoveryError> {
+    let http = Http::new(vec![host.to_owned()]);
+    let answer = http.ask(Ask::new(Method::GET, path)).await?;
+    answer.done()?;
+    Ok(answer.body)
 }
 
 /// One request over one connection: the few requests of discovery do not pay for keeping some.

@@ -70,7 +70,12 @@ mod error;
 mod file;
 mod follow;
 mod found;
-#[cfg(any(feature = "etcd", feature = "consul", feature = "nacos"))]
+#[cfg(any(
+    feature = "etcd",
+    feature = "consul",
+    feature = "nacos",
+    feature = "jwt"
+))]
 mod http;
 mod instance;
 mod keyed;
@@ -84,6 +89,8 @@ mod url;
 pub use document::{Document, Reading};
 pub use error::DiscoveryError;
 pub use found::{Found, Gone, Trouble};
+#[cfg(feature = "jwt")]
+pub(crate) use http::get;
 pub use instance::Instance;
 pub use registration::Registration;
 pub use source::{Discovery, Registered, Registry};

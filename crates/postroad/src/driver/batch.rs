@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use postroad_proto::Time;
-use postroad_proto::session::{CallId, Failure, Reply, Request, SINK_ROOM, Sink};
+use postroad_proto::session::{CallId, Credentials, Failure, Reply, Request, SINK_ROOM, Sink};
 
 use super::in_place_queue::InPlaceQueue;
 use super::link::LinkState;
@@ -117,6 +117,8 @@ pub(super) struct Batch {
     pub(super) wakers: Vec<Waker>,
     /// Answers that came in this step.
     pub(super) answers: usize,
+    /// What the client has brought to prove who it is, and waits for.
+    pub(super) presented: Option<Credentials>,
     /// Where the connection stands now, if that has changed.
     pub(super) link: Option<LinkState>,
 }

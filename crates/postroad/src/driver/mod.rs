@@ -420,6 +420,11 @@ impl ConnectionDriver {
         (self.status, self.leftover) =
             self.connection
                 .handle_bytes(gathered.now, buf, batch, armed);
+        if let Some(credentials) = gathered.batch.presented.take()
+            && let Some(serving) = &mut self.serving
+        {
+            serving.judge(&self.connection, credentials);
+        }
         self.start(gathered);
     }
 

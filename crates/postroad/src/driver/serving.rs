@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use postroad_proto::Time;
+use postroad_proto::session::Credentials;
 
 use super::batch::{Answers, RequestBatch};
 use super::connection::Connection;
@@ -22,6 +23,10 @@ pub(crate) trait Serving: Send {
 
     /// The connection is over. What is held is started, or dropped, without its driver.
     fn end(&mut self) {}
+
+    /// The client has brought credentials, and waits: [`Connection::admit`] or [`Connection::deny`]
+    /// ends that.
+    fn judge(&mut self, connection: &Arc<Connection>, credentials: Credentials);
 
     /// No request is in flight: memory that is kept for the next one may be given back.
     fn release_memory(&mut self);

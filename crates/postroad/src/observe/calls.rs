@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_proto::Time;
@@ -19,7 +20,7 @@ use crate::transport::PeerInfo;
 
 /// What is told of a request when it is over.
 pub(crate) struct CallRecord<'a> {
-    pub(crate) origin: &'a Origin,
+    pub(crate) origin: &'a Arc<Origin>,
     pub(crate) trace: Option<Trace>,
     /// When it began, if that is known.
     pub(crate) since: Option<Time>,
@@ -101,6 +102,12 @@ impl<'a> CallRecord<'a> {
             // from the caller's error to the server's log.
             error.set_trace(|| self.trace.unwrap_or_else(trace::new));
         }
+        if let Some(audit) = counters.audit.get() {
+            let error = error.as_deref();
+            let trace = error.and_then(Error::trace).or(self.trace);
+            let took = self.since.map(|since| clock::now().since(since));
+            audit.handled(self.origin, trace, took, error);
+        }
         if trace::is_watched() {
             let since = self.since;
             let micros = since.map(|since| clock::now().since(since).as_micros() as u64);
@@ -140,6 +147,9 @@ pub(crate) fn refused_on_arrival(counters: &Counters, peer: &PeerInfo, reason: R
 pub(crate) fn refuse(counters: &Counters, peer: &PeerInfo, route: &str, error: Error) -> Error {
     let error = error.with_trace(trace::new());
     count(&counters.failed, 1);
+    if let Some(audit) = counters.audit.get() {
+        audit.refused(peer, &peer.caller(), route, &error);
+    }
     tracing::debug!(
         target: "postroad::call", %peer, connection = peer.connection().number(), route,
         trace = error.trace().map(tracing::field::display), %error, "refused"

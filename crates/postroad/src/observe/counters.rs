@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postroad_proto::session::RefusalReason;
 
+use super::audit::Audit;
 use super::log_rate::LogRates;
 
 /// Counters of a server since its start.
@@ -57,6 +58,8 @@ pub(crate) struct Counters {
     pub(super) refused: [AtomicU64; RefusalReason::ALL.len()],
     /// What bounds the lines that are logged of what is counted here.
     pub(super) logs: LogRates,
+    /// The audit log, if there is one.
+    pub(crate) audit: OnceLock<Audit>,
     closed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 

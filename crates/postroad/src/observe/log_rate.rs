@@ -97,11 +97,13 @@ pub(crate) enum LogKind {
     Dropped,
     /// A source of instances has changed, cannot be asked, or says what cannot be used.
     Discovery,
+    /// Tokens that are not believed.
+    Rejected,
 }
 
 impl LogKind {
     /// How many kinds there are.
-    const COUNT: usize = 7;
+    const COUNT: usize = 8;
 
     /// What is left out, in words.
     fn words(self) -> &'static str {
@@ -113,6 +115,7 @@ impl LogKind {
             Self::Panicked => "handlers that panicked",
             Self::Dropped => "dropped one-way messages",
             Self::Discovery => "what sources of instances said",
+            Self::Rejected => "tokens that were rejected",
         }
     }
 }

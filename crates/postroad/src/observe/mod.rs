@@ -7,9 +7,11 @@
 //! | module | of what |
 //! | --- | --- |
 //! | `admin` | who asks how a node does |
+//! | [`audit`] | who called what, and what was decided |
 //! | [`calls`] | calls and one-way messages, at both ends |
 //! | [`connections`] | connections that open, end, fail, and a client's state |
 //! | [`discovery`] | sources of instances |
+//! | [`identity`] | keys, tokens, certificates |
 //! | [`node`] | listeners, and a server's state |
 //! | [`counters`] | what a server has counted since its start |
 //! | [`log_rate`] | how many lines of a kind are written a second |
@@ -17,11 +19,13 @@
 
 #[cfg(feature = "admin")]
 pub(crate) mod admin;
+pub(crate) mod audit;
 pub(crate) mod calls;
 pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod discovery;
 pub(crate) mod fleet;
+pub(crate) mod identity;
 pub(crate) mod log_rate;
 pub(crate) mod node;
 pub(crate) mod trace;

@@ -2,10 +2,12 @@
 
 use postroad_proto::trace::Trace;
 
-/// Whether somebody looks at calls.
+use super::audit;
+
+/// Whether somebody looks at calls: a log, or an audit that wants them all.
 #[inline(always)]
 pub(crate) fn is_watched() -> bool {
-    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG)
+    tracing::enabled!(target: "postroad::call", tracing::Level::DEBUG) || audit::wants_all()
 }
 
 /// A new trace with a new root span, sampled.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use postroad_proto::units::{permille, time};
 use serde::{Deserialize, Deserializer, de};
 
+use super::word;
 use crate::config::{ConfigError, bound, check_time};
 
 /// Whether a route's name fits a pattern: a name, or the beginning of names with `*` at its end.
@@ -173,6 +174,10 @@ impl RouteRule {
             let even = rate.shape == Shape::Bucket || burst == 1;
             let allowed = "1, because a leaky bucket lets no burst pass";
             bound(even, "rate.burst", burst, allowed)?;
+        }
+        let mut words = self.allow.iter().flatten();
+        if let Some(word) = words.find(|word| !word::is_word(word)) {
+            bound(false, "allow", word, word::WORDS)?;
         }
         if !self.versions.is_empty() {
             let whole: u32 = self.versions.values().sum();

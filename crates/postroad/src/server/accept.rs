@@ -40,11 +40,15 @@ struct Listening {
 impl Listening {
     fn new(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>, has_integrity: bool) -> Arc<Self> {
         let server = shared.config.now();
+        let mut config = server.connection.session(has_integrity);
+        if server.identity.jwt.is_some() {
+            (config.accepts_credentials, config.judges_credentials) = (true, true);
+        }
         Arc::new(Self {
             shared: Arc::clone(shared),
             endpoint: Arc::clone(endpoint),
             has_integrity,
-            config: Arc::new(server.connection.session(has_integrity)),
+            config: Arc::new(config),
             server,
         })
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::routes::Routes;
 use crate::codec::Json;
 use crate::extract::Request;
+use crate::identity::IDENTIFY;
 use crate::route::{Route, RouteOptions};
 use crate::router::{Router, Unrouted};
 
@@ -49,6 +50,15 @@ pub(super) fn add_to(routes: &Routes) {
         .describe("Lists the routes")
         .types("", "[Description]")
         .idempotent();
+    let dispatch = Arc::downgrade(&routes.dispatch);
+    let identify = move |request: Request| super::identify::identify(dispatch.upgrade(), request);
+    let identify_options = RouteOptions::new()
+        .describe("Takes a new token, and says who the caller is")
+        .types(
+            "String",
+            "{caller: String, roles: [String], spiffe: [String], expires_in: u64?}",
+        )
+        .idempotent();
     let health_options = RouteOptions::new()
         .describe("Says whether the server wants calls")
         .types("", "{ready: bool}")
@@ -56,6 +66,7 @@ pub(super) fn add_to(routes: &Routes) {
     let router = Router::new()
         .route_with(ECHO, echo_options, echo)
         .route_with(HEALTH, health_options, health)
+        .route_with(IDENTIFY, identify_options, identify)
         .route_with(ROUTES, list_options, list);
     routes.add(router);
     let unrouted = echo_route();
@@ -84,6 +95,7 @@ pub(super) fn remove_from(routes: &Routes) {
     routes.change(|table| {
         table.remove(ECHO);
         table.remove(HEALTH);
+        table.remove(IDENTIFY);
         table.remove(ROUTES);
         table.unrouted = Unrouted::Refuse;
     });

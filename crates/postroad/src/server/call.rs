@@ -1,6 +1,7 @@
 //! A handler that is started without a connection.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
@@ -28,7 +29,9 @@ impl Routes {
     /// Cancellation safe: a handler whose call is dropped is dropped.
     ///
     /// # Errors
-    /// What the handler answers with; `SRV-E-404` if there is no such route, `SRV-E-429` if too
+    /// What the handler answers with; `AUT-E-401` or `AUT-E-403` if the request says for whom it is
+    /// ([`Request::with_peer`], [`Request::with_caller`]) and the rules do not let that caller call
+    /// the route; `SRV-E-404` if there is no such route, `SRV-E-429` if too
     /// many requests are at work, `SRV-E-503` if the server is being shut down, `SRV-E-504` if the
     /// deadline passes, `SRV-E-500` if the handler panics.
     ///
@@ -51,6 +54,13 @@ impl Routes {
             let (peer, route) = (request.peer(), request.route());
             Err(refuse(&dispatch.counters, peer, route, error))
         };
+        if !request.is_of_server {
+            let access = &dispatch.table().access;
+            let decided = access.decide(request.route(), request.caller(), SystemTime::now());
+            if let Err(why) = decided {
+                return refused(&request, why);
+            }
+        }
         let Some(route) = dispatch.table().get(request.route()).cloned() else {
             let text = format!("no route {:?}", request.route());
             return refused(&request, Error::of(Code::NOT_FOUND, text));

@@ -7,6 +7,7 @@ use postroad_proto::units::time;
 use serde::Deserialize;
 
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
+use crate::identity::IdentityConfig;
 use crate::route::{Concurrency, RouteRule};
 
 /// Settings of a server.
@@ -55,7 +56,11 @@ pub struct ServerConfig {
     /// What is said of routes. Of several rules that are for a route the first counts.
     #[serde(skip)]
     pub rules: Vec<RouteRule>,
-    /// Threads for routes with [`Work::Cpu`](crate::route::Work::Cpu). Default: one a core. At most 1,024.
+    /// How it is found out who calls.
+    #[serde(skip)]
+    pub identity: IdentityConfig,
+    /// Threads for routes with [`Work::Cpu`](crate::route::Work::Cpu). Default: one a core. At most
+    /// 1,024.
     #[serde(skip)]
     pub cpu_workers: Option<usize>,
 }
@@ -72,6 +77,7 @@ impl Default for ServerConfig {
             concurrency: None,
             shed: true,
             rules: Vec::new(),
+            identity: IdentityConfig::default(),
             cpu_workers: None,
         }
     }
@@ -110,6 +116,7 @@ impl ServerConfig {
         let cpu = self.cpu_workers.unwrap_or(1);
         let is_possible = (1..=1024).contains(&cpu);
         bound(is_possible, "workers.cpu", cpu, "1 to 1024")?;
+        self.identity.check()?;
         self.rules.iter().try_for_each(RouteRule::check)
     }
 }

@@ -3,17 +3,22 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use postroad_proto::Time;
 use postroad_proto::dialect::routes::{CodeKind, Destination, destination};
 use postroad_proto::session::RouteRef;
 
 use super::admission::Applied;
 use super::routes::Dispatch;
+use crate::caller::Caller;
 use crate::clock;
 use crate::driver::Connection;
+use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
 use crate::router::{Table, Unrouted};
+use crate::transport::PeerInfo;
 
 /// What the peer is told whose request names no route.
 const UNNAMED: &str = "the request names no route";
@@ -49,12 +54,20 @@ enum Found {
     /// The route that a number was defined as is not there. Its words are put together each time:
     /// a peer may define many such numbers, and would have them all kept.
     NotThere,
+    Denied(Denied),
+}
+
+/// A route that the caller may not call.
+pub(super) struct Denied {
+    pub(super) route: String,
+    pub(super) why: Error,
 }
 
 /// Where a request goes.
 pub(super) enum Target<'a> {
     Route(&'a mut CachedRoute),
     Nothing(Cow<'a, str>),
+    Denied(&'a Denied),
 }
 
 /// The routes that the requests of one connection were for.
@@ -62,8 +75,13 @@ pub(super) enum Target<'a> {
 /// Most connections use few routes again and again. What was found once is kept, also that there
 /// is no such route, until the table changes.
 pub(super) struct Lookup {
-    /// The table that they were found in.
+    /// The table that they were found in, which has the rules of who may call them.
     table: Arc<Table>,
+    /// Who the peer was when they were found, as [`PeerInfo::identified`] numbers it.
+    identified: Option<u32>,
+    caller: Caller,
+    /// When that ends: then they are looked for once more, and refused.
+    expires: Time,
     /// One for each route, by however many numbers it is asked for.
     cached: Vec<CachedRoute>,
     /// What the peer's route numbers stand for. The session bounds how many a peer may have.
@@ -77,17 +95,27 @@ impl Lookup {
     pub(super) fn new(table: Arc<Table>) -> Self {
         Self {
             table,
+            identified: None,
+            caller: Caller::anonymous(),
+            expires: Time::NEVER,
             cached: Vec::new(),
             by_number: Vec::new(),
             last: None,
         }
     }
 
-    /// Forgets what was found in a table that was changed since.
-    pub(super) fn refresh(&mut self, dispatch: &Dispatch) {
+    /// Forgets what was found in a table that was changed since, or for a caller that has become
+    /// another.
+    pub(super) fn refresh(&mut self, dispatch: &Dispatch, peer: &PeerInfo, now: Time) {
         let table = dispatch.load();
-        if !Arc::ptr_eq(&table, &self.table) {
+        let is_same = Arc::ptr_eq(&table, &self.table);
+        // Read before the caller is: one that changes in between is looked at once more.
+        let identified = peer.identified();
+        if !is_same || self.identified != Some(identified) || now >= self.expires {
             self.table = Arc::clone(&table);
+            self.identified = Some(identified);
+            self.caller = peer.caller();
+            self.expires = moment_of_expiry(&self.caller, now);
             self.forget();
         }
     }
@@ -127,6 +155,7 @@ impl Lookup {
         match found {
             Some(Found::Route(at)) => Target::Route(&mut self.cached[*at]),
             Some(Found::Nothing(what)) => Target::Nothing(what.into()),
+            Some(Found::Denied(denied)) => Target::Denied(denied),
             Some(Found::NotThere) | None => Target::Nothing(match asked {
                 RouteRef::Number(number) => no_route(&route_name(connection, *number)).into(),
                 _ => "no route".into(),
@@ -137,24 +166,27 @@ impl Lookup {
     fn add_number(&mut self, connection: &Connection, number: u16) {
         let at = usize::from(number);
         let name = route_name(connection, number);
-        let found = match self.cached_place(connection, &name) {
-            Some(at) => Found::Route(at),
-            None => Found::NotThere,
-        };
+        let found = self.find_by_name(connection, &name);
+        let found = found.unwrap_or(Found::NotThere);
         if at >= self.by_number.len() {
             self.by_number.resize_with(at + 1, || None);
         }
         self.by_number[at] = Some(found);
     }
 
+    /// The route of this name, or that the caller may not call it, whether it is there or not.
+    fn find_by_name(&mut self, connection: &Connection, name: &str) -> Option<Found> {
+        match self.admit(name) {
+            Err(denied) => Some(Found::Denied(denied)),
+            Ok(()) => self.cached_place(connection, name).map(Found::Route),
+        }
+    }
+
     fn find_by_rule(&mut self, connection: &Connection, asked: &RouteRef) -> Found {
         let code = match asked {
             RouteRef::Name(name) => {
-                let at = self.cached_place(connection, name);
-                return at.map_or_else(
-                    || Found::Nothing(format!("no route {name:?}")),
-                    Found::Route,
-                );
+                let found = self.find_by_name(connection, name);
+                return found.unwrap_or_else(|| Found::Nothing(no_route(name)));
             }
             RouteRef::Number(number) => return Found::Nothing(format!("no route {number}")),
             RouteRef::Code(code) => Some(*code),
@@ -166,9 +198,13 @@ impl Lookup {
         let table = Arc::clone(&self.table);
         let has_codes = |kind: CodeKind| table.names().any(|name| name.starts_with(kind.word()));
         let kind = CodeKind::of_protocol(connection.protocol());
-        let look_up = |name: &str| self.cached_place(connection, name);
+        let look_up = |name: &str| {
+            // Whether there is a route is told only to those who may call it.
+            table.get(name)?;
+            self.find_by_name(connection, name)
+        };
         match destination(kind, code, look_up, has_codes) {
-            Destination::Route(at) => Found::Route(at),
+            Destination::Route(found) => found,
             Destination::Nothing(words) => Found::Nothing(words),
             Destination::Echo => self.unrouted(connection, || match code {
                 Some(code) => kind.no_route(code),
@@ -183,10 +219,25 @@ impl Lookup {
             Unrouted::Route(route) => {
                 let route = Arc::clone(route);
                 let name = route.describes.route.clone();
-                Found::Route(self.cache(connection, &name, route))
+                match self.admit(&name) {
+                    Ok(()) => Found::Route(self.cache(connection, &name, route)),
+                    Err(denied) => Found::Denied(denied),
+                }
             }
             Unrouted::Refuse => Found::Nothing(refusal()),
         }
+    }
+
+    /// Whether the caller may call a route.
+    fn admit(&self, name: &str) -> Result<(), Denied> {
+        let decided = self
+            .table
+            .access
+            .decide(name, &self.caller, SystemTime::now());
+        decided.map_err(|why| Denied {
+            route: name.to_owned(),
+            why,
+        })
     }
 
     /// The place of a route among the cached ones, where it is put if it is not there yet; `None`
@@ -209,6 +260,7 @@ impl Lookup {
             route: name.into(),
             peer: Arc::clone(&connection.peer),
             protocol: connection.protocol(),
+            caller: self.caller.clone(),
         };
         let guard = self.table.rules.guard(&origin.route);
         self.cached.push(CachedRoute {
@@ -220,4 +272,11 @@ impl Lookup {
         });
         self.cached.len() - 1
     }
+}
+
+/// When a caller expires, if that is not past: one that has expired stays so.
+fn moment_of_expiry(caller: &Caller, now: Time) -> Time {
+    let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).ok();
+    let left = caller.expires().and_then(left);
+    left.map_or(Time::NEVER, |left| now + left)
 }

@@ -4,11 +4,13 @@ mod accept;
 mod admission;
 mod builtin;
 mod call;
+mod certificates;
 mod changes;
 mod config;
 mod cut;
 mod drain;
 mod gate;
+mod identify;
 mod intake;
 mod lookup;
 mod memory;
@@ -45,10 +47,12 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, TransportError};
 use crate::extract::{Reply, Request};
 use crate::hook::{Around, Next};
+use crate::identity::Verifier;
+use crate::observe::audit::Audit;
 use crate::observe::counters::{Counters, ServerStats};
 use crate::observe::node;
 use crate::router::Router;
-use crate::transport::{ConnectionId, Transports, Use};
+use crate::transport::{ConnectionId, Reload, Transports, Use};
 use reactors::Reactors;
 use reload::Live;
 use turns::Turns;
@@ -63,6 +67,12 @@ pub enum StartError {
     /// An endpoint is wrong or cannot be bound.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The keys that tokens are signed with cannot be read.
+    #[error("the keys for tokens cannot be read: {0}")]
+    Keys(String),
+    /// The audit log cannot be opened.
+    #[error("the audit log cannot be opened: {0}")]
+    Audit(std::io::Error),
     /// No listener was named.
     #[error("a server needs at least one endpoint to listen on")]
     NoEndpoint,
@@ -76,9 +86,9 @@ impl StartError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Config(_) | Self::NoEndpoint => Fault::Caller,
+            Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Fault::Caller,
             Self::Transport(error) => error.fault(),
-            Self::Worker(_) => Fault::Environment,
+            Self::Worker(_) | Self::Audit(_) => Fault::Environment,
         }
     }
 
@@ -86,9 +96,9 @@ impl StartError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Config(_) | Self::NoEndpoint => Retry::Never,
+            Self::Config(_) | Self::NoEndpoint | Self::Keys(_) => Retry::Never,
             Self::Transport(error) => error.retry(),
-            Self::Worker(_) => Retry::Here,
+            Self::Worker(_) | Self::Audit(_) => Retry::Here,
         }
     }
 }
@@ -115,7 +125,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these routes, and of `postroad/echo`, `postroad/health` and `postroad/routes`.
+    /// A server of these routes, and of `postroad/echo`, `postroad/health`, `postroad/identify` and
+    /// `postroad/routes`.
     pub fn new<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Self {
         let routes = Routes::new(router.into_table());
         builtin::add_to(&routes);
@@ -145,9 +156,9 @@ impl Server {
     }
 
     /// Puts a hook before everything that the server answers: the routes, the built-in ones
-    /// (`postroad/echo`, `postroad/health`, `postroad/routes`),
-    /// those that [`Routes::add`] adds later, requests by [`Routes::call`],
-    /// and what dialects send without naming a route. No route can be forgotten.
+    /// (`postroad/echo`, `postroad/health`, `postroad/identify`, `postroad/routes`), those that
+    /// [`Routes::add`] adds later, requests by [`Routes::call`], and what dialects send without
+    /// naming a route. No route can be forgotten.
     ///
     /// The hook gets the request and gives it back, perhaps with an identity
     /// ([`Request::set_identity`]), or answers with an error. A hook that is added later runs
@@ -216,8 +227,8 @@ impl Server {
     }
 
     /// Serves nothing but the routes that were given: no `postroad/echo`, no `postroad/health`, no
-    /// `postroad/routes` (which `postroad ls` asks), and no echo of what a dialect sends
-    /// without naming a route, which is refused with `SRV-E-404` then.
+    /// `postroad/identify`, no `postroad/routes` (which `postroad ls` asks), and no echo of what a
+    /// dialect sends without naming a route, which is refused with `SRV-E-404` then.
     pub fn without_built_in_routes(self) -> Self {
         builtin::remove_from(&self.routes);
         self
@@ -268,14 +279,28 @@ impl Server {
             }
             bound.push((endpoint.clone(), listener, transport.has_integrity()));
         }
+        if let Some(jwt) = &self.config.identity.jwt {
+            let verifier = Verifier::start(jwt).await.map_err(StartError::Keys)?;
+            // A server starts once.
+            let _ = self.routes.dispatch.verifier.set(verifier);
+        }
+        if let Some(audit) = &self.config.identity.audit {
+            let audit = Audit::open(audit.place()).map_err(StartError::Audit)?;
+            let _ = self.routes.dispatch.counters.audit.set(audit);
+        }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
         let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
         let mut addresses = Vec::new();
         let mut accepting = Vec::new();
+        let mut reloads = Vec::new();
         for (endpoint, listener, has_integrity) in bound {
             let address = listener.local_address();
             node::listening(&endpoint, &address);
             addresses.push(address);
+            if let Some(reload) = listener.reload() {
+                accepting.push(certificates::follow(endpoint.clone(), Arc::clone(&reload)));
+                reloads.push(reload);
+            }
             let shared = Arc::clone(&shared);
             accepting.push(tokio::spawn(accept::accept(
                 shared,
@@ -289,6 +314,7 @@ impl Server {
             shared,
             addresses,
             accepting,
+            reloads,
         })
     }
 }
@@ -430,11 +456,12 @@ impl Shared {
 }
 
 /// A server that runs. Dropping it stops it at once; [`Self::shutdown`] loses nothing.
-#[derive(Debug)]
 pub struct RunningServer {
     shared: Arc<Shared>,
     addresses: Vec<String>,
+    /// The listeners, and what follows their files.
     accepting: Vec<JoinHandle<()>>,
+    reloads: Vec<Arc<dyn Reload>>,
 }
 
 impl RunningServer {
@@ -448,6 +475,26 @@ impl RunningServer {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.shared.routes
+    }
+
+    /// Begins the file of the audit log anew, because somebody has moved it away.
+    pub fn reopen_audit(&self) {
+        self.shared
+            .counters
+            .audit
+            .get()
+            .iter()
+            .for_each(|audit| audit.reopen());
+    }
+
+    /// Reads certificates, keys and client roots of all listeners again, at once; by themselves
+    /// they are looked at every second. Connections that are open go on.
+    ///
+    /// # Errors
+    /// What is wrong with the files of the first listener where something is. That listener keeps
+    /// what it had; others may have theirs anew.
+    pub fn reload_certificates(&self) -> std::io::Result<()> {
+        self.reloads.iter().try_for_each(|one| one.reload())
     }
 
     /// The state, and every change of it.
@@ -509,6 +556,10 @@ impl RunningServer {
         if handlers.count() > 0 {
             node::handlers_cut(handlers.count(), &handlers);
         }
+        if let Some(audit) = self.shared.counters.audit.get() {
+            // A disk that hangs must not hang a shutdown.
+            let _ = tokio::time::timeout(Duration::from_secs(2), audit.flush()).await;
+        }
     }
 }
 
@@ -525,6 +576,15 @@ impl Drop for RunningServer {
             .live()
             .iter()
             .for_each(|connection| connection.close(reason.clone()));
+    }
+}
+
+impl std::fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningServer")
+            .field("addresses", &self.addresses)
+            .field("state", &*self.shared.state.borrow())
+            .finish_non_exhaustive()
     }
 }
 

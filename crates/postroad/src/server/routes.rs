@@ -1,16 +1,17 @@
 //! The table of routes while it serves, and what all requests for it share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
 use super::admission::Rules;
 use super::cut::CutOff;
 use super::intake::Intake;
+use crate::identity::Verifier;
 use crate::observe::counters::Counters;
-use crate::route::{Concurrency, Description, RouteRule};
+use crate::route::{Access, Concurrency, Description, RouteRule};
 use crate::router::{Router, Table};
 
 /// What the requests of all connections of a server share.
@@ -21,6 +22,8 @@ pub(crate) struct Dispatch {
     pub(super) intake: Intake,
     pub(super) cut_off: CutOff,
     pub(super) counters: Arc<Counters>,
+    /// What believes tokens, if the configuration says which.
+    pub(super) verifier: OnceLock<Verifier>,
 }
 
 impl Default for Dispatch {
@@ -31,6 +34,7 @@ impl Default for Dispatch {
             intake: Intake::default(),
             cut_off: CutOff::default(),
             counters: Arc::default(),
+            verifier: OnceLock::new(),
         }
     }
 }
@@ -88,7 +92,9 @@ impl Routes {
         concurrency: Option<Concurrency>,
         workers: usize,
     ) {
+        let access = Arc::new(Access::of(&list));
         self.change(|table| {
+            table.access = Arc::clone(&access);
             let old = &table.rules;
             old.workers.limit.resize(workers);
             let rules = Rules::new(list.clone(), concurrency, Arc::clone(&old.workers));

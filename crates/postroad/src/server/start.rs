@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Request as Asked, RouteRef};
+use postroad_proto::session::{CallId, Credentials, Request as Asked, RouteRef};
 
 use super::admission::{Entry, Gated, Guard, Permit};
 use super::drain::{drain, refuse_evicted};
+use super::identify;
 use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
@@ -144,6 +145,12 @@ impl Dispatcher {
                         }
                     }
                 }
+                Target::Denied(denied) => Some(refuse(
+                    &dispatch.counters,
+                    &connection.peer,
+                    &denied.route,
+                    denied.why.clone(),
+                )),
                 Target::Nothing(what) => {
                     let error = Error::of(Code::NOT_FOUND, what);
                     Some(refuse_unrouted(dispatch, connection, &asked.route, error))
@@ -278,7 +285,7 @@ impl Serving for Dispatcher {
             self.look(connection);
         }
         let (lookup, dispatch) = self.lookup();
-        lookup.refresh(dispatch);
+        lookup.refresh(dispatch, &connection.peer, now);
         let mut starting = Starting {
             connection,
             arrived,
@@ -295,6 +302,10 @@ impl Serving for Dispatcher {
         }
         self.turn.add(&starting.meter);
         calls::started(&self.dispatch.counters, starting.started);
+    }
+
+    fn judge(&mut self, connection: &Arc<Connection>, credentials: Credentials) {
+        identify::judge(&self.dispatch, connection, credentials);
     }
 
     fn release_memory(&mut self) {

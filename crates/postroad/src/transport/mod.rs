@@ -20,15 +20,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use peer::{ConnectionId, PeerCertificate, PeerInfo, SubjectName, UnixCredentials};
+pub use peer::{ConnectionId, PeerInfo, UnixCredentials};
 pub use stream::{AsyncStream, Stream};
 pub(crate) use stream::{Reader, Writer};
 #[cfg(all(unix, feature = "admin"))]
 pub(crate) use unix::{SocketFile, bind as bind_unix};
 
+pub use crate::caller::{PeerCertificate, SubjectName};
 use crate::endpoint::Endpoint;
 pub use crate::error::TransportError;
 
@@ -85,6 +87,23 @@ pub trait Listener: Send {
 
     /// The address as the operating system has settled it, such as the port behind `:0`.
     fn local_address(&self) -> String;
+
+    /// What can be read again while it is open, such as certificates; by default nothing.
+    fn reload(&self) -> Option<Arc<dyn Reload>> {
+        None
+    }
+}
+
+/// What a listener can read again while it is open. Connections that are open do not notice.
+pub trait Reload: Send + Sync {
+    /// The files that it is made of: when one of them changes, it is read again.
+    fn files(&self) -> Vec<PathBuf>;
+
+    /// Reads it again.
+    ///
+    /// # Errors
+    /// What is wrong with it: then everything stays as it was.
+    fn reload(&self) -> io::Result<()>;
 }
 
 /// A connection that was accepted, before whatever else its transport needs (a TLS handshake) has

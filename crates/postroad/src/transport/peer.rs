@@ -1,13 +1,15 @@
 //! Who is at the other end of a connection.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
+use crate::caller::{Caller, PeerCertificate, Token};
 use crate::endpoint::Endpoint;
 
 /// A connection of this process. No two have the same number while the process runs, so a number
@@ -59,7 +61,11 @@ pub struct PeerInfo {
     connection: ConnectionId,
     address: Address,
     listener: Option<Arc<Endpoint>>,
-    certificate: Option<Box<PeerCertificate>>,
+    certificate: Option<Arc<PeerCertificate>>,
+    /// The token that it has presented last, which was verified.
+    token: ArcSwapOption<Token>,
+    /// How often it has presented one: who looks whether it has changed reads this.
+    identified: AtomicU32,
     /// Known only after the opening, when the connection is shared already.
     opening: OnceLock<Arc<Opening>>,
 }
@@ -120,31 +126,6 @@ impl UnixCredentials {
     }
 }
 
-/// The certificate that a client has shown, after it was verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PeerCertificate {
-    /// The subject's distinguished name, such as `CN=orders, O=Example`.
-    pub subject: String,
-    /// The subject's alternative names, in the certificate's order. Those of other kinds than
-    /// [`SubjectName`] are left out.
-    pub names: Vec<SubjectName>,
-}
-
-/// An alternative name of a certificate's subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SubjectName {
-    /// A name of the domain name system.
-    Dns(String),
-    /// An URI, such as a SPIFFE id.
-    Uri(String),
-    /// An address of electronic mail.
-    Email(String),
-    /// An address of the internet.
-    Ip(IpAddr),
-}
-
 impl PeerInfo {
     fn new(address: Address) -> Self {
         Self {
@@ -152,6 +133,8 @@ impl PeerInfo {
             address,
             listener: None,
             certificate: None,
+            token: ArcSwapOption::empty(),
+            identified: AtomicU32::new(0),
             opening: OnceLock::new(),
         }
     }
@@ -219,7 +202,28 @@ impl PeerInfo {
         agent.filter(|agent| !agent.is_empty())
     }
 
-    /// The credentials that it has presented in its opening, which nobody has checked yet.
+    /// Who it is, as its certificate and the token that it has presented last say. A token is
+    /// verified where the server is told how: `jwt` of
+    /// [`IdentityConfig`](crate::identity::IdentityConfig).
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller::new(self.token.load_full(), self.certificate.clone())
+    }
+
+    /// Another number each time that [`Self::caller`] has become another.
+    #[inline]
+    pub(crate) fn identified(&self) -> u32 {
+        self.identified.load(Ordering::Acquire)
+    }
+
+    /// It has presented a token that was verified.
+    pub(crate) fn identify(&self, token: Token) {
+        self.token.store(Some(Arc::new(token)));
+        self.identified.fetch_add(1, Ordering::Release);
+    }
+
+    /// The credentials that it has presented in its opening, which nobody has checked yet. `None`
+    /// where the server has verified them itself: see [`Self::caller`].
     #[must_use]
     pub fn credentials(&self) -> Option<&Bytes> {
         self.opening.get()?.credentials.as_ref()
@@ -232,7 +236,7 @@ impl PeerInfo {
 
     /// Notes what its transport has verified.
     pub(crate) fn certified_by(&mut self, certificate: Option<Box<PeerCertificate>>) {
-        self.certificate = certificate;
+        self.certificate = certificate.map(Arc::from);
     }
 
     /// Notes what it has said in its opening; a second opening, which the protocol does not have,

@@ -3,14 +3,16 @@
 //! Options of a dialler: `ca` (PEM file of roots instead of the system's), `cert` and `key` (this
 //! client's own), `name` (the name to expect instead of the host's). Options of a listener: `cert`
 //! and `key` (needed), `client_ca` (PEM file of roots; with it every client must show a
-//! certificate).
+//! certificate). A listener's files may be exchanged while it is open: see
+//! `server/certificates.rs`.
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,8 +24,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    BoxFuture, Incoming, Listener, PeerCertificate, Stream, SubjectName, Transport, Use, io_error,
-    tcp, tls_words,
+    BoxFuture, Incoming, Listener, PeerCertificate, Reload, Stream, SubjectName, Transport, Use,
+    io_error, tcp, tls_words,
 };
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
@@ -154,7 +156,14 @@ fn read_certificate(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     Some(PeerCertificate {
         subject: certificate.subject().to_string(),
         names: names.collect(),
+        expires: expiry(&certificate),
     })
+}
+
+/// When a certificate expires; `None` if that is later than a clock can show.
+fn expiry(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {
@@ -192,10 +201,9 @@ impl Transport for Tls {
     ) -> BoxFuture<'a, Result<Box<dyn Listener>, TransportError>> {
         Box::pin(async move {
             let fail = |error| io_error("listen on", endpoint, error);
-            let config = server_config(endpoint).map_err(fail)?;
+            let settings = Arc::new(Settings::of(endpoint).map_err(fail)?);
             let listener = tcp::bind(endpoint).await?;
-            let acceptor = TlsAcceptor::from(Arc::new(config));
-            Ok(Box::new(Bound { listener, acceptor }) as Box<dyn Listener>)
+            Ok(Box::new(Bound { listener, settings }) as Box<dyn Listener>)
         })
     }
 
@@ -232,16 +240,46 @@ impl Transport for Tls {
     }
 }
 
+/// The settings of a listener, as its files were when they were read last.
+struct Settings {
+    endpoint: Endpoint,
+    /// Another one has sessions of its own: none of before can be resumed, whose client perhaps
+    /// would not be let in any more.
+    current: ArcSwap<ServerConfig>,
+}
+
+impl Settings {
+    fn of(endpoint: &Endpoint) -> io::Result<Self> {
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            current: ArcSwap::from_pointee(server_config(endpoint)?),
+        })
+    }
+}
+
+impl Reload for Settings {
+    fn files(&self) -> Vec<PathBuf> {
+        let names = ["cert", "key", "client_ca"];
+        let paths = names.iter().filter_map(|name| self.endpoint.option(name));
+        paths.map(PathBuf::from).collect()
+    }
+
+    fn reload(&self) -> io::Result<()> {
+        self.current.store(Arc::new(server_config(&self.endpoint)?));
+        Ok(())
+    }
+}
+
 struct Bound {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    settings: Arc<Settings>,
 }
 
 impl Listener for Bound {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
             let (stream, peer) = tcp::accept(&self.listener).await?;
-            let acceptor = self.acceptor.clone();
+            let acceptor = TlsAcceptor::from(self.settings.current.load_full());
             Ok(Incoming {
                 peer: peer.into(),
                 open: Box::new(move || {
@@ -258,5 +296,9 @@ impl Listener for Bound {
 
     fn local_address(&self) -> String {
         tcp::local_address(&self.listener)
+    }
+
+    fn reload(&self) -> Option<Arc<dyn Reload>> {
+        Some(Arc::clone(&self.settings) as _)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use postroad::config::Credentials;
-use postroad::extract::{Identity, Reply, Request};
+use postroad::extract::{Deadline, Identity, Reply, Request};
 use postroad::{
     Bytes, CallError, Client, ClientConfig, Code, Error, Json, Next, Router, Routes, Server,
     ServerConfig, code,
@@ -181,4 +182,28 @@ async fn a_server_without_built_in_routes_answers_for_its_own_alone() -> Tested 
 fn a_second_route_of_a_name_is_a_panic_where_it_is_added() {
     let router = Router::new().route("own", async || "mine");
     let _ = router.route("own", async || "another's");
+}
+
+#[tokio::test]
+async fn a_handler_can_ask_how_long_it_has() -> Tested {
+    let router = Router::new().route("left", async |deadline: Deadline| {
+        let is_set = deadline.at().is_some();
+        deadline.left().map_or("for ever".to_owned(), |left| {
+            format!(
+                "{is_set} {}",
+                left <= Duration::from_secs(9) && left > Duration::from_secs(5)
+            )
+        })
+    });
+    let server = Server::new(router)
+        .listen("mem://deadline".parse()?)
+        .start()
+        .await?;
+    let answer = server.routes().call(Request::to("left", "")).await?;
+    assert_eq!(answer.payload, "for ever");
+    let client = Client::connect("mem://deadline").await?;
+    let nine = client.request("left").timeout(Duration::from_secs(9));
+    assert_eq!(nine.call_raw("").await?, "true true");
+    server.shutdown().await;
+    Ok(())
 }

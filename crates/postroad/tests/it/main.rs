@@ -11,6 +11,8 @@ mod admin;
 mod admission;
 mod blocking;
 mod calls;
+#[cfg(all(unix, feature = "tls"))]
+mod certificates;
 mod codecs;
 mod coming_and_going;
 mod dead_paths;
@@ -29,6 +31,8 @@ mod envelopes;
 mod fleet;
 mod hooks;
 mod hostile;
+#[cfg(feature = "jwt")]
+mod identity;
 mod intake;
 mod never_give_up;
 mod outages;

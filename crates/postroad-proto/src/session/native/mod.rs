@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Opening --WELCOME--> Open --end, fault, timeout, close--> Closed
-//!    |                  |  ^
+//!    |                  |  ^        (between HELLO and WELCOME a server may wait: Judging)
 //!    +--REFUSE, fault---+--|----> Closed
 //!                       v  |
 //!              draining (phase 1, phase 2), calls still finish
@@ -32,6 +32,7 @@ use crate::code::Retry;
 use crate::frame::{FrameDecoder, Head, Kind, MESSAGE_ID, Run};
 use crate::limits::{DRAIN_PHASE_MAX, EVENTS_MAX};
 use crate::wire_error::WireError;
+use opening::Settled;
 
 /// Who dials: decides what the opening is, and nothing else. What an end may do afterwards is said
 /// by [`Native::serves`] and [`Native::may_call`], since both ends may call one day.
@@ -45,6 +46,8 @@ enum Role {
 enum Phase {
     /// HELLO or WELCOME is awaited until then.
     Opening(Time),
+    /// The client's credentials are being judged until then.
+    Judging(Time),
     Open,
     Closed,
 }
@@ -132,6 +135,8 @@ pub(super) struct Native {
     caller: Option<Box<Caller>>,
     /// Of an end that serves, once it was told a route or called.
     callee: Option<Box<Callee>>,
+    /// The HELLO whose credentials are being judged.
+    judged: Option<Box<Settled>>,
     assembly: Assembly,
     liveness: Liveness,
     events: VecDeque<Event>,
@@ -176,6 +181,7 @@ impl Native {
             outbox: Outbox::new(false),
             caller: (role == Role::Client).then(Caller::new),
             callee: None,
+            judged: None,
             assembly: Assembly::default(),
             liveness: Liveness::new(now, config.heartbeat),
             events: VecDeque::new(),
@@ -217,6 +223,9 @@ impl Native {
                 return Ok(());
             }
             self.offset += (before - buf.len()) as u64;
+        }
+        if matches!(self.phase, Phase::Judging(_)) && !buf.is_empty() {
+            return Err(opening::too_early());
         }
         while self.phase == Phase::Open && self.wants_read() && sink.room() > 0 {
             let mut run = self.decoder.take_run(buf, sink.room());
@@ -321,6 +330,10 @@ impl Native {
         id
     }
 
+    fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_) | Phase::Judging(_))
+    }
+
     /// Whether this end may call the peer.
     #[inline]
     fn may_call(&self) -> bool {
@@ -336,7 +349,7 @@ impl Native {
     fn fault(&mut self, now: Time, error: WireError) {
         let at = self.offset + error.at;
         let error = WireError { at, ..error };
-        if matches!(self.phase, Phase::Opening(_)) {
+        if self.is_opening() {
             self.refuse_malformed(&error);
         } else {
             let text = format!("{} {error}", crate::code::Code::PROTOCOL);
@@ -394,7 +407,7 @@ impl Native {
         if self.drain != Drain::No || self.phase == Phase::Closed {
             return;
         }
-        if matches!(self.phase, Phase::Opening(_)) {
+        if self.is_opening() {
             self.refuse_draining();
             return self.close(now, CloseReason::Drained);
         }
@@ -524,8 +537,8 @@ impl Timers for Native {
     #[inline]
     fn due(&self, timer: Timer) -> Time {
         match (self.phase, timer) {
-            (Phase::Opening(due), Timer::Handshake) => return due,
-            (Phase::Opening(_) | Phase::Closed, _) => return Time::NEVER,
+            (Phase::Opening(due) | Phase::Judging(due), Timer::Handshake) => return due,
+            (Phase::Opening(_) | Phase::Judging(_) | Phase::Closed, _) => return Time::NEVER,
             (Phase::Open, _) => {}
         }
         let (caller, callee) = (self.caller.as_ref(), self.callee.as_ref());
@@ -554,6 +567,9 @@ impl Timers for Native {
                 // A process that was stopped meanwhile looks once more; see `Liveness::stalled`.
                 Phase::Opening(due) if now.since(due) >= LATE_MIN => {
                     self.phase = Phase::Opening(now + GRACE);
+                }
+                Phase::Judging(due) if now.since(due) >= LATE_MIN => {
+                    self.phase = Phase::Judging(now + GRACE);
                 }
                 _ => self.close(now, CloseReason::HandshakeTimeout(self.config.handshake)),
             },

@@ -7,7 +7,7 @@ use crate::Time;
 use crate::code::Retry;
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, PARTS_ROOM};
-use crate::session::{Config, Credentials, PeerHello, features};
+use crate::session::{Config, Credentials, Denial, PeerHello, features};
 use crate::text::Printable;
 use crate::wire_error::{WireError, WireFault};
 
@@ -25,6 +25,16 @@ fn millis(config: &Config) -> u32 {
 fn agent_part(config: &Config) -> OpeningParts {
     let agent = crate::text::cut_at_char(&config.agent, 255).to_owned();
     vec![(AGENT, agent.into())]
+}
+
+/// What is kept of a HELLO that is welcome: nothing of the read buffer, and no credentials.
+#[derive(Debug)]
+pub(super) struct Settled {
+    version: u16,
+    agreed: u32,
+    heartbeat_ms: u32,
+    peer: super::Peer,
+    agent: String,
 }
 
 /// The value of a part, whether it is critical or not.
@@ -97,7 +107,28 @@ impl Native {
 
     fn receive_hello(&mut self, now: Time, hello: &Hello) {
         match self.settle(hello) {
-            Ok((version, agreed)) => self.welcome(now, hello, version, agreed),
+            Ok((version, agreed)) => {
+                let settled = Settled {
+                    version,
+                    agreed,
+                    heartbeat_ms: hello.heartbeat_ms,
+                    peer: super::Peer {
+                        max_frame: hello.max_frame,
+                        max_message: hello.max_message,
+                        max_routes: hello.max_routes,
+                    },
+                    agent: agent_of(&hello.parts),
+                };
+                let credentials = self.credentials_of(hello);
+                match (credentials, self.phase) {
+                    (Some(credentials), Phase::Opening(due)) if self.config.judges_credentials => {
+                        self.phase = Phase::Judging(due);
+                        self.events.push_back(Event::Presented(credentials));
+                        self.judged = Some(Box::new(settled));
+                    }
+                    (credentials, _) => self.welcome(now, settled, credentials),
+                }
+            }
             Err(refuse) => {
                 self.refuse(*refuse.clone());
                 self.close(now, CloseReason::Refused(refuse));
@@ -147,8 +178,44 @@ impl Native {
         Ok((version, agreed))
     }
 
-    fn welcome(&mut self, now: Time, hello: &Hello, version: u16, agreed: u32) {
-        let heartbeat_ms = hello.heartbeat_ms.max(millis(&self.config));
+    /// What a HELLO brings to prove who the client is, if anybody wants to know. Copied, because a
+    /// slice would keep the read buffer.
+    fn credentials_of(&self, hello: &Hello) -> Option<Credentials> {
+        let value = part(&hello.parts, CREDENTIALS)?;
+        let is_wanted = self.config.accepts_credentials;
+        is_wanted.then(|| Credentials(Bytes::copy_from_slice(value)))
+    }
+
+    pub(in crate::session) fn admit(&mut self, now: Time) {
+        if let Some(settled) = self.judged.take()
+            && self.phase != Phase::Closed
+        {
+            self.welcome(now, *settled, None);
+        }
+    }
+
+    pub(in crate::session) fn deny(&mut self, now: Time, denial: Denial) {
+        if self.judged.take().is_none() || self.phase == Phase::Closed {
+            return;
+        }
+        let Denial { text, retry, after } = denial;
+        let refuse = Refuse {
+            retry_after_ms: u32::try_from(after.as_millis()).unwrap_or(u32::MAX),
+            ..self.refusal(RefuseReason::Authentication, retry, text)
+        };
+        self.refuse(refuse.clone());
+        self.close(now, CloseReason::Refused(Box::new(refuse)));
+    }
+
+    fn welcome(&mut self, now: Time, settled: Settled, credentials: Option<Credentials>) {
+        let Settled {
+            version,
+            agreed,
+            heartbeat_ms,
+            peer,
+            agent,
+        } = settled;
+        let heartbeat_ms = heartbeat_ms.max(millis(&self.config));
         let heartbeat_ms = heartbeat_ms.min(HEARTBEAT_MAX.as_millis() as u32);
         let limits = &self.config.limits;
         let welcome = Opening::Welcome(Welcome {
@@ -164,19 +231,11 @@ impl Native {
             parts: agent_part(&self.config),
         });
         self.outbox.control_mut(|out| welcome.encode(out));
-        self.peer = super::Peer {
-            max_frame: hello.max_frame,
-            max_message: hello.max_message,
-            max_routes: hello.max_routes,
-        };
-        // Copied, because a slice would keep the read buffer.
-        let credentials = part(&hello.parts, CREDENTIALS)
-            .filter(|_| self.config.accepts_credentials)
-            .map(|value| Credentials(Bytes::copy_from_slice(value)));
+        self.peer = peer;
         let peer = PeerHello {
             protocol: "native",
             version,
-            agent: agent_of(&hello.parts),
+            agent,
             credentials,
         };
         self.open(now, agreed, heartbeat_ms, peer);
@@ -287,6 +346,13 @@ impl Native {
             self.refuse(refuse);
         }
     }
+}
+
+/// A client waits for WELCOME before it says more (M-001).
+#[cold]
+pub(super) fn too_early() -> WireError {
+    let detail = "bytes before WELCOME: the credentials are being judged";
+    WireError::new(WireFault::State, 0, detail)
 }
 
 fn wrong_way(what: &str) -> WireError {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, MutexGuard};
 
-use postroad_proto::session::CallId;
+use postroad_proto::session::{CallId, Denial};
 
 use super::super::batch::{Answered, Answers};
 use super::super::request_queue::RequestQueue;
@@ -79,6 +79,20 @@ impl Connection {
         } else {
             self.leave_to_driver(inner, Change::Queued);
         }
+    }
+
+    /// The credentials that the client has brought suffice.
+    pub(crate) fn admit(&self) {
+        let mut inner = self.lock();
+        inner.session.admit(clock::now());
+        self.finish_command(inner);
+    }
+
+    /// They do not, and the connection ends.
+    pub(crate) fn deny(&self, denial: Denial) {
+        let mut inner = self.lock();
+        inner.session.deny(clock::now(), denial);
+        self.finish_command(inner);
     }
 
     /// Names the queue that has to hear of requests that are called off.

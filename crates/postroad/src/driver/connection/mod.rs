@@ -319,6 +319,7 @@ impl Connection {
                     task.abort();
                 }
             }
+            Event::Presented(credentials) => batch.presented = Some(credentials),
             Event::Opened(hello) => {
                 let hello = *hello;
                 connections::opened(&self.peer, &hello);
