@@ -57,6 +57,7 @@ impl MetricSource for Watched {
         if let Some(sight) = sight {
             connections(&sight, metrics);
             requests(&sight, metrics);
+            limits(&sight, metrics);
             self.ask_reactors();
         }
     }
@@ -114,6 +115,38 @@ fn connections(sight: &Sight, metrics: &mut Metrics) {
     for ((protocol, reason), many) in &stats.closed {
         closed.add(&[("protocol", protocol), ("reason", reason)], *many);
     }
+}
+
+/// Routes that a rule limits, and the worker threads.
+fn limits(sight: &Sight, metrics: &mut Metrics) {
+    let helps = [
+        "Requests of a route that may be at work at once.",
+        "Requests of a route that are at work and have a place of its limit.",
+        "Requests of a route that wait for a place.",
+    ];
+    let names = ["limit", "limited_running", "limited_waiting"];
+    for (at, (name, help)) in names.into_iter().zip(helps).enumerate() {
+        let mut each = metrics.gauge(&format!("postroad_server_route_{name}"), help);
+        for (route, counts) in &sight.limits {
+            each.add(&[("route", route)], counts[at]);
+        }
+    }
+    let [most, busy, waiting] = sight.workers;
+    metrics
+        .gauge(
+            "postroad_server_workers",
+            "Threads for routes that compute.",
+        )
+        .add(&[], most);
+    metrics
+        .gauge("postroad_server_workers_busy", "Those that are at work.")
+        .add(&[], busy);
+    metrics
+        .gauge(
+            "postroad_server_workers_waiting",
+            "Requests that wait for one.",
+        )
+        .add(&[], waiting);
 }
 
 fn requests(sight: &Sight, metrics: &mut Metrics) {

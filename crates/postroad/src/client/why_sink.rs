@@ -7,7 +7,10 @@ use postroad_proto::policy::Why;
 
 /// Who is given the records of sampled calls, with the name of each call's route.
 #[derive(Clone)]
-pub(super) struct WhySink(Arc<dyn Fn(&str, &Why) + Send + Sync>);
+pub(super) struct WhySink(Arc<Told>);
+
+/// Is told the route of a call and what was decided of it.
+type Told = dyn Fn(&str, &Why) + Send + Sync;
 
 impl WhySink {
     pub(super) fn new(sink: impl Fn(&str, &Why) + Send + Sync + 'static) -> Self {

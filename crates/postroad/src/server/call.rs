@@ -113,7 +113,7 @@ impl Routes {
         let rules = Arc::clone(&self.dispatch.load().rules);
         let guard = rules.guard(&request.origin.route);
         let now = clock::now();
-        let rule = Applied::of(guard, &request.origin.peer, now);
+        let rule = Applied::of(guard, &request.origin.peer, request.caller(), now);
         rule.apply(&mut request.priority, &mut request.deadline, now);
         rule
     }

@@ -264,7 +264,7 @@ impl Lookup {
         };
         let guard = self.table.rules.guard(&origin.route);
         self.cached.push(CachedRoute {
-            rule: Applied::of(guard, &connection.peer, clock::now()),
+            rule: Applied::of(guard, &connection.peer, &self.caller, clock::now()),
             starter: route.starter(),
             request: Request::new(Arc::new(origin)),
             route,

@@ -24,6 +24,10 @@ pub(crate) struct Sight {
     pub(crate) connections_max: usize,
     pub(crate) requests_max: usize,
     pub(crate) routes: usize,
+    /// Of each route that has a limit: its name, how many may be at work, are, and wait.
+    pub(crate) limits: Vec<(Arc<str>, [usize; 3])>,
+    /// The same of the worker threads.
+    pub(crate) workers: [usize; 3],
     /// For how long each reactor has not answered; zero if it has.
     pub(crate) waits: Vec<Duration>,
 }
@@ -44,6 +48,8 @@ impl Watched {
             connections_max: shared.config.now().max_connections,
             requests_max: shared.config.now().max_requests,
             routes: dispatch.load().names().count(),
+            limits: dispatch.load().rules.limits(),
+            workers: dispatch.load().rules.workers.limit.counts(),
             waits: shared.turns.waits(),
         })
     }

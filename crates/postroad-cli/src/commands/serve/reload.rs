@@ -72,6 +72,9 @@ impl Node {
             let updated = registration.update(instance);
             updated.map_err(|error| format!("register: {error}"))?;
         }
+        let read_again = self.server.reload_certificates();
+        read_again.map_err(|error| format!("certificates: {error}"))?;
+        self.server.reopen_audit();
         let changes = self.server.reconfigure(next.server.clone());
         let mut changes = changes.map_err(|error| error.to_string())?;
         changes.extend(others);

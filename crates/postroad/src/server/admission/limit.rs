@@ -84,6 +84,11 @@ impl Limit {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// How many may be at work, are, and wait.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.most(), self.running(), self.waiting()]
+    }
+
     /// How long one usually takes.
     pub(crate) fn usual(&self) -> Duration {
         Duration::from_nanos(self.usual.load(Ordering::Relaxed))

@@ -25,6 +25,7 @@ pub(super) use limit::{Limit, Permit};
 use rates::Rates;
 pub(super) use workers::Workers;
 
+use crate::caller::Caller;
 use crate::route::{Concurrency, RouteRule, Work};
 use crate::transport::PeerInfo;
 
@@ -41,14 +42,19 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    pub(super) fn of(guard: Option<Arc<Guard>>, peer: &PeerInfo, now: Time) -> Self {
+    pub(super) fn of(
+        guard: Option<Arc<Guard>>,
+        peer: &PeerInfo,
+        caller: &Caller,
+        now: Time,
+    ) -> Self {
         let said = guard.as_deref();
         let rates = said.and_then(|guard| guard.rates.as_ref());
         Self {
             is_gated: said.is_some_and(Guard::is_gated),
             priority_max: said.map_or(7, Guard::priority_max),
             deadline: said.and_then(Guard::deadline),
-            rate: rates.map(|rates| rates.of(peer, None, now)),
+            rate: rates.map(|rates| rates.of(peer, caller.subject(), now)),
             guard,
         }
     }
@@ -192,14 +198,16 @@ impl Rules {
         }
     }
 
-    /// The limits that there are, by route.
-    pub(super) fn limits(&self) -> Vec<(Arc<str>, Arc<Limit>)> {
+    /// The limits that there are, by route: how many may be at work, are, and wait.
+    pub(super) fn limits(&self) -> Vec<(Arc<str>, [usize; 3])> {
         let guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = guards.iter().filter_map(|(route, guard)| {
             let limit = guard.as_ref()?.limit.as_ref()?;
-            Some((Arc::clone(route), Arc::clone(limit)))
+            Some((Arc::clone(route), limit.counts()))
         });
-        limits.collect()
+        let mut limits: Vec<_> = limits.collect();
+        limits.sort();
+        limits
     }
 }
 
