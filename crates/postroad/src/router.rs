@@ -10,7 +10,6 @@ use crate::extract::{Reply, Request};
 use crate::handler::Handler;
 use crate::hook::{Around, Next};
 use crate::route::{Access, Description, Route, RouteOptions};
-use crate::server::Rules;
 
 /// Routes by name.
 #[derive(Clone, Default)]
@@ -19,8 +18,6 @@ pub(crate) struct Table {
     /// The hooks around all of them, the innermost first. Routes that come later get them too.
     around: Vec<Around>,
     pub(crate) unrouted: Unrouted,
-    /// What an operator says of them.
-    pub(crate) rules: Arc<Rules>,
     /// Who may call them. Here, so that a change of it is noticed as one of the routes is, by those
     /// who look whether the table has changed.
     pub(crate) access: Arc<Access>,

@@ -7,7 +7,8 @@ use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::Reply;
 
-use super::admission::{Applied, Entry, Gated};
+use super::admission::Applied;
+use super::gated::{Entry, Gated};
 use super::intake::Refusal;
 use super::routes::Routes;
 use super::running::{Place, Running};

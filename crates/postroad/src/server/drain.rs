@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use postroad_proto::Time;
 
+use super::begun::{Begun, tell};
 use super::intake::{Arrival, Decision, Refusal, nanos};
 use super::run_queue::{Queued, RunQueue};
-use super::start::{Begun, tell};
 use crate::clock;
 use crate::context::Scope;
 use crate::driver::{Answers, Connection};

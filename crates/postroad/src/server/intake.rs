@@ -8,7 +8,7 @@ use postroad_proto::code::{Code, Retry};
 use postroad_proto::limits::REQUESTS_MAX;
 use tokio::sync::Notify;
 
-use super::run_queue::Ticket;
+use super::lanes::Ticket;
 use super::share::ShareMax;
 use crate::clock;
 use crate::error::Error;

@@ -10,14 +10,14 @@ use postroad_proto::dialect::routes::{CodeKind, Destination, destination};
 use postroad_proto::session::RouteRef;
 
 use super::admission::Applied;
-use super::routes::Dispatch;
+use super::routes::{Dispatch, Served};
 use crate::caller::Caller;
 use crate::clock;
 use crate::driver::Connection;
 use crate::error::Error;
 use crate::extract::{Origin, Request};
 use crate::route::{Route, Starter};
-use crate::router::{Table, Unrouted};
+use crate::router::Unrouted;
 use crate::transport::PeerInfo;
 
 /// What the peer is told whose request names no route.
@@ -76,7 +76,7 @@ pub(super) enum Target<'a> {
 /// is no such route, until the table changes.
 pub(super) struct Lookup {
     /// The table that they were found in, which has the rules of who may call them.
-    table: Arc<Table>,
+    table: Arc<Served>,
     /// Who the peer was when they were found, as [`PeerInfo::identified`] numbers it.
     identified: Option<u32>,
     caller: Caller,
@@ -92,7 +92,7 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    pub(super) fn new(table: Arc<Table>) -> Self {
+    pub(super) fn new(table: Arc<Served>) -> Self {
         Self {
             table,
             identified: None,

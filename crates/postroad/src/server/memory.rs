@@ -1,7 +1,7 @@
 //! The worst memory that one connection can make a server hold.
 
 use super::ServerConfig;
-use super::run_queue::BYTES_MAX;
+use super::lanes::BYTES_MAX;
 use crate::driver::READ_MAX;
 
 impl ServerConfig {

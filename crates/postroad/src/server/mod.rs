@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod begun;
 mod builtin;
 mod call;
 mod certificates;
@@ -10,8 +11,10 @@ mod config;
 mod cut;
 mod drain;
 mod gate;
+mod gated;
 mod identify;
 mod intake;
+mod lanes;
 mod lookup;
 mod memory;
 mod reactors;
@@ -35,7 +38,6 @@ use postroad_proto::policy::{IllegalTransition, ServerState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub(crate) use admission::Rules;
 pub use config::ServerConfig;
 pub use routes::Routes;
 pub(crate) use watched::{Sight, Watched};

@@ -1,6 +1,7 @@
 //! The table of routes while it serves, and what all requests for it share.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,9 +15,30 @@ use crate::observe::counters::Counters;
 use crate::route::{Access, Concurrency, Description, RouteRule};
 use crate::router::{Router, Table};
 
+/// The table as it serves: what authors have put together, and what an operator says of it.
+#[derive(Clone, Default)]
+pub(crate) struct Served {
+    table: Table,
+    pub(super) rules: Arc<Rules>,
+}
+
+impl Deref for Served {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+}
+
 /// What the requests of all connections of a server share.
 pub(crate) struct Dispatch {
-    table: ArcSwap<Table>,
+    table: ArcSwap<Served>,
     /// What `postroad/health` says.
     pub(super) is_ready: AtomicBool,
     pub(super) intake: Intake,
@@ -41,12 +63,12 @@ impl Default for Dispatch {
 
 impl Dispatch {
     /// The table as it is now, without a lock: looked at once for each batch of requests.
-    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Table>> {
+    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Served>> {
         self.table.load()
     }
 
     /// The table as it is now, to be kept.
-    pub(super) fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<Served> {
         self.table.load_full()
     }
 
@@ -68,7 +90,10 @@ pub struct Routes {
 impl Routes {
     pub(super) fn new(table: Table) -> Self {
         let dispatch = Dispatch {
-            table: ArcSwap::from_pointee(table),
+            table: ArcSwap::from_pointee(Served {
+                table,
+                rules: Arc::default(),
+            }),
             ..Dispatch::default()
         };
         Self {
@@ -76,9 +101,9 @@ impl Routes {
         }
     }
 
-    pub(super) fn change(&self, change: impl Fn(&mut Table)) {
+    pub(super) fn change(&self, change: impl Fn(&mut Served)) {
         self.dispatch.table.rcu(|table| {
-            let mut table = Table::clone(table);
+            let mut table = Served::clone(table);
             change(&mut table);
             table
         });

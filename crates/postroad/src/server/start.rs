@@ -10,26 +10,25 @@ use std::sync::Arc;
 
 use postroad_proto::Time;
 use postroad_proto::code::Code;
-use postroad_proto::session::{CallId, Credentials, Request as Asked, RouteRef};
+use postroad_proto::session::{Credentials, Request as Asked, RouteRef};
 
-use super::admission::{Entry, Gated, Guard, Permit};
+use super::begun::{Begun, tell};
 use super::drain::{drain, refuse_evicted};
 use super::identify;
 use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
+use super::lanes::{LaneState, Ticket};
 use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
-use super::run_queue::{Admission, LaneState, Queued, RunQueue, Ticket};
-use super::running::{Place, Running};
+use super::run_queue::{Admission, Queued, RunQueue};
 use super::share::{Share, ShareMax};
 use crate::clock::{self, Watch};
-use crate::context::{Scope, Scoped};
-use crate::driver::{Answered, Answers, Connection, RequestBatch, Serving};
+use crate::context::Scope;
+use crate::driver::{Answers, Connection, RequestBatch, Serving};
 use crate::error::Error;
 use crate::extract::Request;
-use crate::observe::calls::{self, CallRecord, begin, dropped, refuse};
+use crate::observe::calls::{self, CallRecord, refuse};
 use crate::observe::trace;
-use crate::route::{Route, Started, Starter};
-use crate::transport::{BoxFuture, ConnectionId};
+use crate::transport::ConnectionId;
 
 /// Finds the handlers of one connection's requests and starts them.
 pub(super) struct Dispatcher {
@@ -125,32 +124,22 @@ impl Dispatcher {
                             must_wait,
                             is_share_full,
                         };
-                        let now = starting.now;
-                        let held = begun.hold(queue, cached, asked, answers, arrival, now, &scope);
+                        let held = begun.hold(queue, cached, asked, answers, arrival, &scope);
+                        if let Held::Queued | Held::Stays = held {
+                            *has_queued = Some(connection.peer.connection());
+                        }
                         match held {
-                            Held::Started => None,
-                            Held::Queued => {
-                                *has_queued = Some(connection.peer.connection());
-                                None
-                            }
-                            Held::Stays => {
-                                *has_queued = Some(connection.peer.connection());
-                                break;
-                            }
-                            Held::Refused(why) => {
-                                let (counters, peer) = (&dispatch.counters, &connection.peer);
-                                let route = cached.request.route();
-                                Some(refuse(counters, peer, route, why.error()))
-                            }
+                            Held::Stays => break,
+                            Held::Refused(error) => Some(error),
+                            Held::Started | Held::Queued => None,
                         }
                     }
                 }
-                Target::Denied(denied) => Some(refuse(
-                    &dispatch.counters,
-                    &connection.peer,
-                    &denied.route,
-                    denied.why.clone(),
-                )),
+                Target::Denied(denied) => {
+                    let (counters, peer) = (&dispatch.counters, &connection.peer);
+                    let why = denied.why.clone();
+                    Some(refuse(counters, peer, &denied.route, why))
+                }
                 Target::Nothing(what) => {
                     let error = Error::of(Code::NOT_FOUND, what);
                     Some(refuse_unrouted(dispatch, connection, &asked.route, error))
@@ -200,21 +189,6 @@ impl Dispatcher {
 fn is_full(share: &Option<Arc<Share>>, asked: &Asked, max: ShareMax) -> bool {
     let share = share.as_ref();
     share.is_some_and(|share| share.is_full(asked.id.is_none(), max))
-}
-
-/// Tells the caller of a request that was refused why, or the log where there is no caller.
-#[cold]
-pub(super) fn tell(
-    id: Option<CallId>,
-    error: Error,
-    answers: &mut Answers,
-    dispatch: &Dispatch,
-    connection: &Connection,
-) {
-    match id {
-        Some(id) => answers.fail(id, error),
-        None => dropped(&dispatch.counters, &connection.peer, &error),
-    }
 }
 
 /// Counts and logs a request for a route that is not there, by the name that it has asked for.
@@ -321,29 +295,12 @@ enum Held {
     Queued,
     /// Its connection has no more room in the queue: it is asked about again later.
     Stays,
-    Refused(Refusal),
-}
-
-/// A request whose route was found.
-pub(super) struct Begun<'a> {
-    pub(super) dispatch: &'a Arc<Dispatch>,
-    pub(super) connection: &'a Arc<Connection>,
-    pub(super) id: Option<CallId>,
-    pub(super) share: &'a mut Option<Arc<Share>>,
-    /// Its place among those of its route, if that has a limit.
-    pub(super) permit: Option<Permit>,
-    /// When its handler is stopped, because its rule has given it a deadline that the session does
-    /// not know.
-    pub(super) cut_off: Time,
+    Refused(Error),
 }
 
 impl Begun<'_> {
     /// Asks what the fast way does not: rates and limits of its route, and the queue.
     #[cold]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "parts of the dispatcher, borrowed one by one"
-    )]
     fn hold(
         &mut self,
         queue: &Arc<RunQueue>,
@@ -351,12 +308,28 @@ impl Begun<'_> {
         asked: &mut Asked,
         answers: &mut Answers,
         arrival: Arrival,
-        now: Time,
         scope: &Scope,
     ) -> Held {
+        let held = self.try_hold(queue, cached, asked, answers, arrival, scope);
+        held.unwrap_or_else(|why| {
+            let (counters, peer) = (&self.dispatch.counters, &self.connection.peer);
+            Held::Refused(refuse(counters, peer, cached.request.route(), why.error()))
+        })
+    }
+
+    fn try_hold(
+        &mut self,
+        queue: &Arc<RunQueue>,
+        cached: &mut CachedRoute,
+        asked: &mut Asked,
+        answers: &mut Answers,
+        arrival: Arrival,
+        scope: &Scope,
+    ) -> Result<Held, Refusal> {
+        let now = clock::now_coarse();
         let decision = self.dispatch.intake.decide(arrival);
         if let Decision::Refuse(why) = decision {
-            return Held::Refused(why);
+            return Err(why);
         }
         let ticket = Ticket {
             level: asked.priority,
@@ -370,16 +343,16 @@ impl Begun<'_> {
             // Before its rate is asked: a request that stays is asked about again.
             match queue.admits(self.connection.peer.connection(), &ticket, patience) {
                 Admission::Room => {}
-                Admission::LaneFull => return Held::Stays,
-                Admission::Refused(why) => return Held::Refused(why),
+                Admission::LaneFull => return Ok(Held::Stays),
+                Admission::Refused(why) => return Err(why),
             }
         }
         if let Err(wait) = cached.rule.take_rate(now) {
-            return Held::Refused(Refusal::RateExceeded(wait));
+            return Err(Refusal::RateExceeded(wait));
         }
         if decision == Decision::Queue {
             self.queue(queue, cached, asked, ticket);
-            return Held::Queued;
+            return Ok(Held::Queued);
         }
         cached.request.fill(asked);
         let CachedRoute {
@@ -390,7 +363,7 @@ impl Begun<'_> {
             ..
         } = cached;
         let started = self.start_gated(&rule.guard, route, &mut **starter, request, answers, scope);
-        started.map_or_else(Held::Refused, |()| Held::Started)
+        started.map(|()| Held::Started)
     }
 
     /// Queues it, and sees that the reactor's task runs.
@@ -417,173 +390,4 @@ impl Begun<'_> {
             refuse_evicted(&connection, queued);
         }
     }
-
-    /// Starts the handler of a route that may have a limit, or whose handlers run on workers.
-    ///
-    /// # Errors
-    /// If it would have to wait too long.
-    pub(super) fn start_gated(
-        &mut self,
-        guard: &Option<Arc<Guard>>,
-        route: &Arc<Route>,
-        starter: &mut dyn Starter,
-        request: &mut Request,
-        answers: &mut Answers,
-        scope: &Scope,
-    ) -> Result<(), Refusal> {
-        let Some(guard) = guard.as_ref().filter(|guard| guard.is_gated()) else {
-            calls::started(&self.dispatch.counters, 1);
-            self.start(starter, request, answers, scope);
-            return Ok(());
-        };
-        let connection = self.connection.peer.connection();
-        let is_message = self.id.is_none();
-        let patience = self
-            .dispatch
-            .intake
-            .patience_of(request.deadline, is_message);
-        let entry = guard.enter(connection, request, is_message, patience);
-        match entry {
-            Err(why) => {
-                request.clear();
-                return Err(why);
-            }
-            Ok(Entry::Permit(permit)) if guard.workers.is_none() => {
-                calls::started(&self.dispatch.counters, 1);
-                self.permit = permit;
-                self.cut_off = guard.deadline().map_or(Time::NEVER, |_| request.deadline);
-                self.start(starter, request, answers, scope);
-            }
-            Ok(entry) => self.start_as_task(guard, route, entry, request),
-        }
-        Ok(())
-    }
-
-    /// Starts a handler that has to wait for its permit, or runs on a worker.
-    fn start_as_task(
-        &mut self,
-        guard: &Arc<Guard>,
-        route: &Arc<Route>,
-        entry: Entry,
-        request: &mut Request,
-    ) {
-        let watched = begin(request);
-        request.detach();
-        let bytes = request.payload.len();
-        let (origin, context) = (Arc::clone(&request.origin), request.inherited());
-        let gated = Gated {
-            dispatch: Arc::clone(self.dispatch),
-            guard: Arc::clone(guard),
-            connection: self.connection.peer.connection(),
-            is_message: self.id.is_none(),
-        };
-        let future = gated.run(entry, Arc::clone(route), request.take());
-        request.clear();
-        let share = self.share.get_or_insert_default();
-        let holding = Some(share.hold(bytes, self.id.is_none()));
-        let place = Place::take(self.dispatch);
-        let running = Running::new(
-            place,
-            Scoped::new(context, future),
-            &origin,
-            watched,
-            holding,
-        );
-        self.connection.spawn(self.id, running);
-    }
-
-    /// Fills the route's request with what was asked, and starts its handler.
-    #[inline(always)]
-    fn fill_and_start(
-        &mut self,
-        cached: &mut CachedRoute,
-        asked: &mut Asked,
-        answers: &mut Answers,
-        scope: &Scope,
-    ) {
-        let CachedRoute {
-            starter,
-            request,
-            has_waited,
-            ..
-        } = cached;
-        request.fill(asked);
-        if *has_waited {
-            request.detach();
-        }
-        *has_waited |= self.start(&mut **starter, request, answers, scope);
-    }
-
-    /// Starts its handler; whether it has to wait for something. The answer, if it was done at
-    /// once, is among the others then.
-    ///
-    /// Always inline: with a second caller the compiler would call it for each request in place,
-    /// which is 3 % of what a one-way message costs.
-    #[inline(always)]
-    fn start(
-        &mut self,
-        starter: &mut dyn Starter,
-        request: &mut Request,
-        answers: &mut Answers,
-        scope: &Scope,
-    ) -> bool {
-        let counters = &self.dispatch.counters;
-        let watched = begin(request);
-        let no_retry = request.is_retry();
-        scope.set(
-            request.deadline,
-            request.priority,
-            no_retry,
-            request.trace(),
-        );
-        let bytes = request.payload.len();
-        let mut waits = false;
-        let started = match &watched {
-            None => starter.start(request, self.id, answers),
-            Some(watched) => {
-                let start = || starter.start(request, self.id, answers);
-                watched.span.in_scope(start)
-            }
-        };
-        match started {
-            Started::Done if trace::is_watched() => {
-                CallRecord::of(request, watched.as_deref()).observe(counters, None);
-            }
-            Started::Done => {}
-            Started::Failed(mut error) => {
-                CallRecord::of(request, watched.as_deref()).observe(counters, Some(&mut error));
-                if let Some(id) = self.id {
-                    answers.fail(id, error);
-                }
-            }
-            Started::Waits(future) => {
-                waits = true;
-                let future = match self.cut_off {
-                    Time::NEVER => future,
-                    end => cut_off(future, end),
-                };
-                // The task polls at once: the first poll had no waker, so a wake-up that it has
-                // missed is made good.
-                let future = Scoped::new(request.inherited(), future);
-                let share = self.share.get_or_insert_default();
-                let holding = Some(share.hold(bytes, self.id.is_none()));
-                let origin = &request.origin;
-                let place = Place::take(self.dispatch);
-                let mut running = Running::new(place, future, origin, watched, holding);
-                running.permit = self.permit.take();
-                self.connection.spawn(self.id, running);
-            }
-        }
-        request.clear();
-        waits
-    }
-}
-
-/// Stops a handler at a deadline.
-#[cold]
-fn cut_off(handler: BoxFuture<'static, Answered>, end: Time) -> BoxFuture<'static, Answered> {
-    Box::pin(async move {
-        let answered = tokio::time::timeout_at(clock::instant(end), handler).await;
-        answered.unwrap_or_else(|_| Err(Refusal::Late.error()))
-    })
 }

@@ -175,9 +175,12 @@ impl Member {
     /// Whether it can be asked when there is no better one.
     pub(super) fn can_be_asked(&self, now: Time) -> bool {
         let passes = |breaker: &Breaker| breaker.would_admit(now);
-        self.is_connected()
-            && !self.says_not_ready.load(Ordering::Relaxed)
-            && self.breaker.as_ref().is_none_or(passes)
+        self.is_connected() && self.breaker.as_ref().is_none_or(passes)
+    }
+
+    /// Whether it has said that it wants no calls while others do.
+    pub(super) fn says_not_ready(&self) -> bool {
+        self.says_not_ready.load(Ordering::Relaxed)
     }
 
     /// Why it cannot take a call now.

@@ -115,7 +115,8 @@ impl Roster {
     }
 
     /// When no server can take a call, one that was put aside, or does not answer its probes, is
-    /// better than none. One that says that it is not ready, or whose breaker is open, is not.
+    /// better than none, and after those one that says that it is not ready. One whose breaker is
+    /// open is not.
     #[cold]
     fn pick_anyway(&self, random: &mut impl FnMut() -> u64, now: Time) -> Option<&Arc<Member>> {
         let (before, from) = self.members.split_at(match self.members.len() {
@@ -123,7 +124,12 @@ impl Roster {
             many => random() as usize % many,
         });
         let mut members = from.iter().chain(before);
-        members.find(|member| member.can_be_asked(now))
+        let can_be_asked = |member: &&Arc<Member>| member.can_be_asked(now);
+        let is_ready = |member: &&Arc<Member>| can_be_asked(member) && !member.says_not_ready();
+        members
+            .clone()
+            .find(is_ready)
+            .or_else(|| members.find(can_be_asked))
     }
 }
 

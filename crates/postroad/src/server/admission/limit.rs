@@ -17,7 +17,7 @@ use postroad_proto::Time;
 use postroad_proto::policy::{AdaptiveLimit, AdaptiveLimitConfig, Levels, OrderConfig, Verdict};
 use tokio::sync::oneshot;
 
-use super::super::run_queue::{Lanes, Place, Ticket};
+use super::super::lanes::{Lanes, Place, Ticket};
 use crate::clock;
 use crate::transport::ConnectionId;
 

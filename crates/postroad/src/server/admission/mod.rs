@@ -1,14 +1,13 @@
 //! What rules say of a route, as its requests meet it.
 //!
 //! ```text
-//!  request -> priority at most, deadline at least -> rate -> limit -> worker, if it computes -> handler
-//!                                                      |       |
-//!                                                   refused   waits in the room, or refused
+//!  request -> priority, deadline -> rate -> limit -> worker, if it computes -> handler
+//!                                    |        |
+//!                                 refused    waits in the room, or is refused
 //! ```
 //!
 //! A route that no rule is for has no [`Guard`], and its requests pay for none of this.
 
-mod gated;
 mod limit;
 mod rates;
 mod workers;
@@ -20,8 +19,7 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::policy::Rate;
 
-pub(super) use gated::{Entry, Gated};
-pub(super) use limit::{Limit, Permit};
+pub(super) use limit::{Limit, Permit, Waiting};
 use rates::Rates;
 pub(super) use workers::Workers;
 

@@ -2,7 +2,7 @@
 //!
 //! A request is started where it was read as long as its connection's turn lasts and nothing as
 //! important waits. What comes after that is queued here, and a task of the reactor starts the most
-//! important first; [`lanes`] says in which order.
+//! important first; [`lanes`](super::lanes) says in which order.
 //!
 //! ```text
 //!  driver --push--> lane of its connection --take--> task "drain" --> handler
@@ -22,8 +22,6 @@
 //! The task lives only while there is something to start. Locks: whoever holds the queue's takes no
 //! connection's; the other way round is allowed, and done for requests that are called off.
 
-mod lanes;
-
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -34,10 +32,9 @@ use postroad_proto::Time;
 use postroad_proto::policy::{Levels, OrderConfig};
 use postroad_proto::session::{CallId, DropReason};
 
-pub(super) use lanes::{BYTES_MAX, LaneState, Lanes, Place, Taken, Ticket};
-
 use super::admission::Guard;
 use super::intake::{QUEUED_BYTES_MAX, QUEUED_MAX, Refusal};
+use super::lanes::{LaneState, Lanes, Taken, Ticket};
 use super::routes::Dispatch;
 use super::share::Share;
 use crate::driver::{Connection, Forget, RequestQueue};

@@ -6,11 +6,10 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::session::Reply;
 
-use super::super::intake::Refusal;
-use super::super::routes::Dispatch;
-use super::super::run_queue::Ticket;
-use super::limit::{Limit, Permit, Waiting};
-use super::{Guard, Workers};
+use super::admission::{Guard, Limit, Permit, Waiting, Workers};
+use super::intake::Refusal;
+use super::lanes::Ticket;
+use super::routes::Dispatch;
 use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
@@ -21,7 +20,7 @@ use crate::transport::{BoxFuture, ConnectionId};
 
 /// How a request stands at its route's limit.
 #[derive(Debug)]
-pub(in crate::server) enum Entry {
+pub(super) enum Entry {
     /// It may start, with a permit if the route has a limit.
     Permit(Option<Permit>),
     /// It waits for one.
@@ -59,7 +58,7 @@ impl Guard {
     ///
     /// # Errors
     /// If it would have to wait longer than it can.
-    pub(in crate::server) fn enter(
+    pub(super) fn enter(
         &self,
         connection: ConnectionId,
         request: &Request,
@@ -74,17 +73,17 @@ impl Guard {
 }
 
 /// A request that goes its way as a task.
-pub(in crate::server) struct Gated {
-    pub(in crate::server) dispatch: Arc<Dispatch>,
-    pub(in crate::server) guard: Arc<Guard>,
-    pub(in crate::server) connection: ConnectionId,
-    pub(in crate::server) is_message: bool,
+pub(super) struct Gated {
+    pub(super) dispatch: Arc<Dispatch>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) connection: ConnectionId,
+    pub(super) is_message: bool,
 }
 
 impl Gated {
     /// Waits for the permit, and for a worker if the route needs one, and handles the request,
     /// which must not hold a read buffer.
-    pub(in crate::server) fn run(
+    pub(super) fn run(
         self,
         entry: Entry,
         route: Arc<Route>,
