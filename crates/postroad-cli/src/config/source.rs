@@ -123,8 +123,8 @@ impl Source {
                     problems.add(self.key(section), &what);
                 }
                 _ => {
-                    let known = "server, connection, limits, workers, identity, listen, route, service, \
-                                 register, admin";
+                    let known = "server, connection, limits, workers, identity, listen, route, \
+                                 service, register, admin";
                     let what = format!("unknown section `{section}`; there are {known}");
                     problems.add(self.key(section), &what);
                 }

@@ -22,7 +22,7 @@ fn vectors() -> Vec<Value> {
 }
 
 fn hex(value: &Value) -> Vec<u8> {
-    let digits = value.as_str().expect("hexadecimal").as_bytes();
+    let digits = value.as_str().expect("it is hexadecimal").as_bytes();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits
         .chunks(2)
@@ -102,7 +102,7 @@ fn what_others_write_is_written_here_byte_by_byte() {
         many += 1;
         let mut metadata = BTreeMap::new();
         for (key, value) in vector["metadata"].as_object().into_iter().flatten() {
-            metadata.insert(key.clone(), value.as_str().expect("text").to_owned());
+            metadata.insert(key.clone(), value.as_str().expect("it is text").to_owned());
         }
         if let Some(millis) = vector["timeout_ms"].as_u64() {
             metadata.insert("timeout_ms".to_owned(), millis.to_string());

@@ -268,7 +268,8 @@ mod tests {
         let rate = rule.rate.expect("it has one");
         assert_eq!(rate.interval, Duration::from_millis(20));
         assert_eq!((rate.each, rate.shape), (Each::Client, Shape::Bucket));
-        let auto: RouteRule = toml::from_str("name = 'a'\nconcurrency = 'auto'").expect("right");
+        let auto: RouteRule =
+            toml::from_str("name = 'a'\nconcurrency = 'auto'").expect("it is right");
         assert_eq!(auto.concurrency, Some(Concurrency::Auto));
     }
 

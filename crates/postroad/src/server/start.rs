@@ -17,7 +17,7 @@ use super::drain::{drain, refuse_evicted};
 use super::identify;
 use super::intake::{Arrival, Decision, Meter, Refusal, Turn};
 use super::lanes::{LaneState, Ticket};
-use super::lookup::{CachedRoute, Lookup, Target};
+use super::lookup::{CachedRoute, Denied, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{Admission, Queued, RunQueue};
 use super::share::{Share, ShareMax};
@@ -135,14 +135,9 @@ impl Dispatcher {
                         }
                     }
                 }
-                Target::Denied(denied) => {
-                    let (counters, peer) = (&dispatch.counters, &connection.peer);
-                    let why = denied.why.clone();
-                    Some(refuse(counters, peer, &denied.route, why))
-                }
+                Target::Denied(denied) => Some(deny(dispatch, connection, denied)),
                 Target::Nothing(what) => {
-                    let error = Error::of(Code::NOT_FOUND, what);
-                    Some(refuse_unrouted(dispatch, connection, &asked.route, error))
+                    Some(refuse_unrouted(dispatch, connection, &asked.route, &what))
                 }
             };
             if let Some(error) = refused {
@@ -191,14 +186,22 @@ fn is_full(share: &Option<Arc<Share>>, asked: &Asked, max: ShareMax) -> bool {
     share.is_some_and(|share| share.is_full(asked.id.is_none(), max))
 }
 
+/// Counts and logs a request for a route that its caller may not call.
+#[cold]
+fn deny(dispatch: &Dispatch, connection: &Connection, denied: &Denied) -> Error {
+    let (counters, peer) = (&dispatch.counters, &connection.peer);
+    refuse(counters, peer, &denied.route, denied.why.clone())
+}
+
 /// Counts and logs a request for a route that is not there, by the name that it has asked for.
 #[cold]
 fn refuse_unrouted(
     dispatch: &Dispatch,
     connection: &Connection,
     asked: &RouteRef,
-    error: Error,
+    what: &str,
 ) -> Error {
+    let error = Error::of(Code::NOT_FOUND, what);
     let name = match asked {
         RouteRef::Name(name) => name.to_string(),
         RouteRef::Number(number) => match connection.route_name(*number) {

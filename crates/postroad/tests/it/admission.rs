@@ -96,12 +96,16 @@ async fn at_the_limit_of_a_route_the_most_important_is_next() -> Tested {
     ];
     let all = call_all(&client, "note", &calls);
     wait_until(|| server.stats().running == calls.len()).await;
-    assert_eq!(*seen.lock().expect("whole"), ["first"], "one at a time");
+    assert_eq!(
+        *seen.lock().expect("no test has panicked"),
+        ["first"],
+        "one at a time"
+    );
     go.add_permits(1);
     for call in all {
         call.await??;
     }
-    let order = seen.lock().expect("whole").clone();
+    let order = seen.lock().expect("no test has panicked").clone();
     assert_eq!(order, ["first", "high", "higher", "middle", "low"]);
     Ok(())
 }
@@ -299,7 +303,10 @@ async fn an_overloaded_reactor_starts_the_most_important_first() -> Tested {
     let noted = Arc::clone(&seen);
     let work = move |cx: CallContext| {
         spin(Duration::from_micros(300));
-        noted.lock().expect("whole").push(cx.priority());
+        noted
+            .lock()
+            .expect("no test has panicked")
+            .push(cx.priority());
         std::future::ready(())
     };
     let server = Server::new(Router::new().route("work", work)).work_budget(Duration::ZERO);
@@ -313,7 +320,7 @@ async fn an_overloaded_reactor_starts_the_most_important_first() -> Tested {
     for call in low.into_iter().chain(high) {
         call.await??;
     }
-    let seen = seen.lock().expect("whole");
+    let seen = seen.lock().expect("no test has panicked");
     let last_urgent = seen.iter().rposition(|priority| *priority == 6);
     let after = seen.len() - last_urgent.expect("they ran") - 1;
     assert!(

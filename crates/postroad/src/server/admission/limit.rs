@@ -358,7 +358,9 @@ mod tests {
     fn a_larger_limit_lets_those_in_who_wait() {
         let limit = Limit::of(1);
         let _first = limit.try_enter(Time(1));
-        let mut waits = limit.wait(connection(), ticket(3, 5), None).expect("may");
+        let mut waits = limit
+            .wait(connection(), ticket(3, 5), None)
+            .expect("it may wait");
         assert!(poll(&mut waits).is_none());
         limit.resize(2);
         assert!(poll(&mut waits).is_some());

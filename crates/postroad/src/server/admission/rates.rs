@@ -145,7 +145,12 @@ mod tests {
             let _ = rates.take(&rate, now);
         }
         assert_eq!(
-            rates.clients.lock().expect("whole").rates.len(),
+            rates
+                .clients
+                .lock()
+                .expect("no test has panicked")
+                .rates
+                .len(),
             CLIENTS_MAX
         );
         now = now + Duration::from_secs(10);
