@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_proto::Time;
+use postroad_proto::policy::Prospect;
 use postroad_proto::session::Reply;
 
 use super::admission::{Guard, Limit, Permit, Waiting, Workers};
@@ -45,8 +46,18 @@ fn enter(
     ticket: Ticket,
     patience: Option<Duration>,
 ) -> Result<Entry, Refusal> {
-    if let Some(permit) = limit.try_enter(clock::now()) {
-        return Ok(Entry::Permit(Some(permit)));
+    let now = clock::now();
+    if let Some(permit) = limit.try_enter(now) {
+        // Without patience nothing is refused for what is expected of it.
+        let prospect = match patience {
+            Some(_) => limit.prospect(ticket.deadline, now),
+            None => Prospect::Good,
+        };
+        return match prospect {
+            Prospect::Good => Ok(Entry::Permit(Some(permit))),
+            Prospect::Poor => Ok(Entry::Permit(Some(permit.doubted(ticket.deadline)))),
+            Prospect::Refused => Err(Refusal::Hopeless(limit.usual())),
+        };
     }
     let patience = patience.map(|patience| patience.saturating_sub(limit.usual()));
     let waiting = limit.wait(connection, ticket, patience);

@@ -393,3 +393,42 @@ async fn routes_that_are_called_without_a_connection_obey_rules_too() -> Tested 
     assert_eq!(error.expect_err("one an hour").code(), Code::OVERLOADED);
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_longer_than_is_left_is_refused_once_that_was_seen_to_be_in_vain() -> Tested {
+    let router = Router::new().route("slow", async || {
+        let pause = std::future::pending::<()>();
+        let _ = tokio::time::timeout(Duration::from_millis(40), pause).await;
+    });
+    let text = "[[route]]\nname = 'slow'\nconcurrency = 100";
+    let (_server, client) = serve(router, text, "time-left").await?;
+    let call = |timeout| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let call = client
+                .request("slow")
+                .timeout(Duration::from_millis(timeout));
+            call.call_raw("").await.map(drop)
+        })
+    };
+    for call in (0..40).map(|_| call(1000)).collect::<Vec<_>>() {
+        call.await??;
+    }
+    // Nobody can answer these in time. At first most are tried all the same.
+    let (mut tried, mut refused) = (0, 0);
+    for _ in 0..10 {
+        for call in (0..40).map(|_| call(20)).collect::<Vec<_>>() {
+            let error = call.await?.expect_err("there is not enough time");
+            match error.code() == Code::OVERLOADED {
+                true => refused += 1,
+                false => tried += 1,
+            }
+        }
+    }
+    assert!(
+        tried >= 20 && refused > tried,
+        "{tried} tried, {refused} refused"
+    );
+    call(1000).await??;
+    Ok(())
+}

@@ -8,15 +8,18 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::policy::{AdaptiveLimit, AdaptiveLimitConfig, Levels, OrderConfig, Verdict};
+use postroad_proto::policy::{
+    AdaptiveLimit, AdaptiveLimitConfig, Levels, OrderConfig, Prospect, Usual, UsualConfig, Verdict,
+};
 use tokio::sync::oneshot;
 
+use super::super::intake::nanos;
 use super::super::lanes::{Lanes, Place, Ticket};
 use crate::clock;
 use crate::transport::ConnectionId;
@@ -28,8 +31,8 @@ pub(crate) struct Limit {
     waiting: AtomicUsize,
     /// Finds out how many, if that is not said.
     adaptive: Option<AdaptiveLimit>,
-    /// How long one usually takes, nanoseconds; 0 before the first.
-    usual: AtomicU64,
+    /// How long one usually takes.
+    usual: Usual,
     room: Mutex<Room>,
 }
 
@@ -40,6 +43,8 @@ type Room = Lanes<(), oneshot::Sender<Permit>>;
 pub(crate) struct Permit {
     limit: Arc<Limit>,
     began: Time,
+    /// Its deadline, if it was let in although it will hardly be done in time.
+    doubted: Option<Time>,
 }
 
 impl Limit {
@@ -60,7 +65,7 @@ impl Limit {
             adaptive,
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            usual: AtomicU64::new(0),
+            usual: Usual::new(UsualConfig::default()),
             room: Mutex::new(Lanes::new(Levels::new(OrderConfig::default()))),
         })
     }
@@ -91,7 +96,7 @@ impl Limit {
 
     /// How long one usually takes.
     pub(crate) fn usual(&self) -> Duration {
-        Duration::from_nanos(self.usual.load(Ordering::Relaxed))
+        self.usual.mean()
     }
 
     fn lock(&self) -> MutexGuard<'_, Room> {
@@ -107,6 +112,13 @@ impl Limit {
         }
     }
 
+    /// What can be expected of a request that has its permit and has to be done by then.
+    pub(crate) fn prospect(&self, deadline: Time, now: Time) -> Prospect {
+        let left = deadline.since(now);
+        let others = self.running().saturating_sub(1);
+        self.usual.admits(now, left, Duration::ZERO, others)
+    }
+
     fn reserve(self: &Arc<Self>, now: Time) -> Option<Permit> {
         let most = self.most.load(Ordering::SeqCst);
         let next = |running| (running < most).then_some(running + 1);
@@ -118,6 +130,7 @@ impl Limit {
         reserved.ok().map(|_| Permit {
             limit: Arc::clone(self),
             began: now,
+            doubted: None,
         })
     }
 
@@ -131,7 +144,7 @@ impl Limit {
         ticket: Ticket,
         patience: Option<Duration>,
     ) -> Result<Waiting, Duration> {
-        let usual = self.usual.load(Ordering::Relaxed);
+        let usual = nanos(self.usual());
         let (sender, granted) = oneshot::channel();
         let mut room = self.lock();
         let many = self.most().max(1) as u64;
@@ -167,7 +180,7 @@ impl Limit {
                 return;
             };
             // What it will take is charged now: many begin before the first ends.
-            let usual = self.usual.load(Ordering::Relaxed);
+            let usual = nanos(self.usual());
             room.done(next.connection, usual.max(1));
             let Some(taken) = next.taken else { continue };
             // With the lock: so many wait as are in the room.
@@ -177,17 +190,6 @@ impl Limit {
             // If nobody takes it, it comes back and is dropped here.
             drop(taken.item.send(permit));
         }
-    }
-
-    /// Learns how long one has taken.
-    fn learn(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let usual = self.usual.load(Ordering::Relaxed);
-        let next = match usual {
-            0 => took,
-            _ => usual - usual / 8 + took / 8,
-        };
-        self.usual.store(next.max(1), Ordering::Relaxed);
     }
 }
 
@@ -202,11 +204,25 @@ impl fmt::Debug for Limit {
 }
 
 impl Permit {
+    /// Notes that it was given although the work will hardly be done by its deadline.
+    pub(crate) fn doubted(mut self, deadline: Time) -> Self {
+        self.doubted = Some(deadline);
+        self
+    }
+
+    /// Tells whether the doubt was right.
+    fn prove(&mut self, now: Time) {
+        if let Some(deadline) = self.doubted.take() {
+            self.limit.usual.prove(now, now >= deadline);
+        }
+    }
+
     /// Gives it back after work that was done, well or not, and learns how long that took.
-    pub(crate) fn finish(self, is_ok: bool) {
+    pub(crate) fn finish(mut self, is_ok: bool) {
         let now = clock::now();
         let took = now.since(self.began);
-        self.limit.learn(took);
+        self.limit.usual.sample(took);
+        self.prove(now);
         if let Some(adaptive) = &self.limit.adaptive {
             let verdict = match is_ok {
                 true => Verdict::Success,
@@ -223,6 +239,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.doubted.is_some() {
+            self.prove(clock::now());
+        }
         self.limit.running.fetch_sub(1, Ordering::SeqCst);
         if self.limit.waiting.load(Ordering::SeqCst) > 0 {
             self.limit.admit();
@@ -341,7 +360,7 @@ mod tests {
     fn what_would_wait_too_long_is_told_how_long() {
         let limit = Limit::of(2);
         let only = connection();
-        limit.learn(Duration::from_millis(10));
+        (0..50).for_each(|_| limit.usual.sample(Duration::from_millis(10)));
         let _permits = [limit.try_enter(Time(1)), limit.try_enter(Time(1))];
         let patience = Some(Duration::from_millis(12));
         let waiting: Vec<_> = (0..3)
