@@ -203,8 +203,11 @@ pub struct RouteOptions {
     /// Whether a request that is handled twice does no more than one that is handled once, so that
     /// it may be sent again. Default false.
     pub is_idempotent: bool,
-    /// The highest priority, 0 to 7, that its requests should have. Default: any.
+    /// The highest priority, 0 to 7, of its requests: one that asks for more has this. A rule of the
+    /// server ([`RouteRule`]) goes before it. Default: any.
     pub priority_max: Option<u8>,
+    /// Where its handler runs, unless a rule says [`Work::Cpu`]. Default: where requests are read.
+    pub work: Work,
     /// How long a caller should wait if it does not know better. Default: its own default.
     pub timeout: Option<Duration>,
     /// The types of request and answer by other names than those of the handler's extractors.
@@ -234,6 +237,13 @@ impl RouteOptions {
     /// Declares the highest priority of its requests; above 7 is 7.
     pub fn priority_max(mut self, priority: u8) -> Self {
         self.priority_max = Some(priority.min(7));
+        self
+    }
+
+    /// Declares that its handler computes or blocks, so it runs on one of the worker threads
+    /// ([`ServerConfig::cpu_workers`](crate::ServerConfig::cpu_workers)).
+    pub fn cpu(mut self) -> Self {
+        self.work = Work::Cpu;
         self
     }
 
@@ -269,6 +279,7 @@ impl RouteOptions {
             description: self.description,
             is_idempotent: self.is_idempotent,
             priority_max: self.priority_max,
+            work: self.work,
             timeout: self.timeout,
             schema: self.schema,
         }
@@ -291,9 +302,12 @@ pub struct Description {
     /// Whether its requests may be sent again; see [`RouteOptions::is_idempotent`].
     #[serde(rename = "idempotent", skip_serializing_if = "is_false")]
     pub is_idempotent: bool,
-    /// The highest priority that its requests should have.
+    /// The highest priority of its requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_max: Option<u8>,
+    /// Where its handler runs.
+    #[serde(skip_serializing_if = "is_in_place")]
+    pub work: Work,
     /// How long a caller should wait; milliseconds as `timeout_ms` where it is serialised.
     #[serde(
         rename = "timeout_ms",
@@ -304,6 +318,10 @@ pub struct Description {
     /// The schema of request and answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
+}
+
+fn is_in_place(work: &Work) -> bool {
+    *work == Work::InPlace
 }
 
 fn is_false(is_it: &bool) -> bool {

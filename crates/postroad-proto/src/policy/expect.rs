@@ -52,6 +52,8 @@ pub enum Prospect {
 /// prove anything, and of a thousand so many too late.
 const PROOFS: u64 = 20;
 const PROVEN_PER_MILLE: u64 = 900;
+/// Of a thousand requests so many are refused at most.
+const PROVEN_MOST: u64 = 950;
 /// A sample has this weight in the average: one in so many.
 const WEIGHT: u64 = 16;
 
@@ -161,11 +163,14 @@ impl Usual {
     }
 
     fn may_refuse(&self, now: Time) -> bool {
-        if self.is_proven(now) {
-            return true;
-        }
+        let share = match self.is_proven(now) {
+            // Some are always tried: what is proven of one caller's requests may be wrong for
+            // another's, and nobody would ever learn that it is not true any more.
+            true => PROVEN_MOST,
+            false => u64::from(self.config.unproven_per_mille),
+        };
         let asked = self.asked.sums(now, 0);
-        let most = (asked.all + 1) * u64::from(self.config.unproven_per_mille);
+        let most = (asked.all + 1) * share;
         (asked.marked + 1) * 1000 <= most
     }
 

@@ -19,17 +19,23 @@ const EVERY: Duration = Duration::from_millis(500);
 const ADDRESSES_MAX: usize = 4096;
 
 /// Whom a wrong signature is laid to: an address, of IPv6 the network that one customer has, or
-/// whoever has no address.
-type Who = Option<IpAddr>;
+/// whoever has no address, or all who find no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Network(IpAddr),
+    NoAddress,
+    Others,
+}
 
 fn who(address: Option<IpAddr>) -> Who {
-    address.map(|address| match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
+    match address.map(|address| address.to_canonical()) {
+        None => Who::NoAddress,
+        Some(IpAddr::V6(address)) => {
             let network = u128::from(address) >> 64 << 64;
-            IpAddr::V6(network.into())
+            Who::Network(IpAddr::V6(network.into()))
         }
-    })
+        Some(address) => Who::Network(address),
+    }
 }
 
 /// What an address has used up: when it will be as if it had done nothing.
@@ -47,7 +53,10 @@ impl Strikes {
     /// # Errors
     /// The time that is left.
     pub(super) fn ask(&self, address: Option<IpAddr>, now: Time) -> Result<(), Duration> {
-        let clear_at = self.lock().get(&who(address)).copied().unwrap_or(now);
+        let all = self.lock();
+        let who = room(&all, who(address));
+        let clear_at = all.get(&who).copied().unwrap_or(now);
+        drop(all);
         let left = clear_at.since(now);
         match left.checked_sub(EVERY * (AT_ONCE - 1)) {
             Some(wait) if !wait.is_zero() => Err(wait),
@@ -58,15 +67,22 @@ impl Strikes {
     /// A signature of this address was wrong.
     pub(super) fn add(&self, address: Option<IpAddr>, now: Time) {
         let mut all = self.lock();
-        let mut who = who(address);
-        if all.len() >= ADDRESSES_MAX && !all.contains_key(&who) {
+        let mut who = room(&all, who(address));
+        if who == Who::Others {
             all.retain(|_, clear_at| *clear_at > now);
-            if all.len() >= ADDRESSES_MAX {
-                who = None;
-            }
+            who = room(&all, self::who(address));
         }
         let clear_at = all.entry(who).or_insert(now);
-        *clear_at = (*clear_at).max(now) + EVERY;
+        // Never longer than what uses all of it up: many may be looked at at the same time.
+        *clear_at = ((*clear_at).max(now) + EVERY).min(now + EVERY * AT_ONCE);
+    }
+}
+
+/// Whose account is asked and charged: there is room for so many.
+fn room(all: &HashMap<Who, Time>, who: Who) -> Who {
+    match all.len() >= ADDRESSES_MAX && !all.contains_key(&who) {
+        true => Who::Others,
+        false => who,
     }
 }
 

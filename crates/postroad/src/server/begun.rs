@@ -71,6 +71,10 @@ impl Begun<'_> {
                 self.permit = permit;
                 self.cut_off = guard.deadline().map_or(Time::NEVER, |_| request.deadline);
                 self.start(starter, request, answers, scope);
+                // One that waits has taken it along.
+                if let Some(permit) = self.permit.take() {
+                    permit.finish(true);
+                }
             }
             Ok(entry) => self.start_as_task(guard, route, entry, request),
         }

@@ -17,6 +17,7 @@ use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
 use crate::observe::calls::{begin, refuse, started};
+use crate::route::Route;
 
 impl Routes {
     /// Handles a request that did not come by a connection: what a gateway has translated, or what
@@ -66,8 +67,8 @@ impl Routes {
             let text = format!("no route {:?}", request.route());
             return refused(&request, Error::of(Code::NOT_FOUND, text));
         };
-        let rule = self.rule(&mut request);
-        let placed = Place::try_take(dispatch, request.is_expired());
+        let rule = self.rule(&route, &mut request);
+        let placed = Place::try_take(dispatch, request.is_expired(), request.priority);
         let entered = placed.and_then(|place| Ok((place, self.enter(&rule, &request)?)));
         let (place, entry) = match entered {
             Ok(entered) => entered,
@@ -110,9 +111,9 @@ impl Routes {
     }
 
     /// What a rule says of a request, which gets its priority and deadline.
-    fn rule(&self, request: &mut Request) -> Applied {
+    fn rule(&self, route: &Route, request: &mut Request) -> Applied {
         let rules = Arc::clone(&self.dispatch.load().rules);
-        let guard = rules.guard(&request.origin.route);
+        let guard = rules.guard(&request.origin.route, &route.describes);
         let now = clock::now();
         let rule = Applied::of(guard, &request.origin.peer, request.caller(), now);
         rule.apply(&mut request.priority, &mut request.deadline, now);

@@ -47,6 +47,22 @@ fn settings(config: &ServerConfig) -> Vec<Setting> {
         ),
         ("server.shed", config.shed.to_string(), now),
         ("workers.cpu", some(config.cpu_workers), now),
+        (
+            "identity.jwt",
+            or_none(config.identity.jwt.as_ref().map(|jwt| format!("{jwt:?}"))),
+            Effect::NextStart,
+        ),
+        (
+            "identity.audit",
+            or_none(
+                config
+                    .identity
+                    .audit
+                    .as_ref()
+                    .map(|audit| format!("{audit:?}")),
+            ),
+            Effect::NextStart,
+        ),
         ("connection.preset", connection.preset.to_string(), new),
         ("connection.heartbeat", time(connection.heartbeat), new),
         ("connection.handshake", time(connection.handshake), new),

@@ -138,6 +138,7 @@ fn start_queued(
         ..
     } = queued;
     let arrival = Arrival {
+        level: request.priority,
         is_late: request.is_expired(),
         is_share_full: share.is_full(id.is_none(), dispatch.intake.share_max()),
         must_wait: false,

@@ -133,39 +133,52 @@ impl Gated {
             Entry::Permit(permit) => permit,
             Entry::Waits(waiting) => Some(waiting.await),
         };
-        let answer = match &self.guard.workers {
-            None => {
-                self.begin(&request)?;
-                route.run(request).await
+        let Some(workers) = &self.guard.workers else {
+            if let Err(late) = self.begin(&request) {
+                permit.into_iter().for_each(Permit::give_back);
+                return Err(late);
             }
-            Some(workers) => {
-                let worker = self.worker(workers, &request)?;
-                let worker = match worker {
-                    Entry::Permit(Some(permit)) => permit,
-                    Entry::Waits(waiting) => waiting.await,
-                    Entry::Permit(None) => return Err(Handled::Refused(Refusal::Draining)),
-                };
-                self.begin(&request)?;
-                let name = Arc::clone(&request.origin.route);
-                let context = request.inherited();
-                let handler = Box::pin(Scoped::new(context, route.run(request)));
-                Arc::clone(workers).run(worker, name, handler).await
+            let answer = route.run(request).await;
+            if let Some(permit) = permit {
+                permit.finish(answer.is_ok());
+            }
+            return answer.map_err(Handled::Failed);
+        };
+
+        let worker = match self.worker(workers, &request) {
+            Ok(worker) => worker,
+            Err(why) => {
+                permit.into_iter().for_each(Permit::give_back);
+                return Err(why);
             }
         };
-        if let Some(permit) = permit {
-            permit.finish(answer.is_ok());
+        let worker = match worker {
+            Place::Free(permit) => permit,
+            Place::Waits(waiting) => waiting.await,
+        };
+        let permits = [Some(worker), permit];
+        if let Err(late) = self.begin(&request) {
+            permits.into_iter().flatten().for_each(Permit::give_back);
+            return Err(late);
         }
-        answer.map_err(Handled::Failed)
+        let (name, context) = (Arc::clone(&request.origin.route), request.inherited());
+        let handler = Box::pin(Scoped::new(context, route.run(request)));
+        let ran = Arc::clone(workers).run(permits, name, handler).await;
+        ran.map_err(Handled::Failed)
     }
 
-    fn worker(&self, workers: &Arc<Workers>, request: &Request) -> Result<Entry, Handled> {
+    /// A worker, or a place among those that wait for one. What is usual there says nothing of this
+    /// route, so only the wait is asked about.
+    fn worker(&self, workers: &Arc<Workers>, request: &Request) -> Result<Place, Handled> {
+        if let Some(permit) = workers.limit.try_enter(clock::now()) {
+            return Ok(Place::Free(permit));
+        }
+        workers.look_for_stuck();
         let ticket = ticket(request, self.is_message);
         let patience = self.dispatch.intake.patience(&ticket, clock::now());
-        let entry = enter(&workers.limit, self.connection, ticket, patience);
-        if matches!(entry, Ok(Entry::Waits(_)) | Err(_)) {
-            workers.look_for_stuck();
-        }
-        entry.map_err(Handled::Refused)
+        let waiting = workers.limit.wait(self.connection, ticket, patience);
+        let waiting = waiting.map_err(|wait| Handled::Refused(Refusal::Hopeless(wait)))?;
+        Ok(Place::Waits(waiting))
     }
 
     /// No handler is started after its deadline.
@@ -176,6 +189,12 @@ impl Gated {
         started(&self.dispatch.counters, 1);
         Ok(())
     }
+}
+
+/// A worker, or a place among those that wait for one.
+enum Place {
+    Free(Permit),
+    Waits(Waiting),
 }
 
 /// Why a request was not answered well.

@@ -32,6 +32,8 @@ pub(super) const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// What has to be known of a request that has arrived.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrival {
+    /// Its priority.
+    pub(super) level: u8,
     /// Its deadline has passed. Asked for by whoever has the clock at hand, because most deadlines
     /// are so far that no clock need be read.
     pub(super) is_late: bool,
@@ -104,13 +106,24 @@ impl Refusal {
     }
 }
 
-/// Decides about a request, while so many of at most so many are at work.
-fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
+/// How many of the places at work requests of this priority may take. The last tenth is for those
+/// above the usual priority and the last twentieth for the most important, so that what is less
+/// important cannot keep them out.
+fn places_of(level: u8, most: usize) -> usize {
+    match level {
+        0..=3 => most - most / 10,
+        4..=6 => most - most / 20,
+        _ => most,
+    }
+}
+
+/// Decides about a request, while there is a place at work for it or not.
+fn decide(arrival: Arrival, has_place: bool, running_max: usize) -> Decision {
     // A request past its deadline is never started: those before it may have taken long.
     if arrival.is_late {
         return Decision::Refuse(Refusal::Late);
     }
-    if running >= running_max {
+    if !has_place {
         return Decision::Refuse(Refusal::TooManyRunning(running_max));
     }
     if arrival.is_share_full {
@@ -127,7 +140,10 @@ fn decide(arrival: Arrival, running: usize, running_max: usize) -> Decision {
 pub(super) struct Intake {
     /// Requests whose handlers were not done at once.
     running: AtomicUsize,
+
     running_max: AtomicUsize,
+    /// How many of them requests of any priority may take.
+    usual_max: AtomicUsize,
     /// Bounds of what waits for one connection: bytes, and one-way messages.
     share_bytes_max: AtomicUsize,
     share_messages_max: AtomicUsize,
@@ -150,6 +166,7 @@ impl Default for Intake {
         Self {
             running: AtomicUsize::new(0),
             running_max: AtomicUsize::new(REQUESTS_MAX),
+            usual_max: AtomicUsize::new(places_of(0, REQUESTS_MAX)),
             share_bytes_max: AtomicUsize::new(usize::MAX),
             share_messages_max: AtomicUsize::new(usize::MAX),
             queued: AtomicUsize::new(0),
@@ -171,6 +188,7 @@ impl Intake {
     /// Sets the bound on requests that are at work, before the server starts.
     pub(super) fn set_running_max(&self, max: usize) {
         self.running_max.store(max, Ordering::Relaxed);
+        self.usual_max.store(places_of(0, max), Ordering::Relaxed);
     }
 
     /// Sets the bounds of each connection's share.
@@ -224,11 +242,13 @@ impl Intake {
 
     /// What becomes of a request that has arrived, or whose turn in the queue has come.
     pub(super) fn decide(&self, arrival: Arrival) -> Decision {
-        decide(
-            arrival,
-            self.running(),
-            self.running_max.load(Ordering::Relaxed),
-        )
+        let most = self.running_max.load(Ordering::Relaxed);
+        decide(arrival, self.has_place(arrival.level, most), most)
+    }
+
+    /// Whether one more of this priority may be at work.
+    fn has_place(&self, level: u8, most: usize) -> bool {
+        self.running() < places_of(level, most)
     }
 
     /// Requests that are at work now.
@@ -245,7 +265,7 @@ impl Intake {
     /// queue need not be asked.
     #[inline]
     pub(super) fn starts_at_once(&self, is_late: bool, must_wait: bool) -> bool {
-        !is_late && !must_wait && self.running() < self.running_max.load(Ordering::Relaxed)
+        !is_late && !must_wait && self.running() < self.usual_max.load(Ordering::Relaxed)
     }
 
     /// Takes a place at work; [`Self::leave_work`] gives it back.
@@ -258,12 +278,13 @@ impl Intake {
     ///
     /// # Errors
     /// Which of these it is.
-    pub(super) fn try_enter_work(&self, is_late: bool) -> Result<(), Refusal> {
+    pub(super) fn try_enter_work(&self, is_late: bool, level: u8) -> Result<(), Refusal> {
         if is_late {
             return Err(Refusal::Late);
         }
         let max = self.running_max.load(Ordering::Relaxed);
-        let next = |running| (running < max).then_some(running + 1);
+        let places = places_of(level, max);
+        let next = |running| (running < places).then_some(running + 1);
         // Sequentially consistent, as in `leave`: either a drain that begins now sees this place,
         // or this thread sees the drain.
         self.running
@@ -395,24 +416,41 @@ mod tests {
     #[test]
     fn a_request_is_started_unless_it_must_wait_and_refused_with_the_first_reason() {
         let quiet = Arrival::default();
-        assert_eq!(decide(quiet, 9, 10), Decision::Start);
+        assert_eq!(decide(quiet, true, 10), Decision::Start);
         let waits = Arrival {
             must_wait: true,
             ..quiet
         };
-        assert_eq!(decide(waits, 9, 10), Decision::Queue);
+        assert_eq!(decide(waits, true, 10), Decision::Queue);
         let many = Decision::Refuse(Refusal::TooManyRunning(10));
-        assert_eq!(decide(waits, 10, 10), many);
+        assert_eq!(decide(waits, false, 10), many);
         let greedy = Arrival {
             is_share_full: true,
             ..waits
         };
-        assert_eq!(decide(greedy, 9, 10), Decision::Refuse(Refusal::ShareFull));
+        assert_eq!(
+            decide(greedy, true, 10),
+            Decision::Refuse(Refusal::ShareFull)
+        );
         let late = Arrival {
             is_late: true,
             ..waits
         };
-        assert_eq!(decide(late, 10, 10), Decision::Refuse(Refusal::Late));
+        assert_eq!(decide(late, false, 10), Decision::Refuse(Refusal::Late));
+    }
+
+    #[test]
+    fn the_last_places_are_for_what_is_more_important() {
+        let intake = Intake::default();
+        intake.set_running_max(20);
+        let enter = |level| (0..99).take_while(|_| intake.try_enter_work(false, level).is_ok());
+        assert_eq!(
+            [enter(3), enter(6), enter(7)].map(Iterator::count),
+            [18, 1, 1]
+        );
+        let refused = Arrival::default();
+        let many = Decision::Refuse(Refusal::TooManyRunning(20));
+        assert_eq!(intake.decide(refused), many);
     }
 
     #[test]
@@ -452,7 +490,7 @@ mod tests {
             let threads = [(); 4].map(|()| {
                 scope.spawn(|| {
                     (0..8)
-                        .filter(|_| intake.try_enter_work(false).is_ok())
+                        .filter(|_| intake.try_enter_work(false, 3).is_ok())
                         .count()
                 })
             });
@@ -462,10 +500,10 @@ mod tests {
                 .sum::<usize>()
         });
         assert_eq!((entered, intake.running()), (8, 8));
-        assert_eq!(intake.try_enter_work(true), Err(Refusal::Late));
+        assert_eq!(intake.try_enter_work(true, 3), Err(Refusal::Late));
         intake.leave_work();
         intake.drain();
-        assert_eq!(intake.try_enter_work(false), Err(Refusal::Draining));
+        assert_eq!(intake.try_enter_work(false, 3), Err(Refusal::Draining));
         assert_eq!(intake.running(), 7, "its place was given back");
     }
 

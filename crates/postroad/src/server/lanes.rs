@@ -24,8 +24,11 @@ use crate::transport::ConnectionId;
 /// Work of a lane in one round, nanoseconds. Short enough that ten busy connections delay an
 /// eleventh by no more than a scheduler's time slice.
 const ROUND: u64 = 500_000;
+/// Work of a level after which whoever comes waits for the next round, nanoseconds: else one that
+/// always has a request, and never two, would be in every round, and no round would end.
+const CLOSES: u64 = 10 * ROUND;
 /// A level that waits has at least one part in so many of the work; see [`Levels`].
-const GUARANTEED: u64 = 20;
+const GUARANTEED: u64 = 127;
 /// One-way messages of a lane from which on its driver reads no more. Twice what a driver takes
 /// over at once, so that there is work while it reads on. Calls are bounded by the protocol.
 const MESSAGES_MAX: usize = 256;
@@ -64,6 +67,13 @@ struct Class<T> {
     turn: Option<(Key, When)>,
 }
 
+impl<T> Class<T> {
+    /// Expected work of what waits, nanoseconds.
+    fn work(&self) -> u64 {
+        self.waiting.values().map(|entry| entry.ticket.cost).sum()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     ThisRound,
@@ -73,6 +83,7 @@ enum When {
 struct Lane<O, T> {
     owner: O,
     classes: Vec<Class<T>>,
+    len: usize,
     messages: usize,
     bytes: usize,
     is_parked: bool,
@@ -105,6 +116,8 @@ impl<O, T> Lane<O, T> {
 struct Round {
     this: BTreeSet<(Key, ConnectionId)>,
     next: BTreeSet<(Key, ConnectionId)>,
+    /// Work of this round.
+    served: u64,
 }
 
 impl Round {
@@ -127,7 +140,7 @@ impl Round {
         }
         let when = match class.turn {
             Some((_, when)) => when,
-            None if class.used >= ROUND => {
+            None if class.used >= ROUND || self.served >= CLOSES => {
                 class.used = 0;
                 When::NextRound
             }
@@ -150,6 +163,7 @@ impl Round {
     fn pop(&mut self) -> Option<(Key, ConnectionId)> {
         if self.this.is_empty() {
             mem::swap(&mut self.this, &mut self.next);
+            self.served = 0;
         }
         self.this.pop_first()
     }
@@ -174,6 +188,8 @@ pub(crate) struct Lanes<O, T> {
     /// Expected work by level, nanoseconds.
     work: [u64; 8],
     arrivals: u64,
+    /// Of all lanes but the parked ones, each of which has bounds of its own: what nobody can serve
+    /// now must not keep others out.
     len: usize,
     bytes: usize,
 }
@@ -265,6 +281,7 @@ impl<O: Clone, T> Lanes<O, T> {
         self.lanes.entry(connection).or_insert_with(|| Lane {
             owner: owner(),
             classes: Vec::new(),
+            len: 0,
             messages: 0,
             bytes: 0,
             is_parked: false,
@@ -289,10 +306,13 @@ impl<O: Clone, T> Lanes<O, T> {
         };
         lane.messages += usize::from(ticket.is_message);
         lane.bytes += ticket.bytes;
-        self.len += 1;
-        self.bytes += ticket.bytes;
-        self.work[usize::from(level)] += ticket.cost;
+        lane.len += 1;
         let is_parked = lane.is_parked;
+        if !is_parked {
+            self.len += 1;
+            self.bytes += ticket.bytes;
+            self.work[usize::from(level)] += ticket.cost;
+        }
         let at = lane.classes.iter().position(|class| class.level == level);
         let at = at.unwrap_or_else(|| {
             lane.classes.push(Class {
@@ -313,26 +333,30 @@ impl<O: Clone, T> Lanes<O, T> {
 
     /// Notes that something has left its lane.
     fn left(&mut self, connection: ConnectionId, ticket: Ticket) {
-        if let Some(lane) = self.lanes.get_mut(&connection) {
-            lane.messages -= usize::from(ticket.is_message);
-            lane.bytes -= ticket.bytes;
+        let Some(lane) = self.lanes.get_mut(&connection) else {
+            return;
+        };
+        lane.messages -= usize::from(ticket.is_message);
+        lane.bytes -= ticket.bytes;
+        lane.len -= 1;
+        if !lane.is_parked {
+            self.len -= 1;
+            self.bytes -= ticket.bytes;
+            self.work[usize::from(ticket.level.min(7))] -= ticket.cost;
         }
-        self.len -= 1;
-        self.bytes -= ticket.bytes;
-        self.work[usize::from(ticket.level.min(7))] -= ticket.cost;
     }
 
     /// Takes what is to be served now. [`Self::done`] or [`Self::park`] has to follow.
     pub(crate) fn take(&mut self, now: Time) -> Option<Next<O, T>> {
-        if let Some(connection) = self.called_off.pop()
-            && let Some(lane) = self.lanes.get(&connection)
-        {
-            let owner = lane.owner.clone();
-            return Some(Next {
-                connection,
-                owner,
-                taken: None,
-            });
+        while let Some(connection) = self.called_off.pop() {
+            if let Some(lane) = self.lanes.get(&connection) {
+                let owner = lane.owner.clone();
+                return Some(Next {
+                    connection,
+                    owner,
+                    taken: None,
+                });
+            }
         }
         let waiting = (0..8u8).filter(|level| !self.is_level_empty(*level));
         let waiting = waiting.fold(0u8, |mask, level| mask | 1 << level);
@@ -363,9 +387,11 @@ impl<O: Clone, T> Lanes<O, T> {
         };
         if let Some((_, level)) = served {
             self.levels.charge(level, cost);
+            let round = &mut self.rounds[usize::from(level)];
+            round.served = round.served.saturating_add(cost);
             if let Some(class) = lane.class(level) {
                 class.used = class.used.saturating_add(cost);
-                self.rounds[usize::from(level)].place(connection, class);
+                round.place(connection, class);
             }
         }
         lane.classes.retain(|class| !class.waiting.is_empty());
@@ -384,8 +410,12 @@ impl<O: Clone, T> Lanes<O, T> {
         }
         if let Some(lane) = self.lanes.get_mut(&connection) {
             lane.is_parked = true;
+            self.len -= lane.len;
+            self.bytes -= lane.bytes;
             for class in &mut lane.classes {
-                self.rounds[usize::from(class.level)].displace(connection, class);
+                let level = usize::from(class.level);
+                self.work[level] -= class.work();
+                self.rounds[level].displace(connection, class);
             }
         }
         let Taken { item, ticket, key } = taken;
@@ -397,8 +427,12 @@ impl<O: Clone, T> Lanes<O, T> {
         if let Some(lane) = self.lanes.get_mut(&connection)
             && mem::take(&mut lane.is_parked)
         {
+            self.len += lane.len;
+            self.bytes += lane.bytes;
             for class in &mut lane.classes {
-                self.rounds[usize::from(class.level)].place(connection, class);
+                let level = usize::from(class.level);
+                self.work[level] += class.work();
+                self.rounds[level].place(connection, class);
             }
         }
     }
@@ -422,17 +456,18 @@ impl<O: Clone, T> Lanes<O, T> {
                 self.rounds[usize::from(class.level)].place(connection, class);
             }
         }
+        let (is_empty, is_awaited) = (lane.is_empty(), lane.is_awaited);
+        for entry in &removed {
+            self.left(connection, entry.ticket);
+        }
         // What is being served is done with later, and the lane looked at then. Nobody would look
         // at any other that is empty, and its driver may wait to be woken.
         let is_served = served.is_some_and(|(served, _)| served == connection);
-        if lane.is_empty() && !is_served {
-            match lane.is_awaited && !is_parked {
+        if is_empty && !is_served {
+            match is_awaited && !is_parked {
                 true => self.called_off.push(connection),
                 false => drop(self.lanes.remove(&connection)),
             }
-        }
-        for entry in &removed {
-            self.left(connection, entry.ticket);
         }
         removed.into_iter().map(|entry| entry.item).collect()
     }

@@ -262,7 +262,7 @@ impl Lookup {
             protocol: connection.protocol(),
             caller: self.caller.clone(),
         };
-        let guard = self.table.rules.guard(&origin.route);
+        let guard = self.table.rules.guard(&origin.route, &route.describes);
         self.cached.push(CachedRoute {
             rule: Applied::of(guard, &connection.peer, &self.caller, clock::now()),
             starter: route.starter(),

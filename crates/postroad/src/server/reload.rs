@@ -79,14 +79,26 @@ impl RunningServer {
     /// # Errors
     /// The first setting that is out of its bounds; then nothing has changed.
     pub fn reconfigure(&self, config: ServerConfig) -> Result<Vec<Change>, ConfigError> {
-        config.check()?;
+        self.change(|_| config)
+    }
+
+    /// One change after the other, each from what the one before has left.
+    fn change(
+        &self,
+        next: impl FnOnce(&ServerConfig) -> ServerConfig,
+    ) -> Result<Vec<Change>, ConfigError> {
         let live = &self.shared.config;
         let _turn = live.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let before = live.now();
+        let config = next(&before);
+        config.check()?;
         let changes = changes(&before, &config);
-        let workers = before.workers;
-        live.config
-            .store(Arc::new(ServerConfig { workers, ..config }));
+        let (workers, identity) = (before.workers, before.identity.clone());
+        live.config.store(Arc::new(ServerConfig {
+            workers,
+            identity,
+            ..config
+        }));
         self.shared.bound_intake();
         Ok(changes)
     }
@@ -96,7 +108,10 @@ impl RunningServer {
     /// # Errors
     /// The first rule that is out of its bounds; then nothing has changed.
     pub fn set_rules(&self, rules: Vec<RouteRule>) -> Result<(), ConfigError> {
-        let config = ServerConfig::clone(&self.shared.config.now());
-        self.reconfigure(ServerConfig { rules, ..config }).map(drop)
+        let next = |before: &ServerConfig| ServerConfig {
+            rules,
+            ..before.clone()
+        };
+        self.change(next).map(drop)
     }
 }

@@ -33,8 +33,12 @@ impl Place {
     ///
     /// # Errors
     /// Why there is none for a request that is late or not.
-    pub(super) fn try_take(dispatch: &Arc<Dispatch>, is_late: bool) -> Result<Self, Refusal> {
-        dispatch.intake.try_enter_work(is_late)?;
+    pub(super) fn try_take(
+        dispatch: &Arc<Dispatch>,
+        is_late: bool,
+        level: u8,
+    ) -> Result<Self, Refusal> {
+        dispatch.intake.try_enter_work(is_late, level)?;
         Ok(Self(Arc::clone(dispatch)))
     }
 }

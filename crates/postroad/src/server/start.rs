@@ -120,6 +120,7 @@ impl Dispatcher {
                         None
                     } else {
                         let arrival = Arrival {
+                            level: asked.priority,
                             is_late,
                             must_wait,
                             is_share_full,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postroad::extract::Request;
-use postroad::route::RouteRule;
+use postroad::route::{RouteOptions, RouteRule};
 use postroad::{
     CallContext, Client, Code, Error, Retry, Router, Routes, RunningServer, Server, ServerConfig,
 };
@@ -430,5 +430,24 @@ async fn what_takes_longer_than_is_left_is_refused_once_that_was_seen_to_be_in_v
         "{tried} tried, {refused} refused"
     );
     call(1000).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_author_of_a_route_declares_is_enforced() -> Tested {
+    let declared = || RouteOptions::new().priority_max(2).cpu();
+    let router = Router::new().route_with("say", declared(), async |cx: CallContext| {
+        let name = std::thread::current().name().map(str::to_owned);
+        format!("{} {}", cx.priority(), name.unwrap_or_default())
+    });
+    let server = Server::new(router).listen("mem://declared".parse()?);
+    let _server = server.start().await?;
+    let client = Client::connect("mem://declared").await?;
+    let said = client.request("say").priority(7).call_raw("").await?;
+    let here = std::thread::current().name().map(str::to_owned);
+    let said = String::from_utf8(said.to_vec())?;
+    let (priority, thread) = said.split_once(' ').expect("two words");
+    assert_eq!(priority, "2");
+    assert_ne!(Some(thread.to_owned()), here, "it runs on a worker");
     Ok(())
 }

@@ -386,9 +386,13 @@ impl Fleet {
             })
     }
 
-    /// Has all who wait for an answer look how late it is. So no call needs a timer of its own.
+    /// Has all who wait for an answer look how late it is, so no call needs a timer of its own.
     /// Whether calls are being made.
     fn look_for_late_calls(&self, now: Time) -> bool {
+        // Without retries nobody is asked in the place of one that is late.
+        if self.retry.is_none() {
+            return false;
+        }
         let roster = self.roster.load();
         let busy = roster.members.iter();
         let busy = busy.filter(|member| member.load.in_flight() > 0);

@@ -45,6 +45,8 @@ pub(crate) struct Permit {
     began: Time,
     /// Its deadline, if it was let in although it will hardly be done in time.
     doubted: Option<Time>,
+    /// Its handler was started, and nobody has said yet how it ended.
+    is_open: bool,
 }
 
 impl Limit {
@@ -131,6 +133,7 @@ impl Limit {
             limit: Arc::clone(self),
             began: now,
             doubted: None,
+            is_open: true,
         })
     }
 
@@ -217,12 +220,37 @@ impl Permit {
         }
     }
 
+    /// Gives it back, because the handler is not started.
+    pub(crate) fn give_back(mut self) {
+        self.is_open = false;
+        self.doubted = None;
+    }
+
     /// Gives it back after work that was done, well or not, and learns how long that took.
     pub(crate) fn finish(mut self, is_ok: bool) {
+        self.is_open = false;
         let now = clock::now();
         let took = now.since(self.began);
         self.limit.usual.sample(took);
         self.prove(now);
+        self.adapt(now, took, is_ok);
+    }
+
+    /// It was cut off, by its deadline or because its caller has gone: it would have taken longer
+    /// than this. If nobody learned of those, only the quick ones would count.
+    fn cut_off(&mut self) {
+        let now = clock::now();
+        let took = now.since(self.began);
+        if self.doubted.is_some_and(|deadline| now >= deadline) {
+            self.prove(now);
+        }
+        if took > self.limit.usual.mean() {
+            self.limit.usual.sample(took);
+            self.adapt(now, took, false);
+        }
+    }
+
+    fn adapt(&self, now: Time, took: Duration, is_ok: bool) {
         if let Some(adaptive) = &self.limit.adaptive {
             let verdict = match is_ok {
                 true => Verdict::Success,
@@ -239,8 +267,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.doubted.is_some() {
-            self.prove(clock::now());
+        if self.is_open {
+            self.cut_off();
         }
         self.limit.running.fetch_sub(1, Ordering::SeqCst);
         if self.limit.waiting.load(Ordering::SeqCst) > 0 {

@@ -24,7 +24,7 @@ use rates::Rates;
 pub(super) use workers::Workers;
 
 use crate::caller::Caller;
-use crate::route::{Concurrency, RouteRule, Work};
+use crate::route::{Concurrency, Description, RouteRule, Work};
 use crate::transport::PeerInfo;
 
 /// What is said of a route, as one connection keeps it.
@@ -85,28 +85,36 @@ impl Applied {
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) rule: RouteRule,
+    priority_max: u8,
     pub(super) limit: Option<Arc<Limit>>,
     pub(super) rates: Option<Rates>,
     pub(super) workers: Option<Arc<Workers>>,
 }
 
 impl Guard {
-    fn new(rule: &RouteRule, otherwise: Option<Concurrency>, workers: &Arc<Workers>) -> Self {
+    fn new(
+        rule: RouteRule,
+        declared: &Description,
+        otherwise: Option<Concurrency>,
+        workers: &Arc<Workers>,
+    ) -> Self {
         let concurrency = rule.concurrency.or(otherwise);
+        let is_cpu = rule.work == Work::Cpu || declared.work == Work::Cpu;
         Self {
-            rule: rule.clone(),
+            priority_max: rule.priority.or(declared.priority_max).unwrap_or(7),
             limit: concurrency.map(|concurrency| match concurrency {
                 Concurrency::Fixed(most) => Limit::of(most),
                 Concurrency::Auto => Limit::adaptive(),
             }),
             rates: rule.rate.as_ref().map(Rates::new),
-            workers: (rule.work == Work::Cpu).then(|| Arc::clone(workers)),
+            workers: is_cpu.then(|| Arc::clone(workers)),
+            rule,
         }
     }
 
     /// The highest priority of the route's requests.
     pub(super) fn priority_max(&self) -> u8 {
-        self.rule.priority.unwrap_or(7)
+        self.priority_max
     }
 
     /// How long a request may take that says nothing itself.
@@ -162,20 +170,23 @@ impl Rules {
         self.list.iter().find(|rule| rule.fits(route))
     }
 
-    /// The guard of a route, if anything is said of it. The same for all connections.
-    pub(super) fn guard(&self, route: &Arc<str>) -> Option<Arc<Guard>> {
-        if self.list.is_empty() && self.concurrency.is_none() {
+    /// The guard of a route, if anything is said of it by a rule, or by its author. The same for all
+    /// connections.
+    pub(super) fn guard(&self, route: &Arc<str>, declared: &Description) -> Option<Arc<Guard>> {
+        let is_declared = declared.priority_max.is_some() || declared.work == Work::Cpu;
+        if self.list.is_empty() && self.concurrency.is_none() && !is_declared {
             return None;
         }
         let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(guard) = guards.get(route) {
             return guard.clone();
         }
-        let nothing = RouteRule::of("*");
         let rule = self.rule(route);
-        let is_said = rule.is_some() || self.concurrency.is_some();
-        let rule = rule.unwrap_or(&nothing);
-        let guard = is_said.then(|| Arc::new(Guard::new(rule, self.concurrency, &self.workers)));
+        let is_said = rule.is_some() || self.concurrency.is_some() || is_declared;
+        let guard = is_said.then(|| {
+            let rule = rule.cloned().unwrap_or_else(|| RouteRule::of("*"));
+            Arc::new(Guard::new(rule, declared, self.concurrency, &self.workers))
+        });
         guards.insert(Arc::clone(route), guard.clone());
         guard
     }
@@ -212,6 +223,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::RouteOptions;
 
     fn rules(text: &str) -> Rules {
         #[derive(serde::Deserialize)]
@@ -222,13 +234,33 @@ mod tests {
         Rules::new(file.route, None, Workers::of(2))
     }
 
+    fn plain() -> Description {
+        RouteOptions::new().into_description("a", Default::default)
+    }
+
+    #[test]
+    fn what_an_author_declares_counts_unless_a_rule_says_otherwise() {
+        let declared = RouteOptions::new().priority_max(5).cpu();
+        let declared = declared.into_description("a", Default::default);
+        let none = Rules::default();
+        let guard = none
+            .guard(&Arc::from("a"), &declared)
+            .expect("it is declared");
+        assert!(guard.priority_max() == 5 && guard.workers.is_some());
+        let rules = rules("[[route]]\nname = 'a'\npriority = 2");
+        let guard = rules
+            .guard(&Arc::from("a"), &declared)
+            .expect("it has a rule");
+        assert!(guard.priority_max() == 2 && guard.workers.is_some());
+    }
+
     #[test]
     fn the_first_rule_that_fits_counts_and_a_route_without_has_no_guard() {
         let rules = rules(
             "[[route]]\nname = 'Orders.get'\npriority = 7\n[[route]]\nname = 'Orders.*'\n\
              priority = 2\nwork = 'cpu'",
         );
-        let guard = |route: &str| rules.guard(&Arc::from(route));
+        let guard = |route: &str| rules.guard(&Arc::from(route), &plain());
         assert_eq!(
             guard("Orders.get").map(|guard| guard.priority_max()),
             Some(7)
@@ -245,13 +277,13 @@ mod tests {
         let text = "[[route]]\nname = 'a'\nconcurrency = 1\n[[route]]\nname = 'b'\nconcurrency = 1";
         let old = rules(text);
         let (a, b) = (Arc::from("a"), Arc::from("b"));
-        let (old_a, old_b) = (old.guard(&a), old.guard(&b));
+        let (old_a, old_b) = (old.guard(&a, &plain()), old.guard(&b, &plain()));
         let new = rules(&text.replace("'b'\nconcurrency = 1", "'b'\nconcurrency = 2"));
         new.inherit(&old);
         let same = |one: Option<Arc<Guard>>, other: Option<Arc<Guard>>| match (one, other) {
             (Some(one), Some(other)) => Arc::ptr_eq(&one, &other),
             _ => false,
         };
-        assert!(same(new.guard(&a), old_a) && !same(new.guard(&b), old_b));
+        assert!(same(new.guard(&a, &plain()), old_a) && !same(new.guard(&b, &plain()), old_b));
     }
 }

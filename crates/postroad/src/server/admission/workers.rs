@@ -68,10 +68,10 @@ impl Workers {
     }
 
     /// Runs a handler on a worker. It goes on there until it waits for something if this is
-    /// dropped, and has its permit as long.
+    /// dropped, and has its permits as long: of the worker, and of its route.
     pub(crate) async fn run(
         self: Arc<Self>,
-        permit: Permit,
+        permits: [Option<Permit>; 2],
         route: Arc<str>,
         handler: BoxFuture<'static, Result<Reply, Error>>,
     ) -> Result<Reply, Error> {
@@ -83,11 +83,17 @@ impl Workers {
             let answer = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    answer = handler => Some(answer),
+                    // A job whose caller left while it waited for its thread is not begun.
                     _ = gone => None,
+                    answer = handler => Some(answer),
                 }
             });
-            permit.finish(matches!(answer, Some(Ok(_))));
+            for permit in permits.into_iter().flatten() {
+                match &answer {
+                    Some(answer) => permit.finish(answer.is_ok()),
+                    None => drop(permit),
+                }
+            }
             answer
         };
         let answer = tokio::task::spawn_blocking(job).await;

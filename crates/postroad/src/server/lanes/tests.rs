@@ -113,7 +113,7 @@ fn a_parked_connection_keeps_its_order_and_its_turns_come_back() {
     lanes.push(other, || 'o', 9, message());
     assert_eq!(lanes.top(), Some(3), "what is parked holds nobody up");
     assert_eq!(run(&mut lanes, 10, 1), [('o', 9)]);
-    assert_eq!((lanes.len(), lanes.look(deaf)), (3, LaneState::Parked));
+    assert_eq!((lanes.len(), lanes.look(deaf)), (0, LaneState::Parked));
     lanes.resume(deaf);
     lanes.resume(deaf);
     assert_eq!(run(&mut lanes, 10, 1), [('d', 2), ('d', 0), ('d', 1)]);
@@ -200,4 +200,38 @@ fn one_that_gives_up_is_found_by_its_place() {
     assert_eq!(run(&mut lanes, 9, 1), [('a', 8)]);
     assert_eq!(lanes.remove(other), None);
     assert!(lanes.lanes.is_empty() && lanes.top().is_none());
+}
+
+#[test]
+fn who_always_has_one_request_does_not_keep_others_from_their_next_round() {
+    let mut lanes = lanes();
+    let (patient, eager) = (connection(), [connection(), connection(), connection()]);
+    push_all(&mut lanes, patient, 'p', 0..100, call(3, 1_000_000));
+    let mut served = 0;
+    for turn in 0..1000 {
+        for one in eager {
+            if lanes.look(one) == LaneState::Empty {
+                lanes.push(one, || 'e', turn, call(3, 5));
+            }
+        }
+        let next = lanes.take(Time(1)).expect("something waits");
+        served += usize::from(next.owner == 'p');
+        lanes.done(next.connection, ROUND / 2);
+    }
+    assert!((80..=100).contains(&served), "{served} of the patient one");
+}
+
+#[test]
+fn what_is_parked_does_not_fill_the_queue_of_others() {
+    let mut lanes = lanes();
+    let deaf = connection();
+    push_all(&mut lanes, deaf, 'd', 0..50, call(3, 5));
+    let next = lanes.take(Time(1)).expect("it was pushed");
+    lanes.park(deaf, next.taken.expect("it waits"));
+    assert_eq!((lanes.len(), lanes.work), (0, [0; 8]));
+    assert_eq!(lanes.retain(deaf, |n| n % 2 == 0).len(), 25);
+    lanes.resume(deaf);
+    assert_eq!(lanes.len(), 25);
+    assert_eq!(run(&mut lanes, 99, 1).len(), 25);
+    assert!(lanes.lanes.is_empty() && lanes.bytes() == 0);
 }
