@@ -22,6 +22,7 @@ mod running;
 mod share;
 mod start;
 mod turns;
+mod versions;
 mod watched;
 
 use std::collections::HashMap;

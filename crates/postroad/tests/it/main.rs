@@ -45,3 +45,4 @@ mod support;
 mod threads;
 mod transports;
 mod typed;
+mod versions;
