@@ -2,6 +2,8 @@
 
 mod access;
 mod rule;
+#[cfg(feature = "tower")]
+mod service;
 pub(crate) mod version;
 mod word;
 
@@ -18,6 +20,8 @@ use serde::Serialize;
 pub(crate) use access::Access;
 pub(crate) use rule::fits;
 pub use rule::{Concurrency, Each, RateRule, RouteRule, Shape, Work};
+#[cfg(feature = "tower")]
+pub use service::RouteService;
 
 use crate::driver::{Answered, Answers};
 use crate::error::Error;

@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::extract::{Reply, Request};
 use crate::handler::Handler;
 use crate::hook::{Around, Next};
+#[cfg(feature = "tower")]
+use crate::route::RouteService;
 use crate::route::{Access, Description, Route, RouteOptions, version};
 use crate::server::Rules;
 
@@ -327,6 +329,54 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Fut: Future<Output = Result<Reply, Error>> + Send + 'static,
     {
         self.table.surround(&Around::new(hook));
+        self
+    }
+
+    /// Puts a layer of tower around each of the routes that were added so far, with feature
+    /// `tower`. A layer that is added later is around those that were added earlier.
+    ///
+    /// Each route has a service of its own: `ConcurrencyLimitLayer` limits each of them, and
+    /// `GlobalConcurrencyLimitLayer` all together. A layer whose service cannot be cloned, such as
+    /// `RateLimitLayer`, goes within a `BufferLayer`, which needs a runtime when it is put around.
+    ///
+    /// An [`Error`] of a layer is what the caller is answered. `Elapsed` becomes `SRV-E-504`,
+    /// `Overloaded` `SRV-E-429`, safe to send elsewhere, and every other error `SRV-E-500`.
+    ///
+    /// A route without layers costs what it did; a request within layers costs two allocations
+    /// and what the layers cost.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use postroad::Router;
+    /// use tower::ServiceBuilder;
+    /// use tower::limit::ConcurrencyLimitLayer;
+    /// use tower::load_shed::LoadShedLayer;
+    /// use tower::timeout::TimeoutLayer;
+    ///
+    /// // What comes first is outermost.
+    /// let layers = ServiceBuilder::new()
+    ///     .layer(TimeoutLayer::new(Duration::from_secs(2)))
+    ///     .layer(LoadShedLayer::new())
+    ///     .layer(ConcurrencyLimitLayer::new(8));
+    /// let router = Router::new().route("report", async || "done").layer(layers);
+    /// # let _ = router;
+    /// ```
+    #[cfg(feature = "tower")]
+    #[must_use]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower::Layer<RouteService>,
+        L::Service: tower::Service<Request, Response = Reply, Error: Into<tower::BoxError>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as tower::Service<Request>>::Future: Send + 'static,
+    {
+        for route in self.table.routes.values_mut() {
+            *route = route.layered(&layer);
+        }
         self
     }
 

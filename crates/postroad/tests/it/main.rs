@@ -34,6 +34,8 @@ mod hostile;
 #[cfg(feature = "jwt")]
 mod identity;
 mod intake;
+#[cfg(feature = "tower")]
+mod layers;
 mod never_give_up;
 mod outages;
 mod pipeline;
