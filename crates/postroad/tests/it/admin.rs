@@ -184,7 +184,7 @@ async fn metrics_say_what_the_server_has_counted_in_both_forms() -> Tested {
         ("postroad_server_connections_accepted_total", 1.0),
         ("postroad_server_requests_started_total", 3.0),
         ("postroad_server_requests_failed_total", 1.0),
-        ("postroad_server_routes", 3.0),
+        ("postroad_server_routes", 4.0),
         ("shop_orders_total{kind=\"book\"}", 7.0),
     ] {
         assert_eq!(number(&text, &format!("{series} "))?, expected, "{series}");
