@@ -165,6 +165,16 @@ impl Request {
         Ok(self)
     }
 
+    /// Says that it goes to another route than it has asked for: a version.
+    pub(crate) fn go_to(&mut self, route: &str) {
+        self.origin = Arc::new(Origin {
+            route: route.into(),
+            peer: Arc::clone(&self.origin.peer),
+            protocol: self.origin.protocol,
+            caller: self.origin.caller.clone(),
+        });
+    }
+
     /// Takes what has arrived. The same request is filled again and again, so that what is moved is
     /// little.
     #[inline]

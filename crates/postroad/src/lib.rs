@@ -43,6 +43,7 @@
 //! | `avro` | the payload codec `codec::Avro` | no |
 //! | `admin` | health and metrics over HTTP: [`admin`] | no |
 //! | `jwt` | tokens that say who calls: [`identity`] | no |
+//! | `tower` | tower's layers around routes; clients as its services: `client::layers` | no |
 //!
 //! JSON, MessagePack, TCP, Unix sockets, memory and all dialects are always there.
 //!

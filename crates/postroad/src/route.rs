@@ -2,6 +2,9 @@
 
 mod access;
 mod rule;
+#[cfg(feature = "tower")]
+mod service;
+pub(crate) mod version;
 mod word;
 
 use std::future::{Future, poll_fn};
@@ -17,6 +20,8 @@ use serde::Serialize;
 pub(crate) use access::Access;
 pub(crate) use rule::fits;
 pub use rule::{Concurrency, Each, RateRule, RouteRule, Shape, Work};
+#[cfg(feature = "tower")]
+pub use service::RouteService;
 
 use crate::driver::{Answered, Answers};
 use crate::error::Error;
@@ -102,9 +107,9 @@ fn poll_slot<F: Future>(slot: &mut Slot<F>, cx: &mut Context<'_>) -> Poll<F::Out
 }
 
 /// Makes starters of one handler; its type is forgotten here.
-type MakeStarter = Box<dyn Fn() -> Box<dyn Starter> + Send + Sync>;
+type MakeStarter = Arc<dyn Fn() -> Box<dyn Starter> + Send + Sync>;
 /// Runs one handler without a connection.
-type Run = Box<dyn Fn(Request) -> BoxFuture<'static, Answered> + Send + Sync>;
+type Run = Arc<dyn Fn(Request) -> BoxFuture<'static, Answered> + Send + Sync>;
 
 /// A handler whose type is forgotten, and its description.
 pub(crate) struct Route {
@@ -145,11 +150,11 @@ impl Route {
     {
         let make = Arc::new(make);
         let starting = Arc::clone(&make);
-        let starter: MakeStarter = Box::new(move || {
+        let starter: MakeStarter = Arc::new(move || {
             let make = Arc::clone(&starting);
             Box::new(Typed { make, spare: None })
         });
-        let run: Run = Box::new(move |mut request| {
+        let run: Run = Arc::new(move |mut request| {
             let make = Arc::clone(&make);
             // Within the future, because extractors may panic, and whoever polls it is guarded.
             Box::pin(async move { make(&mut request).await })
@@ -158,6 +163,19 @@ impl Route {
             starter,
             run,
             describes,
+            cost: Cost::default(),
+        }
+    }
+
+    /// The same handler as a route of another name.
+    pub(crate) fn renamed(&self, name: String) -> Self {
+        Self {
+            starter: Arc::clone(&self.starter),
+            run: Arc::clone(&self.run),
+            describes: Description {
+                route: name,
+                ..self.describes.clone()
+            },
             cost: Cost::default(),
         }
     }

@@ -1,20 +1,25 @@
 //! Which handler a request goes to, as a service's author puts it together.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{Reply, Request};
 use crate::handler::Handler;
 use crate::hook::{Around, Next};
-use crate::route::{Access, Description, Route, RouteOptions};
+#[cfg(feature = "tower")]
+use crate::route::RouteService;
+use crate::route::{Access, Description, Route, RouteOptions, version};
 
 /// Routes by name.
 #[derive(Clone, Default)]
 pub(crate) struct Table {
-    routes: HashMap<Arc<str>, Arc<Route>>,
+    /// In order, so that the versions of a route stand together.
+    routes: BTreeMap<Arc<str>, Arc<Route>>,
     /// The hooks around all of them, the innermost first. Routes that come later get them too.
     around: Vec<Around>,
     pub(crate) unrouted: Unrouted,
@@ -88,15 +93,60 @@ impl Table {
         self.routes.keys()
     }
 
-    /// All routes, by name.
-    pub(crate) fn describe(&self) -> Vec<Description> {
-        let mut all: Vec<_> = self
-            .routes
-            .values()
-            .map(|route| route.describes.clone())
+    /// The versions of a route, the newest first; empty for one that is there without versions.
+    pub(crate) fn versions(&self, name: &str) -> Vec<(&str, &Arc<Route>)> {
+        let beginning = version::name_of(name, "");
+        let from = (Bound::Included(&*beginning), Bound::Unbounded);
+        let behind = self.routes.range::<str, _>(from);
+        let versions = behind.map_while(|(name, route)| {
+            let version = name.strip_prefix(&beginning)?;
+            Some((version, route))
+        });
+        let mut versions: Vec<_> = versions
+            .filter(|(version, _)| version::is_name(version))
             .collect();
-        all.sort_by(|a, b| a.route.cmp(&b.route));
-        all
+        versions.sort_by_key(|(version, _)| Reverse(version::age(version)));
+        versions
+    }
+
+    /// Whether a request of this name goes somewhere.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some() || !self.versions(name).is_empty()
+    }
+
+    /// The routes, of those with a certain name, that are not there in this version.
+    pub(crate) fn lacking(&self, version: &str, is_meant: impl Fn(&str) -> bool) -> Vec<&str> {
+        let plain = self.routes.keys().map(|name| version::split(name).0);
+        let mut lacking: Vec<_> = plain
+            .filter(|name| is_meant(name) && self.get(&version::name_of(name, version)).is_none())
+            .collect();
+        lacking.dedup();
+        lacking
+    }
+
+    /// All names that can be called, in order. A name whose requests may go to several versions is
+    /// declared as the route that they go to by default, and idempotent only if all of them are.
+    pub(crate) fn describe(&self) -> Vec<Description> {
+        let mut all: BTreeMap<&str, Description> = BTreeMap::new();
+        for (name, route) in &self.routes {
+            all.insert(name, route.describes.clone());
+        }
+        for name in self.routes.keys() {
+            let (plain, Some(_)) = version::split(name) else {
+                continue;
+            };
+            let versions = self.versions(plain);
+            let Some((_, newest)) = versions.first() else {
+                continue;
+            };
+            let described = all.entry(plain).or_insert_with(|| Description {
+                route: plain.to_owned(),
+                ..newest.describes.clone()
+            });
+            let mut all_of_them = versions.iter();
+            described.is_idempotent &= all_of_them.all(|(_, route)| route.describes.is_idempotent);
+        }
+        all.into_values().collect()
     }
 }
 
@@ -201,6 +251,44 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
+    /// Adds the routes of another router as one version of them: `Orders.place` becomes
+    /// `Orders.place@2`, which can be called by that name too.
+    ///
+    /// A request for `Orders.place` goes to the version that the rule of the route says
+    /// ([`RouteRule::versions`](crate::route::RouteRule::versions)), and a client stays with its
+    /// version. Without a rule it goes to the route `Orders.place`, or to the newest version if
+    /// there is none. What a rule says of `Orders.place` is said of its versions too, unless an
+    /// earlier rule names the version; limits and rates count for each by itself.
+    ///
+    /// ```
+    /// use postroad::Router;
+    ///
+    /// let old = Router::new().route("greet", async |name: String| format!("Hello {name}"));
+    /// let new = Router::new().route("greet", async |name: String| format!("Good day, {name}"));
+    /// let router = Router::new().version("1", old).version("2", new);
+    /// # let _ = router;
+    /// ```
+    ///
+    /// # Panics
+    /// If there is this version of one of the routes already, or if the version is not 1 to 32 of
+    /// the characters A-Z, a-z, 0-9, `.`, `-` and `_`.
+    #[must_use]
+    #[track_caller]
+    pub fn version<S2>(mut self, version: &str, router: Router<S2>) -> Self {
+        assert!(
+            version::is_name(version),
+            "{version:?} is no version: write {}",
+            version::NAMES
+        );
+        for (plain, route) in router.table.routes {
+            let name = version::name_of(&plain, version);
+            self.table.refuse_duplicate(&name);
+            let route = route.renamed(name.clone());
+            self.table.routes.insert(name.into(), Arc::new(route));
+        }
+        self
+    }
+
     /// Puts a hook around the routes that were added so far, which lets requests pass or refuses
     /// them; see [`Server::before`](crate::Server::before), which no route escapes.
     ///
@@ -238,6 +326,54 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Fut: Future<Output = Result<Reply, Error>> + Send + 'static,
     {
         self.table.surround(&Around::new(hook));
+        self
+    }
+
+    /// Puts a layer of tower around each of the routes that were added so far, with feature
+    /// `tower`. A layer that is added later is around those that were added earlier.
+    ///
+    /// Each route has a service of its own: `ConcurrencyLimitLayer` limits each of them, and
+    /// `GlobalConcurrencyLimitLayer` all together. A layer whose service cannot be cloned, such as
+    /// `RateLimitLayer`, goes within a `BufferLayer`, which needs a runtime when it is put around.
+    ///
+    /// An [`Error`] of a layer is what the caller is answered. `Elapsed` becomes `SRV-E-504`,
+    /// `Overloaded` `SRV-E-429`, safe to send elsewhere, and every other error `SRV-E-500`.
+    ///
+    /// A route without layers costs what it did; a request within layers costs two allocations
+    /// and what the layers cost.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use postroad::Router;
+    /// use tower::ServiceBuilder;
+    /// use tower::limit::ConcurrencyLimitLayer;
+    /// use tower::load_shed::LoadShedLayer;
+    /// use tower::timeout::TimeoutLayer;
+    ///
+    /// // What comes first is outermost.
+    /// let layers = ServiceBuilder::new()
+    ///     .layer(TimeoutLayer::new(Duration::from_secs(2)))
+    ///     .layer(LoadShedLayer::new())
+    ///     .layer(ConcurrencyLimitLayer::new(8));
+    /// let router = Router::new().route("report", async || "done").layer(layers);
+    /// # let _ = router;
+    /// ```
+    #[cfg(feature = "tower")]
+    #[must_use]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower::Layer<RouteService>,
+        L::Service: tower::Service<Request, Response = Reply, Error: Into<tower::BoxError>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as tower::Service<Request>>::Future: Send + 'static,
+    {
+        for route in self.table.routes.values_mut() {
+            *route = route.layered(&layer);
+        }
         self
     }
 

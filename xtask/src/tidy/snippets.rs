@@ -5,7 +5,10 @@ use super::Violation;
 use super::tree::Tree;
 
 /// A guide, and the example that holds its snippets.
-const GUIDES: &[(&str, &str)] = &[("docs/tutorial.md", "crates/postroad/examples/tutorial.rs")];
+const GUIDES: &[(&str, &str)] = &[
+    ("docs/tutorial.md", "crates/postroad/examples/tutorial.rs"),
+    ("docs/server.md", "crates/postroad/examples/server_guide.rs"),
+];
 
 pub(crate) fn check(tree: &Tree, found: &mut Vec<Violation>) {
     for (guide, example) in GUIDES {

@@ -52,6 +52,7 @@ pub(super) fn find(source: &Source, listeners: &[Endpoint], rules: &[RouteRule])
         }
     }
     never_counting(source, rules, &mut found);
+    versions(source, rules, &mut found);
     let is_native = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Dialect(_));
     let is_dialect = |endpoint: &Endpoint| !matches!(endpoint.protocol(), Protocol::Native);
     if !listeners.is_empty() && !listeners.iter().any(is_native) {
@@ -96,6 +97,19 @@ fn never_counting(source: &Source, rules: &[RouteRule], found: &mut Problems) {
                 rule.name
             );
             found.add(at(), &what);
+        }
+    }
+}
+
+/// Warns of shares for versions: no route of this program has any.
+fn versions(source: &Source, rules: &[RouteRule], found: &mut Problems) {
+    for (index, rule) in rules.iter().enumerate() {
+        if !rule.versions.is_empty() {
+            let at = source.value(&format!("route.{index}.versions"));
+            found.add(
+                at,
+                "no effect: of each route of `serve` there is one version",
+            );
         }
     }
 }

@@ -7,8 +7,9 @@
 //!        \-> fleet -> keeping -> keeper
 //! ```
 //!
-//! Each module imports only what stands to the right of it. `options` holds what producers and
-//! pipelines have in common, `values` how values become bytes, `config` the settings.
+//! Each module imports only what stands to the right of it, and `layers` from all. `options` holds
+//! what producers and pipelines have in common, `values` how values become bytes, `config` the
+//! settings.
 
 mod attempt;
 mod blocking;
@@ -21,6 +22,8 @@ mod fleet;
 mod handle;
 mod keeper;
 mod keeping;
+#[cfg(feature = "tower")]
+pub mod layers;
 mod options;
 mod pipeline;
 mod policies;

@@ -298,35 +298,19 @@ impl Policies {
     }
 
     pub(super) fn budget_config(&self) -> BudgetConfig {
-        BudgetConfig {
-            per_mille: self.retry.unwrap_or_default().budget,
-            ..BudgetConfig::default()
-        }
+        self.retry.unwrap_or_default().budget()
     }
 
     pub(super) fn retry_config(&self) -> Option<RetryConfig> {
-        self.retry.map(|retry| RetryConfig {
-            attempts: retry.attempts,
-            first: retry.wait,
-            ..RetryConfig::default()
-        })
+        self.retry.map(|retry| retry.config())
     }
 
     pub(super) fn hedge_config(&self) -> Option<HedgeConfig> {
-        self.hedge.map(|hedge| HedgeConfig {
-            extra_per_mille: hedge.extra_load,
-            floor: hedge.delay_min,
-            ..HedgeConfig::default()
-        })
+        self.hedge.map(|hedge| hedge.config())
     }
 
     pub(super) fn breaker_config(&self) -> Option<BreakerConfig> {
-        self.breaker.map(|breaker| BreakerConfig {
-            request_volume: breaker.volume,
-            error_percent: u8::try_from(breaker.error_threshold / 10).unwrap_or(100),
-            sleep: breaker.sleep,
-            ..BreakerConfig::default()
-        })
+        self.breaker.map(|breaker| breaker.config())
     }
 
     pub(super) fn outlier_config(&self) -> Option<OutlierConfig> {
@@ -335,6 +319,47 @@ impl Policies {
 
     pub(super) fn throttle_config(&self) -> Option<ThrottleConfig> {
         self.throttle.then(ThrottleConfig::default)
+    }
+}
+
+impl RetryPolicy {
+    /// What decides by it.
+    pub(super) fn config(&self) -> RetryConfig {
+        RetryConfig {
+            attempts: self.attempts,
+            first: self.wait,
+            ..RetryConfig::default()
+        }
+    }
+
+    pub(super) fn budget(&self) -> BudgetConfig {
+        BudgetConfig {
+            per_mille: self.budget,
+            ..BudgetConfig::default()
+        }
+    }
+}
+
+impl HedgePolicy {
+    /// What decides by it.
+    pub(super) fn config(&self) -> HedgeConfig {
+        HedgeConfig {
+            extra_per_mille: self.extra_load,
+            floor: self.delay_min,
+            ..HedgeConfig::default()
+        }
+    }
+}
+
+impl BreakerPolicy {
+    /// What decides by it.
+    pub(super) fn config(&self) -> BreakerConfig {
+        BreakerConfig {
+            request_volume: self.volume,
+            error_percent: u8::try_from(self.error_threshold / 10).unwrap_or(100),
+            sleep: self.sleep,
+            ..BreakerConfig::default()
+        }
     }
 }
 

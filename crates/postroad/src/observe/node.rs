@@ -20,6 +20,14 @@ pub(crate) fn warning(endpoint: &impl Display, text: &str) {
     tracing::warn!(target: "postroad::server", %endpoint, "{text}");
 }
 
+/// A rule gives a share to a version that is not there: so many routes lack it, `route` among them.
+pub(crate) fn missing_version(rule: &str, version: &str, route: &str, routes: usize) {
+    tracing::warn!(
+        target: "postroad::server", rule, version, route, routes,
+        "there is no such version; its share goes where requests go without shares"
+    );
+}
+
 /// The server has another state.
 pub(crate) fn state(from: ServerState, to: ServerState) {
     tracing::info!(target: "postroad::server", %from, %to, "server state");

@@ -10,15 +10,16 @@ use std::time::Duration;
 use postroad_proto::units::{permille, time};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::word;
+use super::{version, word};
 use crate::config::{ConfigError, bound, check_time};
 
-/// Whether a route's name fits a pattern: a name, or the beginning of names with `*` at its end.
+/// Whether a route's name fits a pattern: a name, or the beginning of names with `*` at its end. A
+/// version fits what its route fits.
 #[must_use]
 pub(crate) fn fits(pattern: &str, route: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => route.starts_with(beginning),
-        None => route == pattern,
+        None => route == pattern || version::split(route).0 == pattern,
     }
 }
 
@@ -63,6 +64,8 @@ pub struct RouteRule {
     #[serde(default)]
     pub rate: Option<RateRule>,
     /// Shares of the versions of a route, in tenths of a percent: `{ "2" = "10%", "1" = "90%" }`.
+    /// The share of a version that is not there goes where requests go without shares: see
+    /// [`Router::version`](crate::Router::version).
     #[serde(default, deserialize_with = "shares")]
     pub versions: BTreeMap<String, u32>,
 }
@@ -179,6 +182,10 @@ impl RouteRule {
         if let Some(word) = words.find(|word| !word::is_word(word)) {
             bound(false, "allow", word, word::WORDS)?;
         }
+        let mut versions = self.versions.keys();
+        if let Some(wrong) = versions.find(|version| !version::is_name(version)) {
+            bound(false, "versions", wrong, version::NAMES)?;
+        }
         if !self.versions.is_empty() {
             let whole: u32 = self.versions.values().sum();
             let allowed = "shares of 100% together";
@@ -265,6 +272,10 @@ mod tests {
         .expect("it is right");
         rule.check().expect("its bounds hold");
         assert!(rule.fits("Reports.daily") && !rule.fits("Orders.place"));
+        let plain = RouteRule::of("Orders.place");
+        assert!(plain.fits("Orders.place@2") && !plain.fits("Orders.placed"));
+        let version = RouteRule::of("Orders.place@2");
+        assert!(version.fits("Orders.place@2") && !version.fits("Orders.place"));
         let rate = rule.rate.expect("it has one");
         assert_eq!(rate.interval, Duration::from_millis(20));
         assert_eq!((rate.each, rate.shape), (Each::Client, Shape::Bucket));
@@ -281,6 +292,7 @@ mod tests {
             ("name = 'a'\npriority = 8", "0 to 7"),
             ("name = 'a'\nconcurrency = 0", "1 to 1000000"),
             ("name = 'a'\nversions = { '1' = '50%' }", "100% together"),
+            ("name = 'a'\nversions = { 'a@1' = '100%' }", "characters"),
             (
                 "name = 'a'\nrate = { limit = '5/s', burst = 9, shape = 'leaky' }",
                 "no burst",

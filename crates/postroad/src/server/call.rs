@@ -7,17 +7,19 @@ use postroad_proto::Time;
 use postroad_proto::code::Code;
 use postroad_proto::session::Reply;
 
-use super::admission::Applied;
+use super::admission::{Applied, ClientKey};
 use super::gated::{Entry, Gated};
 use super::intake::Refusal;
 use super::routes::Routes;
 use super::running::{Place, Running};
+use super::versions;
 use crate::clock;
 use crate::context::Scoped;
 use crate::error::Error;
 use crate::extract::Request;
 use crate::observe::calls::{begin, refuse, started};
 use crate::route::Route;
+use crate::router::Table;
 
 impl Routes {
     /// Handles a request that did not come by a connection: what a gateway has translated, or what
@@ -56,17 +58,23 @@ impl Routes {
             let (peer, route) = (request.peer(), request.route());
             Err(refuse(&dispatch.counters, peer, route, error))
         };
-        if !request.is_of_server {
-            let access = &dispatch.table().access;
-            let decided = access.decide(request.route(), request.caller(), SystemTime::now());
-            if let Err(why) = decided {
-                return refused(&request, why);
-            }
+        let table = dispatch.table();
+        if let Err(why) = admit(&table, &request) {
+            return refused(&request, why);
         }
-        let Some(route) = dispatch.table().get(request.route()).cloned() else {
+        let origin = Arc::clone(&request.origin);
+        let client = ClientKey::of(&origin.peer, origin.caller.subject());
+        let Some(route) = versions::choose(&table, &origin.route, &client).cloned() else {
             let text = format!("no route {:?}", request.route());
             return refused(&request, Error::of(Code::NOT_FOUND, text));
         };
+        if route.describes.route != *origin.route {
+            request.go_to(&route.describes.route);
+            // A rule may say of one version who may call it.
+            if let Err(why) = admit(&table, &request) {
+                return refused(&request, why);
+            }
+        }
         let rule = self.rule(&route, &mut request);
         let placed = Place::try_take(dispatch, request.is_expired(), request.priority);
         let entered = placed.and_then(|place| Ok((place, self.enter(&rule, &request)?)));
@@ -130,4 +138,13 @@ impl Routes {
         let patience = self.dispatch.intake.patience_of(request.deadline, false);
         guard.enter(request.peer().connection(), request, false, patience)
     }
+}
+
+/// Whether the rules let a request pass: those that the program makes itself always do.
+fn admit(table: &Table, request: &Request) -> Result<(), Error> {
+    if request.is_of_server {
+        return Ok(());
+    }
+    let (route, caller) = (request.route(), request.caller());
+    table.access.decide(route, caller, SystemTime::now())
 }

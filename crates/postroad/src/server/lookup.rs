@@ -9,8 +9,9 @@ use postroad_proto::Time;
 use postroad_proto::dialect::routes::{CodeKind, Destination, destination};
 use postroad_proto::session::RouteRef;
 
-use super::admission::Applied;
+use super::admission::{Applied, ClientKey};
 use super::routes::{Dispatch, Served};
+use super::versions;
 use crate::caller::Caller;
 use crate::clock;
 use crate::driver::Connection;
@@ -176,10 +177,22 @@ impl Lookup {
 
     /// The route of this name, or that the caller may not call it, whether it is there or not.
     fn find_by_name(&mut self, connection: &Connection, name: &str) -> Option<Found> {
-        match self.admit(name) {
-            Err(denied) => Some(Found::Denied(denied)),
-            Ok(()) => self.cached_place(connection, name).map(Found::Route),
+        if let Err(denied) = self.admit(name) {
+            return Some(Found::Denied(denied));
         }
+        let table = Arc::clone(&self.table);
+        let caller = self.caller.clone();
+        let client = ClientKey::of(&connection.peer, caller.subject());
+        let route = versions::choose(&table, name, &client)?;
+        let chosen = &route.describes.route;
+        // A rule may say of one version who may call it.
+        if chosen != name
+            && let Err(denied) = self.admit(chosen)
+        {
+            return Some(Found::Denied(denied));
+        }
+        let at = self.cache(connection, chosen, Arc::clone(route));
+        Some(Found::Route(at))
     }
 
     fn find_by_rule(&mut self, connection: &Connection, asked: &RouteRef) -> Found {
@@ -200,8 +213,9 @@ impl Lookup {
         let kind = CodeKind::of_protocol(connection.protocol());
         let look_up = |name: &str| {
             // Whether there is a route is told only to those who may call it.
-            table.get(name)?;
-            self.find_by_name(connection, name)
+            table
+                .has(name)
+                .then(|| self.find_by_name(connection, name))?
         };
         match destination(kind, code, look_up, has_codes) {
             Destination::Route(found) => found,
@@ -238,13 +252,6 @@ impl Lookup {
             route: name.to_owned(),
             why,
         })
-    }
-
-    /// The place of a route among the cached ones, where it is put if it is not there yet; `None`
-    /// if there is no such route.
-    fn cached_place(&mut self, connection: &Connection, name: &str) -> Option<usize> {
-        let route = Arc::clone(self.table.get(name)?);
-        Some(self.cache(connection, name, route))
     }
 
     /// The place of a route under this name, where it is kept from now on.

@@ -25,6 +25,7 @@ mod running;
 mod share;
 mod start;
 mod turns;
+mod versions;
 mod watched;
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use super::admission::Rules;
 use super::cut::CutOff;
 use super::intake::Intake;
+use super::versions;
 use crate::identity::Verifier;
 use crate::observe::counters::Counters;
 use crate::route::{Access, Concurrency, Description, RouteRule};
@@ -126,6 +127,7 @@ impl Routes {
             rules.inherit(old);
             table.rules = Arc::new(rules);
         });
+        versions::warn_of_missing(&self.dispatch.load());
     }
 
     /// Adds routes, within the server's hooks, and replaces those of the same name.

@@ -34,6 +34,8 @@ mod hostile;
 #[cfg(feature = "jwt")]
 mod identity;
 mod intake;
+#[cfg(feature = "tower")]
+mod layers;
 mod never_give_up;
 mod outages;
 mod pipeline;
@@ -45,3 +47,4 @@ mod support;
 mod threads;
 mod transports;
 mod typed;
+mod versions;

@@ -542,6 +542,8 @@ impl Fleet {
         let mut state = self.state.subscribe();
         // Whoever waits for a server uses the fleet.
         self.calls.store(clock::now().0, Ordering::Relaxed);
+        // Calls that follow at once look like those of a fleet that is looked after already.
+        self.awake.notify_one();
         self.wake_all();
         let settled = state.wait_for(|state| *state != ConnectionState::Connecting);
         // A source that does not answer is waited for no longer than a server.

@@ -8,6 +8,7 @@
 //!
 //! A route that no rule is for has no [`Guard`], and its requests pay for none of this.
 
+mod client;
 mod limit;
 mod rates;
 mod workers;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::policy::Rate;
 
+pub(super) use client::ClientKey;
 pub(super) use limit::{Limit, Permit, Waiting};
 use rates::Rates;
 pub(super) use workers::Workers;
@@ -52,7 +54,7 @@ impl Applied {
             is_gated: said.is_some_and(Guard::is_gated),
             priority_max: said.map_or(7, Guard::priority_max),
             deadline: said.and_then(Guard::deadline),
-            rate: rates.map(|rates| rates.of(peer, caller.subject(), now)),
+            rate: rates.map(|rates| rates.of(ClientKey::of(peer, caller.subject()), now)),
             guard,
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use postroad_proto::Time;
 use postroad_proto::policy::{Rate, RateConfig, RateExceeded};
 
+use super::ClientKey;
 use crate::route::{Each, RateRule, Shape};
-use crate::transport::PeerInfo;
 
 /// Clients whose rates are remembered. What more than these do within their bursts is counted
 /// together, by their hash.
@@ -58,18 +58,11 @@ impl Rates {
     }
 
     /// The rate of a client, which its connection keeps.
-    pub(crate) fn of(&self, peer: &PeerInfo, caller: Option<&str>, now: Time) -> Arc<Rate> {
+    pub(crate) fn of(&self, client: ClientKey<'_>, now: Time) -> Arc<Rate> {
         if self.each == Each::Route {
             return Arc::clone(&self.shared);
         }
-        let key = match (caller, peer.socket_address()) {
-            (Some(name), _) => self.hasher.hash_one(name),
-            (None, Some(address)) => self.hasher.hash_one(address.ip()),
-            (None, None) => match peer.unix_credentials() {
-                Some(credentials) => self.hasher.hash_one(credentials.uid),
-                None => self.hasher.hash_one(peer.connection()),
-            },
-        };
+        let key = self.hasher.hash_one(client);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let Clients { rates, swept } = &mut *clients;
         if rates.len() >= CLIENTS_MAX && !rates.contains_key(&key) {
@@ -101,6 +94,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::PeerInfo;
 
     fn rates(each: &str) -> Rates {
         let rule = format!("name = 'a'\nrate = {{ each = '{each}', limit = '10/s', burst = 2 }}");
@@ -108,18 +102,18 @@ mod tests {
         Rates::new(&rule.rate.expect("it has one"))
     }
 
-    fn peer(address: &str) -> PeerInfo {
+    fn client<'a>(address: &str, subject: Option<&'a str>) -> ClientKey<'a> {
         let address: std::net::SocketAddr = address.parse().expect("an address");
-        PeerInfo::from(address)
+        ClientKey::of(&PeerInfo::from(address), subject)
     }
 
     #[test]
     fn each_client_has_its_own_rate_by_its_name_or_its_address() {
         let (rates, now) = (rates("client"), Time(1_000_000_000));
-        let one = rates.of(&peer("10.0.0.1:5"), None, now);
-        let again = rates.of(&peer("10.0.0.1:6"), None, now);
-        let other = rates.of(&peer("10.0.0.2:5"), None, now);
-        let named = rates.of(&peer("10.0.0.1:5"), Some("desk"), now);
+        let one = rates.of(client("10.0.0.1:5", None), now);
+        let again = rates.of(client("10.0.0.1:6", None), now);
+        let other = rates.of(client("10.0.0.2:5", None), now);
+        let named = rates.of(client("10.0.0.1:5", Some("desk")), now);
         assert!(Arc::ptr_eq(&one, &again), "another port is the same client");
         for rate in [&one, &other, &named] {
             assert!(rates.take(rate, now).is_ok() && rates.take(rate, now).is_ok());
@@ -131,8 +125,8 @@ mod tests {
     #[test]
     fn a_rate_of_the_route_is_for_all_clients_together() {
         let (rates, now) = (rates("route"), Time(1_000_000_000));
-        let one = rates.of(&peer("10.0.0.1:5"), None, now);
-        let other = rates.of(&peer("10.0.0.2:5"), None, now);
+        let one = rates.of(client("10.0.0.1:5", None), now);
+        let other = rates.of(client("10.0.0.2:5", None), now);
         assert!(rates.take(&one, now).is_ok() && rates.take(&other, now).is_ok());
         assert!(rates.take(&one, now).is_err());
     }
@@ -141,7 +135,7 @@ mod tests {
     fn a_flood_of_clients_takes_no_more_memory_than_the_bound() {
         let (rates, mut now) = (rates("client"), Time(1_000_000_000));
         for n in 0..CLIENTS_MAX * 2 {
-            let rate = rates.of(&peer("10.0.0.1:5"), Some(&n.to_string()), now);
+            let rate = rates.of(client("10.0.0.1:5", Some(&n.to_string())), now);
             let _ = rates.take(&rate, now);
         }
         assert_eq!(
@@ -154,7 +148,7 @@ mod tests {
             CLIENTS_MAX
         );
         now = now + Duration::from_secs(10);
-        let late = rates.of(&peer("10.0.0.1:5"), Some("late"), now);
+        let late = rates.of(client("10.0.0.1:5", Some("late")), now);
         assert!(
             !Arc::ptr_eq(&late, &rates.shared),
             "the idle ones were forgotten"
