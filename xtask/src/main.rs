@@ -28,6 +28,9 @@ commands:
                               fails if it became dearer than counts/counts.txt says
   rivals [--quick] [--rounds N] [--only NAME,NAME] [--group S,T]
                               measure Postroad beside its rivals: see rivals/README.md
+  overload [--quick] [--rounds N]
+                              offer servers more than they can do, and write docs/overload.md;
+                              --quick fails if Postroad lets go of what matters
 
 exit codes: 0 fine, 1 violations or failures, 2 wrong usage, 3 a needed tool is missing;
 a failing step's own code is passed on
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let code = match args.as_slice() {
         ["rivals", rest @ ..] => rivals::run(rest),
+        ["overload", rest @ ..] => rivals::overload(rest),
         [] | ["help" | "--help" | "-h", ..] | [_, "--help" | "-h"] => {
             shell::say(USAGE);
             0

@@ -1,4 +1,5 @@
-//! `cargo xtask rivals`: Postroad measured beside its rivals, in a workspace of their own.
+//! `cargo xtask rivals` and `cargo xtask overload`: Postroad measured beside its rivals, in a
+//! workspace of their own.
 
 use crate::shell;
 
@@ -16,4 +17,9 @@ pub(crate) fn run(arguments: &[&str]) -> u8 {
         "--",
     ]);
     shell::outcome("rivals", cargo.args(arguments).status())
+}
+
+/// Offers servers more than they can do.
+pub(crate) fn overload(arguments: &[&str]) -> u8 {
+    run(&[&["overload"], arguments].concat())
 }

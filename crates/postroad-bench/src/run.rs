@@ -380,6 +380,7 @@ impl Measured {
                     priority: *priority,
                     answered: share.latency.len(),
                     failed: share.failed,
+                    errors: share.errors.clone(),
                     latency_ns: Distribution::from(&share.latency),
                 })
                 .collect(),

@@ -3,6 +3,7 @@
 mod build;
 mod goals;
 mod measure;
+mod overload;
 mod plot;
 mod process;
 mod report;
@@ -13,7 +14,7 @@ mod table;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use measure::Bench;
 use process::Scratch;
@@ -26,8 +27,10 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// Measures Postroad beside its rivals and beside what sockets alone cost.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask rivals")]
+#[command(name = "cargo xtask rivals", args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Experiment>,
     /// One short round of groups S, T and C.
     #[arg(long)]
     quick: bool,
@@ -43,6 +46,12 @@ struct Arguments {
     /// Seconds measured in each cell.
     #[arg(long, default_value_t = 0.8)]
     seconds: f64,
+}
+
+/// What is measured otherwise.
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    Overload(overload::Overload),
 }
 
 impl Arguments {
@@ -68,7 +77,12 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let done = match &arguments.command {
+        Some(Experiment::Overload(overload)) => overload.run(),
+        None => run(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -99,7 +99,7 @@ impl Running {
         }
     }
 
-    fn must_run(&mut self) -> Result<()> {
+    pub(crate) fn must_run(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(format!("{} has ended by itself: {status}", self.name).into()),

@@ -85,6 +85,9 @@ pub(crate) struct Share {
     #[serde(with = "packed")]
     pub(crate) latency: Histogram<u64>,
     pub(crate) failed: u64,
+    /// Those of them that were sent, by code.
+    #[serde(default)]
+    pub(crate) errors: BTreeMap<String, u64>,
 }
 
 /// Histograms as text.
@@ -135,8 +138,11 @@ fn add(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
 
 impl Share {
     fn new() -> Self {
-        let latency = histogram();
-        Self { latency, failed: 0 }
+        Self {
+            latency: histogram(),
+            failed: 0,
+            errors: BTreeMap::new(),
+        }
     }
 }
 
@@ -212,6 +218,7 @@ impl Chunk {
             let sum = self.priorities.entry(*priority).or_insert_with(Share::new);
             add(&mut sum.latency, &share.latency);
             sum.failed += share.failed;
+            add_errors(&mut sum.errors, &share.errors);
         }
         self.silence = self.silence.max(other.silence);
         self.until = self.until.max(other.until);
@@ -432,16 +439,20 @@ impl Recorder {
             let mut current = self.current.borrow_mut();
             let chunk = current.roll(now, self.interval);
             chunk.not_sent += 1;
-            self.failed_of(chunk, sent);
+            self.failed_of(chunk, sent, None);
             self.waits_no_more(due, &mut current);
             current.pause_if_idle(now);
         }
     }
 
-    fn failed_of(&self, chunk: &mut Chunk, sent: Sent) {
+    fn failed_of(&self, chunk: &mut Chunk, sent: Sent, code: Option<&str>) {
         if self.by_priority {
             let share = chunk.priorities.entry(sent.priority);
-            share.or_insert_with(Share::new).failed += 1;
+            let share = share.or_insert_with(Share::new);
+            share.failed += 1;
+            if let Some(code) = code {
+                add_error(&mut share.errors, code, 1);
+            }
         }
     }
 
@@ -493,9 +504,11 @@ impl Recorder {
             Outcome::Full => {
                 chunk.not_sent += 1;
                 chunk.refused += 1;
+                self.failed_of(chunk, sent, None);
             }
             outcome => {
                 let code = error.code();
+                self.failed_of(chunk, sent, Some(&code));
                 // The text is made once an interval for each code: failures may be many.
                 if add_error(&mut chunk.errors, &code, 1) && chunk.errors.contains_key(&*code) {
                     let text = one_line(&error.text());
@@ -504,7 +517,6 @@ impl Recorder {
                 chunk.stayed += u64::from(outcome != Outcome::Left);
             }
         }
-        self.failed_of(chunk, sent);
         current.pause_if_idle(now);
     }
 

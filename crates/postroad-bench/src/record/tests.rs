@@ -136,6 +136,7 @@ fn each_code_keeps_one_reason_in_words() {
     }
     let total = total(&recorder.rest(START + 2 * MILLI));
     assert_eq!(total.errors["CLI-E-400"], 2);
+    assert_eq!(total.priorities[&3].errors["CLI-E-400"], 2);
     assert_eq!(total.examples["CLI-E-400"], "a line\\nwith a newline in it");
     assert!(one_line(&"x".repeat(1000)).len() < 200);
 }
@@ -148,7 +149,8 @@ fn what_the_client_refuses_was_not_sent() {
     let total = total(&recorder.rest(START + 2 * MILLI));
     assert_eq!((total.not_sent, total.refused, total.failed()), (1, 1, 1));
     assert!(total.errors.is_empty(), "the server has not failed");
-    assert_eq!(total.priorities[&3].failed, 1);
+    let share = &total.priorities[&3];
+    assert!(share.failed == 1 && share.errors.is_empty());
 }
 
 #[test]
@@ -200,4 +202,5 @@ fn chunks_add_up_exactly_and_survive_the_wire() {
     assert_eq!(sum.errors, both.errors);
     assert_eq!(sum.failed(), 285);
     assert_eq!(sum.priorities[&3].failed, 285);
+    assert_eq!(sum.priorities[&3].errors, both.errors);
 }

@@ -386,6 +386,9 @@ pub struct Priority {
     pub answered: u64,
     /// Failed calls.
     pub failed: u64,
+    /// The errors, by code: which of them the server refused. Without calls that were not sent.
+    #[serde(default)]
+    pub errors: BTreeMap<String, u64>,
     /// Latencies of the answered calls.
     pub latency_ns: Distribution,
 }

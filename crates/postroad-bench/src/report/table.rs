@@ -179,6 +179,9 @@ fn latencies(out: &mut String, report: &Report) {
             "answered",
             columns.iter().map(|(_, each)| units::count(each.count)),
         );
+        let failed = report.priorities.iter().map(|each| each.failed);
+        let failed = std::iter::once(report.failed).chain(failed);
+        row(out, "failed", failed.map(units::count));
     }
     let means = |each: &Distribution| (time(each.mean as u64), time(each.stdev as u64));
     row(out, "mean", columns.iter().map(|(_, each)| means(each).0));
