@@ -249,7 +249,10 @@ impl Source {
                 table.iter().find(holds).map(|(section, _)| section.clone())
             };
             let own = match name.split_once('.') {
-                Some((section, key)) => Some((section.to_owned(), key.to_owned())),
+                Some((section, path)) => {
+                    let key = path.split('.').next().unwrap_or_default();
+                    Some((section.to_owned(), key.to_owned()))
+                }
                 None => section_of(&name).map(|section| (section, name.clone())),
             };
             let Some((section, key)) =
@@ -261,9 +264,13 @@ impl Source {
                 let set = table[&section][&key].clone();
                 what = format!("you set {cause} = {set}, so {name} must be changed too: {what}");
             }
-            problems.add(self.value(&format!("{section}.{key}")), &what);
-            if let Some(section) = table.get_mut(&section).and_then(toml::Value::as_table_mut) {
-                section.remove(&key);
+            // What is wrong with the identity was told with its place.
+            if section != "identity" {
+                problems.add(self.value(&format!("{section}.{key}")), &what);
+            }
+            let keys = table.get_mut(&section).and_then(toml::Value::as_table_mut);
+            if keys.and_then(|keys| keys.remove(&key)).is_none() {
+                return;
             }
         }
     }

@@ -443,11 +443,11 @@ mod tests {
     fn the_last_places_are_for_what_is_more_important() {
         let intake = Intake::default();
         intake.set_running_max(20);
-        let enter = |level| (0..99).take_while(|_| intake.try_enter_work(false, level).is_ok());
-        assert_eq!(
-            [enter(3), enter(6), enter(7)].map(Iterator::count),
-            [18, 1, 1]
-        );
+        let entered = |level| {
+            let enter = |_: &i32| intake.try_enter_work(false, level).is_ok();
+            (0..99).take_while(enter).count()
+        };
+        assert_eq!([entered(3), entered(6), entered(7)], [18, 1, 1]);
         let refused = Arrival::default();
         let many = Decision::Refuse(Refusal::TooManyRunning(20));
         assert_eq!(intake.decide(refused), many);
