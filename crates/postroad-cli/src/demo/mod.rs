@@ -2,6 +2,7 @@
 
 mod fleet;
 pub(crate) mod node;
+mod overload;
 mod process;
 mod story;
 
@@ -50,6 +51,7 @@ async fn play(style: Style) -> Result<(Node, bool), Failed> {
     story.killed_under_load(&mut node).await?;
     story.restarted_gracefully(&mut node).await?;
     story.fleet().await?;
+    story.overloaded(&node).await?;
     let is_as_claimed = story.end();
     Ok((node, is_as_claimed))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use postroad::route::{Concurrency, RouteRule};
 use postroad::{Client, ClientConfig, Error, Router, Server, ServerConfig};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -23,6 +24,8 @@ pub(crate) trait Stock {
     async fn count(&self, item: String) -> Result<u32, Error>;
     /// Counts slowly, to be cancelled.
     async fn count_slowly(&self, item: String, millis: u64) -> Result<u32, Error>;
+    /// Weighs what is there; there are few scales.
+    async fn weigh(&self, item: String) -> Result<u32, Error>;
     /// How many slow counts were stopped before their end.
     async fn stopped(&self) -> Result<u32, Error>;
 }
@@ -33,6 +36,10 @@ pub(crate) trait Orders {
     /// Places an order for one item.
     async fn place(&self, item: String) -> Result<String, Error>;
 }
+
+/// How many can be weighed at once, and how long that takes.
+pub(crate) const SCALES: usize = 4;
+pub(crate) const WEIGHING: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Shelves {
@@ -63,6 +70,11 @@ impl Stock for Shelves {
         let mut stopped = Stopped(Some(Arc::clone(&self.stopped)));
         tokio::time::sleep(Duration::from_millis(millis)).await;
         stopped.0 = None;
+        self.count(item).await
+    }
+
+    async fn weigh(&self, item: String) -> Result<u32, Error> {
+        tokio::time::sleep(WEIGHING).await;
         self.count(item).await
     }
 
@@ -99,7 +111,11 @@ pub(crate) fn run(node: &DemoNode) -> Result<ExitCode, Failed> {
             stock: StockClient::new(client),
         };
         let router: Router = stock_routes(Shelves::default()).merge(orders_routes(desk));
-        let mut server = Server::new(router).config(ServerConfig::default());
+        let mut config = ServerConfig::default();
+        let mut weigh = RouteRule::of("Stock.weigh");
+        weigh.concurrency = Some(Concurrency::Fixed(SCALES));
+        config.rules.push(weigh);
+        let mut server = Server::new(router).config(config);
         for url in &node.listen {
             server = server.listen(url.parse()?);
         }
