@@ -173,7 +173,9 @@ impl Plot {
     /// The medians of a system, joined, each with a bar from the least to the greatest round.
     fn line(&self, case: &Case, system: System, scale: &Scale, results: &Results) -> String {
         let spread = |load| results.spread(Cell::at(case.name, system, load), self.value);
-        let points = case.loads().filter_map(|load| Some((x(load), spread(load)?)));
+        let points = case
+            .loads()
+            .filter_map(|load| Some((x(load), spread(load)?)));
         let points: Vec<(f64, Spread)> = points.collect();
         let colour = system.colour();
         let path = points
