@@ -121,7 +121,11 @@ impl Gated {
     ) -> Result<Reply, Handled> {
         let permit = match entry {
             Entry::Permit(permit) => permit,
-            Entry::Waits(waiting) => Some(waiting.await),
+            Entry::Waits(waiting) => {
+                let permit = waiting.await;
+                self.must_have_time(&request)?;
+                Some(permit)
+            }
         };
         let answer = match &self.guard.workers {
             None => {
@@ -156,6 +160,24 @@ impl Gated {
             workers.look_for_stuck();
         }
         entry.map_err(Handled::Refused)
+    }
+
+    /// Whose turn has come so late that its handler would be stopped before it was done is refused,
+    /// and its permit is the next one's: at its limit a route would otherwise work in vain, since
+    /// what is due first is first.
+    fn must_have_time(&self, request: &Request) -> Result<(), Handled> {
+        let Some(limit) = &self.guard.limit else {
+            return Ok(());
+        };
+        let intake = &self.dispatch.intake;
+        let is_shed = intake
+            .patience_of(request.deadline, self.is_message)
+            .is_some();
+        let usual = limit.usual();
+        match is_shed && request.deadline.since(clock::now()) < usual {
+            true => Err(Handled::Refused(Refusal::Hopeless(usual))),
+            false => Ok(()),
+        }
     }
 
     /// No handler is started after its deadline.
