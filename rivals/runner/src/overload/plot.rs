@@ -106,7 +106,8 @@ impl Plot {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              font-family=\"sans-serif\" font-size=\"12\">\n\
              <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-             <text x=\"20\" y=\"22\" font-size=\"15\" font-weight=\"bold\" fill=\"#222\">{}</text>\n",
+             <text x=\"20\" y=\"22\" font-size=\"15\" font-weight=\"bold\" \
+             fill=\"#222\">{}</text>\n",
             self.title
         );
         for (number, system) in System::ALL.into_iter().enumerate() {
