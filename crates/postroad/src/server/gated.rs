@@ -131,7 +131,11 @@ impl Gated {
     ) -> Result<Reply, Handled> {
         let permit = match entry {
             Entry::Permit(permit) => permit,
-            Entry::Waits(waiting) => Some(waiting.await),
+            Entry::Waits(waiting) => {
+                let permit = waiting.await;
+                self.must_have_time(&request)?;
+                Some(permit)
+            }
         };
         let Some(workers) = &self.guard.workers else {
             if let Err(late) = self.begin(&request) {
@@ -179,6 +183,24 @@ impl Gated {
         let waiting = workers.limit.wait(self.connection, ticket, patience);
         let waiting = waiting.map_err(|wait| Handled::Refused(Refusal::Hopeless(wait)))?;
         Ok(Place::Waits(waiting))
+    }
+
+    /// Whose turn has come so late that its handler would be stopped before it was done is refused,
+    /// and its permit is the next one's: at its limit a route would otherwise work in vain, since
+    /// what is due first is first.
+    fn must_have_time(&self, request: &Request) -> Result<(), Handled> {
+        let Some(limit) = &self.guard.limit else {
+            return Ok(());
+        };
+        let intake = &self.dispatch.intake;
+        let is_shed = intake
+            .patience_of(request.deadline, self.is_message)
+            .is_some();
+        let usual = limit.usual();
+        match is_shed && request.deadline.since(clock::now()) < usual {
+            true => Err(Handled::Refused(Refusal::Hopeless(usual))),
+            false => Ok(()),
+        }
     }
 
     /// No handler is started after its deadline.

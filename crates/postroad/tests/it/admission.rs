@@ -111,6 +111,42 @@ async fn at_the_limit_of_a_route_the_most_important_is_next() -> Tested {
 }
 
 #[tokio::test]
+async fn whose_turn_comes_too_late_to_be_done_in_time_is_refused_and_not_begun() -> Tested {
+    const WORK: Duration = Duration::from_millis(400);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let router = Router::new().route("work", move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            let _ = tokio::time::timeout(WORK, std::future::pending::<()>()).await;
+        }
+    });
+    let text = "[[route]]\nname = 'work'\nconcurrency = 1";
+    let (server, client) = serve(router, text, "limit-too-late").await?;
+    // From now on it is known how long one takes.
+    client.request("work").call_raw("").await?;
+    let first = call_all(&client, "work", &[("", 3)]);
+    wait_until(|| begun.load(Ordering::Relaxed) == 2).await;
+    // It may wait for half of its work: when it comes nothing is before it in the room.
+    let hopeless = client.request("work").timeout(WORK + WORK / 2);
+    let error = hopeless
+        .call_raw("")
+        .await
+        .expect_err("it has too little time");
+    assert_eq!(error.code(), Code::OVERLOADED, "{error}");
+    for call in first {
+        call.await??;
+    }
+    assert_eq!(
+        begun.load(Ordering::Relaxed),
+        2,
+        "it would have worked for nobody"
+    );
+    assert_eq!(server.stats().running, 0, "its place was given back");
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_would_wait_longer_than_it_can_is_refused_at_once_and_told_when_to_come() -> Tested {
     let router = Router::new().route("slow", async || {
         let pause = std::future::pending::<()>();

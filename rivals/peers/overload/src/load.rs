@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::{JoinSet, LocalSet};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
@@ -17,6 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::generated::worker_client::WorkerClient;
 use crate::record::{End, Record};
 use crate::{Asked, Result};
+
+/// Calls that are due and were not made yet, as many as `postroad bench` has in flight at most.
+const DUE_MAX: usize = 50_000;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Load {
@@ -102,7 +105,7 @@ impl Load {
         begin: Instant,
         record: &Rc<RefCell<Record>>,
     ) -> f64 {
-        let (sender, mut due) = unbounded_channel();
+        let (sender, mut due) = channel(DUE_MAX);
         let load = self.clone();
         thread::spawn(move || load.keep_time(begin, &sender));
         let mut calls = JoinSet::new();
@@ -121,7 +124,7 @@ impl Load {
     }
 
     /// Says when each call is due, and ends with the last.
-    fn keep_time(&self, begin: Instant, sender: &UnboundedSender<Due>) {
+    fn keep_time(&self, begin: Instant, sender: &Sender<Due>) {
         let mut at = begin
             .checked_sub(Duration::from_secs_f64(self.warm_up))
             .unwrap_or(begin);
@@ -134,7 +137,7 @@ impl Load {
                 if at > now {
                     thread::sleep(at - now);
                 }
-                if sender.send(Due { number, at }).is_err() {
+                if sender.blocking_send(Due { number, at }).is_err() {
                     return;
                 }
                 number += 1;

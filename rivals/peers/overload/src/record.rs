@@ -66,7 +66,8 @@ pub(crate) struct Record {
 }
 
 fn record(histogram: &mut Option<Histogram<u64>>, time: Duration) {
-    let new = || Histogram::new_with_max(LONGEST, 3).expect("three digits up to a minute are valid");
+    let new =
+        || Histogram::new_with_max(LONGEST, 3).expect("three digits up to a minute are valid");
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     histogram.get_or_insert_with(new).saturating_record(nanos);
 }

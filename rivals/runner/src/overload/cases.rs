@@ -48,7 +48,7 @@ pub(crate) static CASES: [Case; 4] = [
         name: "spin 20 us",
         work: Work::SpinUs(20),
         concurrency: 16,
-        load_max: 2.0,
+        load_max: 1.0,
     },
 ];
 

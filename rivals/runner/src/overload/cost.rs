@@ -28,10 +28,19 @@ type Told = (&'static str, fn(&Costs) -> f64);
 impl Costs {
     pub(crate) const TOLD: [Told; 5] = [
         ("a call that is refused, us", |costs| costs.refused),
-        ("a call whose handler does nothing (`practice/spin` of 0 us), us", |costs| costs.nothing),
-        ("a call whose handler works for 20 us, us", |costs| costs.spun),
-        ("refused to a handler that does nothing", |costs| costs.refused / costs.nothing),
-        ("refused to a handler of 20 us", |costs| costs.refused / costs.spun),
+        (
+            "a call whose handler does nothing (`practice/spin` of 0 us), us",
+            |costs| costs.nothing,
+        ),
+        ("a call whose handler works for 20 us, us", |costs| {
+            costs.spun
+        }),
+        ("refused to a handler that does nothing", |costs| {
+            costs.refused / costs.nothing
+        }),
+        ("refused to a handler of 20 us", |costs| {
+            costs.refused / costs.spun
+        }),
     ];
 }
 

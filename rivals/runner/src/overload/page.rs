@@ -32,7 +32,8 @@ pub(crate) fn write(root: &Path, results: &Results, rounds: usize) -> Result<()>
 }
 
 fn tables(results: &Results, rounds: usize) -> String {
-    let mut out = format!("Medians of {rounds} rounds; in brackets the least and the greatest.\n\n");
+    let mut out =
+        format!("Medians of {rounds} rounds; in brackets the least and the greatest.\n\n");
     for case in &CASES {
         table(&mut out, case, results);
     }

@@ -106,7 +106,8 @@ impl Plot {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              font-family=\"sans-serif\" font-size=\"12\">\n\
              <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-             <text x=\"20\" y=\"22\" font-size=\"15\" font-weight=\"bold\" fill=\"#222\">{}</text>\n",
+             <text x=\"20\" y=\"22\" font-size=\"15\" font-weight=\"bold\" \
+             fill=\"#222\">{}</text>\n",
             self.title
         );
         for (number, system) in System::ALL.into_iter().enumerate() {
@@ -173,7 +174,9 @@ impl Plot {
     /// The medians of a system, joined, each with a bar from the least to the greatest round.
     fn line(&self, case: &Case, system: System, scale: &Scale, results: &Results) -> String {
         let spread = |load| results.spread(Cell::at(case.name, system, load), self.value);
-        let points = case.loads().filter_map(|load| Some((x(load), spread(load)?)));
+        let points = case
+            .loads()
+            .filter_map(|load| Some((x(load), spread(load)?)));
         let points: Vec<(f64, Spread)> = points.collect();
         let colour = system.colour();
         let path = points

@@ -78,7 +78,9 @@ impl Programs {
         match server.system {
             System::Tonic => {
                 let arguments = self.tonic_load(&server.at, case, offer);
-                Ok(serde_json::from_value(server.loaded_by(&self.tonic, &arguments)?)?)
+                Ok(serde_json::from_value(
+                    server.loaded_by(&self.tonic, &arguments)?,
+                )?)
             }
             _ => Measured::of_report(&self.report(server, case.work, &bench(offer))?),
         }
@@ -185,7 +187,10 @@ fn steps_of(steps: &[(f64, f64)], show: impl Fn(u64, u64) -> String) -> String {
 }
 
 fn tonic(at: &str, case: &Case, sheds: bool) -> Vec<String> {
-    let mut arguments = words(&format!("serve --at {at} --concurrency {}", case.concurrency));
+    let mut arguments = words(&format!(
+        "serve --at {at} --concurrency {}",
+        case.concurrency
+    ));
     if sheds {
         arguments.push("--shed".to_owned());
     }
