@@ -24,7 +24,9 @@ impl CallId {
         self.0 as u16
     }
 
-    pub(crate) fn generation(self) -> u16 {
+    /// What tells it from other calls of its slot.
+    #[must_use]
+    pub fn generation(self) -> u16 {
         (self.0 >> 16) as u16
     }
 }

@@ -36,6 +36,7 @@ fn ticket(request: &Request, is_message: bool) -> Ticket {
         bytes: request.payload.len(),
         cost: 0,
         is_message,
+        call: None,
     }
 }
 

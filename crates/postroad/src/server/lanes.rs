@@ -47,6 +47,8 @@ pub(crate) struct Ticket {
     pub(crate) cost: u64,
     /// Nobody waits for an answer.
     pub(crate) is_message: bool,
+    /// Slot and generation of a call that may be called off.
+    pub(crate) call: Option<(u16, u16)>,
 }
 
 /// A place in a level: the deadline, and then the order of arrival.
@@ -83,6 +85,8 @@ enum When {
 struct Lane<O, T> {
     owner: O,
     classes: Vec<Class<T>>,
+    /// Where calls wait: of many that are called off each is found at once.
+    calls: HashMap<(u16, u16), (u8, Key)>,
     len: usize,
     messages: usize,
     bytes: usize,
@@ -281,6 +285,7 @@ impl<O: Clone, T> Lanes<O, T> {
         self.lanes.entry(connection).or_insert_with(|| Lane {
             owner: owner(),
             classes: Vec::new(),
+            calls: HashMap::new(),
             len: 0,
             messages: 0,
             bytes: 0,
@@ -307,6 +312,9 @@ impl<O: Clone, T> Lanes<O, T> {
         lane.messages += usize::from(ticket.is_message);
         lane.bytes += ticket.bytes;
         lane.len += 1;
+        if let Some(call) = ticket.call {
+            lane.calls.insert(call, (level, key));
+        }
         let is_parked = lane.is_parked;
         if !is_parked {
             self.len += 1;
@@ -339,6 +347,9 @@ impl<O: Clone, T> Lanes<O, T> {
         lane.messages -= usize::from(ticket.is_message);
         lane.bytes -= ticket.bytes;
         lane.len -= 1;
+        if let Some(call) = ticket.call {
+            lane.calls.remove(&call);
+        }
         if !lane.is_parked {
             self.len -= 1;
             self.bytes -= ticket.bytes;
@@ -456,20 +467,36 @@ impl<O: Clone, T> Lanes<O, T> {
                 self.rounds[usize::from(class.level)].place(connection, class);
             }
         }
-        let (is_empty, is_awaited) = (lane.is_empty(), lane.is_awaited);
         for entry in &removed {
             self.left(connection, entry.ticket);
         }
-        // What is being served is done with later, and the lane looked at then. Nobody would look
-        // at any other that is empty, and its driver may wait to be woken.
-        let is_served = served.is_some_and(|(served, _)| served == connection);
-        if is_empty && !is_served {
-            match is_awaited && !is_parked {
-                true => self.called_off.push(connection),
-                false => drop(self.lanes.remove(&connection)),
-            }
-        }
+        self.look_after(connection);
         removed.into_iter().map(|entry| entry.item).collect()
+    }
+
+    /// Something was called off of this lane. What is being served is done with later, and the lane
+    /// looked at then. Nobody would look at any other that is empty, and its driver may wait to be
+    /// woken.
+    fn look_after(&mut self, connection: ConnectionId) {
+        let is_served = self.served.is_some_and(|(served, _)| served == connection);
+        let Some(lane) = self.lanes.get(&connection).filter(|lane| lane.is_empty()) else {
+            return;
+        };
+        match (is_served, lane.is_awaited && !lane.is_parked) {
+            (true, _) => {}
+            (false, true) => self.called_off.push(connection),
+            (false, false) => drop(self.lanes.remove(&connection)),
+        }
+    }
+
+    /// Takes out a call that was called off, if it still waits.
+    pub(crate) fn remove_call(&mut self, connection: ConnectionId, call: (u16, u16)) -> Option<T> {
+        let (level, key) = *self.lanes.get(&connection)?.calls.get(&call)?;
+        self.remove(Place {
+            connection,
+            level,
+            key,
+        })
     }
 
     /// Takes one out that gives up, if it was not taken yet.
@@ -488,9 +515,7 @@ impl<O: Clone, T> Lanes<O, T> {
             self.rounds[usize::from(level)].place(connection, class);
         }
         self.left(connection, ticket);
-        if self.lanes.get(&connection).is_some_and(Lane::is_empty) && !is_served {
-            self.lanes.remove(&connection);
-        }
+        self.look_after(connection);
         Some(item)
     }
 

@@ -288,13 +288,16 @@ fn lose(queued: impl IntoIterator<Item = Queued>) {
 impl RequestQueue for RunQueue {
     fn forget(&self, connection: ConnectionId, what: Forget) {
         let mut state = self.lock();
-        let removed = state.lanes.retain(connection, |queued| match what {
-            Forget::Call(id) => queued.id != Some(id),
+        let removed = match what {
+            Forget::Call(id) => {
+                let call = (id.index(), id.generation());
+                Vec::from_iter(state.lanes.remove_call(connection, call))
+            }
             // A one-way message was taken over when it was read, and nobody waits for it: that its
             // sender has hung up is no reason to lose it.
-            Forget::Calls => queued.id.is_none(),
-            Forget::All => false,
-        });
+            Forget::Calls => state.lanes.retain(connection, |queued| queued.id.is_none()),
+            Forget::All => state.lanes.retain(connection, |_| false),
+        };
         self.unlock(state);
         // Without the lock: what is told may be logged.
         lose(removed);

@@ -341,6 +341,7 @@ impl Begun<'_> {
             bytes: asked.payload.len(),
             cost: cached.route.cost.nanos(),
             is_message: self.id.is_none(),
+            call: self.id.map(|id| (id.index(), id.generation())),
         };
         let patience = self.dispatch.intake.patience(&ticket, now);
         if decision == Decision::Queue {

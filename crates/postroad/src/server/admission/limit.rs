@@ -328,6 +328,7 @@ mod tests {
             bytes: 0,
             cost: 0,
             is_message: false,
+            call: None,
         }
     }
 

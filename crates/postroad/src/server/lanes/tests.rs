@@ -235,3 +235,23 @@ fn what_is_parked_does_not_fill_the_queue_of_others() {
     assert_eq!(run(&mut lanes, 99, 1).len(), 25);
     assert!(lanes.lanes.is_empty() && lanes.bytes() == 0);
 }
+
+#[test]
+fn calls_that_are_called_off_are_found_without_a_search() {
+    let mut lanes = lanes();
+    let only = connection();
+    let named = |call| Ticket {
+        call: Some((call as u16, 0)),
+        ..self::call(3, 5)
+    };
+    for call in 0..10_000 {
+        lanes.push(only, || 'a', call, named(call));
+    }
+    for call in (1..10_000).rev() {
+        assert_eq!(lanes.remove_call(only, (call as u16, 0)), Some(call));
+    }
+    assert_eq!(lanes.remove_call(only, (5, 0)), None);
+    assert_eq!(run(&mut lanes, 9, 1), [('a', 0)]);
+    assert_eq!(lanes.remove_call(only, (0, 0)), None, "it was served");
+    assert!(lanes.lanes.is_empty());
+}
