@@ -1,6 +1,7 @@
 //! The server: listeners, connections, and a shutdown that loses nothing.
 
 mod accept;
+mod addresses;
 mod admission;
 mod builtin;
 mod call;
@@ -14,6 +15,7 @@ mod identify;
 mod intake;
 mod lookup;
 mod memory;
+mod memory_guard;
 mod reactors;
 mod reload;
 mod routes;
@@ -53,6 +55,8 @@ use crate::observe::counters::{Counters, ServerStats};
 use crate::observe::node;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Reload, Transports, Use};
+use addresses::Addresses;
+use memory_guard::MemoryGuard;
 use reactors::Reactors;
 use reload::Live;
 use turns::Turns;
@@ -290,6 +294,7 @@ impl Server {
         }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
         let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
+        let memory = MemoryGuard::start(&shared);
         let mut addresses = Vec::new();
         let mut accepting = Vec::new();
         let mut reloads = Vec::new();
@@ -315,6 +320,7 @@ impl Server {
             addresses,
             accepting,
             reloads,
+            _memory: memory,
         })
     }
 }
@@ -328,6 +334,7 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     state: watch::Sender<ServerState>,
     connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
+    addresses: Addresses,
     /// Connections that come from now on are asked to leave at once.
     is_draining: AtomicBool,
     /// Connections that are open; a change wakes a shutdown that waits for none.
@@ -344,6 +351,7 @@ impl Shared {
             routes,
             state: watch::Sender::new(ServerState::Initializing),
             connections: Mutex::default(),
+            addresses: Addresses::default(),
             is_draining: AtomicBool::new(false),
             open: watch::Sender::new(0),
         };
@@ -360,7 +368,7 @@ impl Shared {
             match &result {
                 Ok(next) => {
                     *state = *next;
-                    node::state(from, to);
+                    node::state(&self.counters, from, to);
                     true
                 }
                 Err(_) => false,
@@ -462,6 +470,7 @@ pub struct RunningServer {
     /// The listeners, and what follows their files.
     accepting: Vec<JoinHandle<()>>,
     reloads: Vec<Arc<dyn Reload>>,
+    _memory: MemoryGuard,
 }
 
 impl RunningServer {

@@ -20,7 +20,7 @@ use super::lookup::{CachedRoute, Lookup, Target};
 use super::routes::Dispatch;
 use super::run_queue::{Admission, LaneState, Queued, RunQueue, Ticket};
 use super::running::{Place, Running};
-use super::share::{Share, ShareMax};
+use super::share::{Holding, Share, ShareMax};
 use crate::clock::{self, Watch};
 use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection, RequestBatch, Serving};
@@ -338,6 +338,21 @@ pub(super) struct Begun<'a> {
 }
 
 impl Begun<'_> {
+    /// What the connection's waiting requests hold.
+    fn share(&mut self) -> &Arc<Share> {
+        let (connection, counters) = (self.connection, &self.dispatch.counters);
+        self.share
+            .get_or_insert_with(|| Share::of(connection, counters))
+    }
+
+    /// Notes that it has to wait, with so many bytes.
+    fn wait_with(&mut self, bytes: usize) -> Option<Holding> {
+        let is_message = self.id.is_none();
+        let holding = self.share().hold(bytes, is_message);
+        self.connection.tell_waiting();
+        Some(holding)
+    }
+
     /// Asks what the fast way does not: rates and limits of its route, and the queue.
     #[cold]
     #[expect(
@@ -406,8 +421,8 @@ impl Begun<'_> {
         let mut request = Request::new(Arc::clone(&cached.request.origin));
         request.fill(asked);
         request.detach();
-        let share = self.share.get_or_insert_default();
-        let mut queued = Queued::new(self.dispatch, &cached.route, request, self.id, share);
+        let (dispatch, id) = (self.dispatch, self.id);
+        let mut queued = Queued::new(dispatch, &cached.route, request, id, self.share());
         queued.guard.clone_from(&cached.rule.guard);
         let pushed = queue.push(self.connection, queued, ticket);
         if pushed.must_spawn {
@@ -479,8 +494,7 @@ impl Begun<'_> {
         };
         let future = gated.run(entry, Arc::clone(route), request.take());
         request.clear();
-        let share = self.share.get_or_insert_default();
-        let holding = Some(share.hold(bytes, self.id.is_none()));
+        let holding = self.wait_with(bytes);
         let place = Place::take(self.dispatch);
         let running = Running::new(
             place,
@@ -565,8 +579,7 @@ impl Begun<'_> {
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.inherited(), future);
-                let share = self.share.get_or_insert_default();
-                let holding = Some(share.hold(bytes, self.id.is_none()));
+                let holding = self.wait_with(bytes);
                 let origin = &request.origin;
                 let place = Place::take(self.dispatch);
                 let mut running = Running::new(place, future, origin, watched, holding);
