@@ -31,11 +31,13 @@ mod envelopes;
 mod fleet;
 mod hooks;
 mod hostile;
+mod hostile_floods;
 #[cfg(feature = "jwt")]
 mod identity;
 mod intake;
 mod never_give_up;
 mod outages;
+mod peers;
 mod pipeline;
 mod polling;
 mod pressure;
