@@ -7,7 +7,7 @@ use std::time::Duration;
 use postroad_proto::limits::{CREDENTIALS_MAX, HEARTBEAT_MAX, HEARTBEAT_MIN, LimitError};
 use postroad_proto::session;
 use postroad_proto::units::time;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use crate::preset::Preset;
 pub use change::{Change, Effect};
@@ -15,6 +15,11 @@ pub use postroad_proto::dialect::{Dialect, Envelope};
 pub use postroad_proto::limits::Limits;
 pub use postroad_proto::policy::{Backoff, GiveUp};
 pub use postroad_proto::session::{Credentials, Mapping};
+
+/// A time that may be left out.
+fn some_time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    time::deserialize(from).map(Some)
+}
 
 /// Settings of a connection, of either end: `connection` of
 /// [`ClientConfig`](crate::ClientConfig) and [`ServerConfig`](crate::ServerConfig).
@@ -45,6 +50,11 @@ pub struct ConnectionConfig {
     /// Time in which a peer that reads nothing must read something. Default 10 s, 1 ms to a day.
     #[serde(deserialize_with = "time::deserialize")]
     pub write_stall: Duration,
+    /// As a server: how long a connection may bring nothing but heartbeats, with no call at work,
+    /// before its client is asked to leave; a connection of a dialect is closed. It is noticed
+    /// within an eighth of that time. Default `None`: for ever. 1 ms to a day.
+    #[serde(deserialize_with = "some_time")]
+    pub idle: Option<Duration>,
     /// Whether frames carry a checksum. `None`, the default: where the transport has no integrity
     /// of its own.
     pub checksum: Option<bool>,
@@ -75,6 +85,7 @@ impl Default for ConnectionConfig {
             handshake: session.handshake,
             read_stall: session.read_stall,
             write_stall: session.write_stall,
+            idle: None,
             checksum: None,
             credentials: None,
             accepts_credentials: false,
@@ -100,6 +111,8 @@ impl ConnectionConfig {
         check_time("handshake", self.handshake, least, "1 ms to a day")?;
         check_time("read_stall", self.read_stall, least, "1 ms to a day")?;
         check_time("write_stall", self.write_stall, least, "1 ms to a day")?;
+        let idle = self.idle.unwrap_or(least);
+        check_time("idle", idle, least, "1 ms to a day")?;
         let credentials = self.credentials.as_ref();
         let len = credentials.map_or(0, |credentials| credentials.0.len());
         bound(
@@ -134,6 +147,7 @@ impl ConnectionConfig {
             handshake: self.handshake,
             read_stall: self.read_stall,
             write_stall: self.write_stall,
+            idle: self.idle,
             credentials: self.credentials.clone(),
             accepts_credentials: self.accepts_credentials,
             ..session::Config::default()

@@ -72,6 +72,8 @@ impl NodeConfig {
                 text(&format_duration(connection.write_stall)),
             ),
         ];
+        let idle = connection.idle;
+        of_connection.extend(idle.map(|time| ("idle", text(&format_duration(time)))));
         // Without it the transport decides, which no value says.
         let checksum = connection.checksum;
         of_connection.extend(checksum.map(|is_on| ("checksum", is_on.to_string())));
@@ -83,6 +85,11 @@ impl NodeConfig {
             ("drain", text(&format_duration(server.drain))),
             ("shed", server.shed.to_string()),
         ];
+        // Without it there is no bound.
+        let of_address = server.max_connections_per_address;
+        of_server.extend(of_address.map(|max| ("max_connections_per_address", number(max))));
+        // Without it the machine decides.
+        of_server.extend(server.memory_max.map(|max| ("memory_max", number(max))));
         // Without it only `max_requests` counts.
         of_server.extend(
             server

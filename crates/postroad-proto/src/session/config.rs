@@ -63,6 +63,9 @@ pub struct Config {
     pub read_stall: Duration,
     /// Time in which a transport that takes nothing must take something.
     pub write_stall: Duration,
+    /// As a server: how long a connection may bring nothing but heartbeats before its client is
+    /// asked to leave; a dialect, which has no word for that, is closed. `None`: for ever.
+    pub idle: Option<Duration>,
     /// Who this is, for the other end's logs.
     pub agent: String,
 }
@@ -84,6 +87,7 @@ impl Default for Config {
             handshake: Duration::from_secs(5),
             read_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
+            idle: None,
             agent: concat!("postroad/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

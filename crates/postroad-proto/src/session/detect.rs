@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::timers::{Timer, Timers};
-use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session, spoken};
+use super::{CloseReason, Config, DialectConfig, Event, Mapping, Session, Shortage, spoken};
 use crate::Time;
 use crate::dialect::{Dialect, DialectCodec, Reader};
 use crate::frame::MAGIC;
@@ -21,7 +21,7 @@ pub(super) struct Detect {
     since: Time,
     closed: bool,
     /// There is no room for it, which it is told in what it speaks.
-    is_turned_away: bool,
+    turned_away: Option<Shortage>,
     event: Option<Event>,
 }
 
@@ -33,7 +33,7 @@ impl Detect {
             id,
             since: now,
             closed: false,
-            is_turned_away: false,
+            turned_away: None,
             event: None,
         }
     }
@@ -44,8 +44,8 @@ impl Detect {
             return None;
         }
         let mut session = self.detect(now, buf)?;
-        if self.is_turned_away {
-            session.turn_away(now);
+        if let Some(shortage) = self.turned_away {
+            session.turn_away(now, shortage);
         }
         Some(session)
     }
@@ -104,8 +104,8 @@ impl Detect {
     }
 
     /// Turns the peer away as soon as it has said what it speaks.
-    pub(super) fn turn_away(&mut self) {
-        self.is_turned_away = true;
+    pub(super) fn turn_away(&mut self, shortage: Shortage) {
+        self.turned_away = Some(shortage);
     }
 
     pub(super) fn close(&mut self, _now: Time, reason: CloseReason) {
@@ -148,6 +148,7 @@ impl Timers for Detect {
             | Timer::CallDeadlines
             | Timer::RequestDeadlines
             | Timer::Drain
+            | Timer::Idle
             | Timer::ReleaseMemory
             | Timer::Heartbeat => Time::NEVER,
         }

@@ -143,6 +143,30 @@ refusal_reasons! {
     NoRoomForAnswer = "no room for answer",
 }
 
+/// What there is too much of for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Shortage {
+    /// As many connections are open as are allowed.
+    Connections,
+    /// As many as are allowed from one address.
+    Address,
+    /// All connections together hold as much memory as they may.
+    Memory,
+}
+
+impl Shortage {
+    /// What a peer is told that is turned away.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Connections => "too many connections",
+            Self::Address => "too many connections from your address",
+            Self::Memory => "the connections hold too much memory together",
+        }
+    }
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -153,9 +177,15 @@ pub enum CloseReason {
     /// The other end has closed it, at a frame's end.
     #[error("closed by the peer")]
     Peer,
-    /// There were too many connections when it came.
-    #[error("too many connections")]
-    TurnedAway,
+    /// There was no room for it when it came.
+    #[error("{}", .0.text())]
+    TurnedAway(Shortage),
+    /// All connections together held too much memory, and this one the most: so many bytes.
+    #[error("the connections held too much memory together, and this one the most: {0} bytes")]
+    Memory(usize),
+    /// Nothing but heartbeats has come for so long.
+    #[error("idle for {0:?}")]
+    Idle(Duration),
     /// Drained: every call was answered.
     #[error("drained")]
     Drained,
@@ -229,7 +259,9 @@ impl CloseReason {
             Self::Local => "local",
             Self::Peer => "peer",
             Self::Drained => "drained",
-            Self::TurnedAway => "turned away",
+            Self::TurnedAway(_) => "turned away",
+            Self::Memory(_) => "memory",
+            Self::Idle(_) => "idle",
             Self::Protocol(error) => error.fault.word(),
             Self::Fault(_) => "fault",
             Self::Refused(refuse) => refuse.reason.word(),

@@ -9,6 +9,7 @@ mod event;
 mod failure;
 mod frames;
 mod heartbeat;
+mod idle;
 mod liveness;
 mod native;
 mod outbox;
@@ -27,7 +28,7 @@ use bytes::BytesMut;
 pub use call::{Call, CallId, Extras, Reply, Request, RouteRef};
 pub use config::{Config, DialectConfig, Mapping, features};
 pub use event::{Credentials, Denial, Event, PeerHello};
-pub use failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason};
+pub use failure::{CancelReason, CloseReason, DropReason, Failure, RefusalReason, Shortage};
 pub use sink::{Arrivals, SINK_ROOM, Sink};
 
 use detect::Detect;
@@ -313,13 +314,24 @@ impl Session {
         }
     }
 
-    /// As a server: there are too many connections. Tells the client so, in words of its protocol
-    /// if that is known, and closes.
-    pub fn turn_away(&mut self, now: Time) {
+    /// As a server: there is no room for this connection. Tells the client so, in words of its
+    /// protocol if that is known, and closes.
+    pub fn turn_away(&mut self, now: Time, shortage: Shortage) {
         match &mut self.0 {
-            Inner::Native(session) => session.turn_away(now),
-            Inner::Dialect(session) => session.turn_away(now),
-            Inner::Detect(session) => session.turn_away(),
+            Inner::Native(session) => session.turn_away(now, shortage),
+            Inner::Dialect(session) => session.turn_away(now, shortage),
+            Inner::Detect(session) => session.turn_away(shortage),
+        }
+    }
+
+    /// As a server: closes because all connections together hold too much memory, and this one the
+    /// most: `held` bytes. Answers that wait to be written are lost; the client is told why, if its
+    /// protocol has words for it.
+    pub fn make_room(&mut self, now: Time, held: usize) {
+        match &mut self.0 {
+            Inner::Native(session) => session.make_room(now, held),
+            Inner::Dialect(session) => session.make_room(now, held),
+            Inner::Detect(session) => session.close(now, CloseReason::Memory(held)),
         }
     }
 
@@ -453,6 +465,18 @@ impl Session {
             Inner::Native(session) => session.has_heard(),
             Inner::Dialect(session) => session.has_heard(),
             Inner::Detect(_) => false,
+        }
+    }
+
+    /// Bytes of messages that the session holds now: incomplete ones, and answers that wait to be
+    /// written. Unlike [`Self::memory`] it can be asked after every step.
+    #[must_use]
+    #[inline]
+    pub fn held(&self) -> usize {
+        match &self.0 {
+            Inner::Native(session) => session.held(),
+            Inner::Dialect(session) => session.held(),
+            Inner::Detect(_) => 0,
         }
     }
 

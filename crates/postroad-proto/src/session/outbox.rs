@@ -178,6 +178,15 @@ impl Outbox {
         self.queues.as_ref().map_or(0, |queues| queues.behind.len())
     }
 
+    /// Drops everything that waits.
+    pub(super) fn clear(&mut self) {
+        let (checksum, fragment) = (self.checksum, self.fragment);
+        *self = Self {
+            fragment,
+            ..Self::new(checksum)
+        };
+    }
+
     /// Gives the queues' memory back if nothing waits. The counts that a [`Position`] refers to are
     /// lost with them, so the caller makes sure that no call is in flight.
     pub(super) fn release_memory(&mut self) {

@@ -42,6 +42,8 @@ timers! {
     RequestDeadlines,
     /// The next step of a drain.
     Drain,
+    /// It is time to look whether nothing but heartbeats comes.
+    Idle,
     /// Memory that calls have made grow is to be given back, if there are none now.
     ReleaseMemory,
     /// The peer was silent for an interval: it is asked for a sign of life, or declared dead.

@@ -14,7 +14,7 @@ use postroad_proto::frame::{
     put_frame, put_part,
 };
 use postroad_proto::session::{
-    Arrivals, CloseReason, Config, Denial, DialectConfig, Event, RefusalReason, Session,
+    Arrivals, CloseReason, Config, Denial, DialectConfig, Event, RefusalReason, Session, Shortage,
 };
 use postroad_proto::wire_error::WireFault;
 
@@ -375,7 +375,7 @@ fn a_peer_that_speaks_what_its_first_bytes_say_is_turned_away_in_that() {
     ] {
         let mapping = Arc::default();
         let mut session = Session::detect(Arc::new(Config::default()), mapping, [7; 16], now);
-        session.turn_away(now);
+        session.turn_away(now, Shortage::Connections);
         assert!(!session.is_closed(), "it has said nothing yet");
         session.handle_bytes(now, &mut BytesMut::from(first), &mut Arrivals::new(1));
         let mut out = Vec::new();
@@ -383,7 +383,7 @@ fn a_peer_that_speaks_what_its_first_bytes_say_is_turned_away_in_that() {
         assert!(String::from_utf8_lossy(&out).contains(word), "{out:02x?}");
         let last = std::iter::from_fn(|| session.poll_event()).last();
         assert!(
-            matches!(last, Some(Event::Closed(CloseReason::TurnedAway))),
+            matches!(last, Some(Event::Closed(CloseReason::TurnedAway(_)))),
             "{last:?}"
         );
     }

@@ -108,6 +108,12 @@ fn connections(sight: &Sight, metrics: &mut Metrics) {
             "Times that the operating system let a listener accept nothing.",
         )
         .add(&[], stats.accept_errors);
+    metrics
+        .gauge(
+            "postroad_server_connections_held_bytes",
+            "Bytes that all connections hold: messages that are incomplete, unsent or wait.",
+        )
+        .add(&[], stats.held as u64);
     let mut closed = metrics.counter(
         "postroad_server_connections_closed_total",
         "Connections that have ended, by protocol and reason.",

@@ -69,7 +69,8 @@ pub(crate) fn closed(
         CloseReason::Peer
             | CloseReason::Drained
             | CloseReason::Local
-            | CloseReason::TurnedAway
+            | CloseReason::TurnedAway(_)
+            | CloseReason::Idle(_)
             // A reset, nearly always: peers end, and networks break.
             | CloseReason::Transport(_)
     );

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use postroad_proto::session::RefusalReason;
 
 use super::audit::Audit;
+use super::held::Held;
 use super::log_rate::LogRates;
 
 /// Counters of a server since its start.
@@ -15,9 +16,12 @@ use super::log_rate::LogRates;
 pub struct ServerStats {
     /// Connections that are open now.
     pub open: usize,
+    /// Bytes that all connections hold now, to within a page a connection: incomplete messages,
+    /// answers that wait to be written, payloads of requests whose handlers wait.
+    pub held: usize,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections turned away because there were too many.
+    /// Connections turned away: there were too many, or they held too much memory together.
     pub turned_away: u64,
     /// Times that the operating system let a listener accept nothing, as without open files.
     pub accept_errors: u64,
@@ -56,6 +60,8 @@ pub(crate) struct Counters {
     pub(super) panicked: AtomicU64,
     /// One for each reason, at its number.
     pub(super) refused: [AtomicU64; RefusalReason::ALL.len()],
+    /// What all connections hold.
+    pub(crate) held: Held,
     /// What bounds the lines that are logged of what is counted here.
     pub(super) logs: LogRates,
     /// The audit log, if there is one.
@@ -78,6 +84,7 @@ impl Counters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStats {
             open,
+            held: self.held.bytes(),
             accepted: get(&self.accepted),
             turned_away: get(&self.turned_away),
             accept_errors: get(&self.accept_errors),

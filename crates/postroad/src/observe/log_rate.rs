@@ -99,11 +99,15 @@ pub(crate) enum LogKind {
     Discovery,
     /// Tokens that are not believed.
     Rejected,
+    /// All connections together hold too much memory.
+    MemoryShort,
+    /// The server has another state.
+    State,
 }
 
 impl LogKind {
     /// How many kinds there are.
-    const COUNT: usize = 8;
+    const COUNT: usize = 10;
 
     /// What is left out, in words.
     fn words(self) -> &'static str {
@@ -116,6 +120,8 @@ impl LogKind {
             Self::Dropped => "dropped one-way messages",
             Self::Discovery => "what sources of instances said",
             Self::Rejected => "tokens that were rejected",
+            Self::MemoryShort => "times that connections held too much memory",
+            Self::State => "changes of the server's state",
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | [`identity`] | keys, tokens, certificates |
 //! | [`node`] | listeners, and a server's state |
 //! | [`counters`] | what a server has counted since its start |
+//! | [`held`] | what all connections of a server hold |
 //! | [`log_rate`] | how many lines of a kind are written a second |
 //! | [`trace`] | trace ids |
 
@@ -25,6 +26,7 @@ pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod discovery;
 pub(crate) mod fleet;
+pub(crate) mod held;
 pub(crate) mod identity;
 pub(crate) mod log_rate;
 pub(crate) mod node;

@@ -6,9 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use postroad_proto::policy::{IllegalTransition, ServerState};
+use postroad_proto::session::Shortage;
 
 use super::counters::{Counters, count};
 use super::log_rate::LogKind;
+use crate::transport::PeerInfo;
 
 /// A listener is bound.
 pub(crate) fn listening(endpoint: &impl Display, address: &str) {
@@ -29,8 +31,11 @@ pub(crate) fn missing_version(rule: &str, version: &str, route: &str, routes: us
 }
 
 /// The server has another state.
-pub(crate) fn state(from: ServerState, to: ServerState) {
-    tracing::info!(target: "postroad::server", %from, %to, "server state");
+pub(crate) fn state(counters: &Counters, from: ServerState, to: ServerState) {
+    // Whoever uses up the open files makes it go to and fro.
+    if counters.logs.allow(LogKind::State) {
+        tracing::info!(target: "postroad::server", %from, %to, "server state");
+    }
 }
 
 /// The server was to take a state that does not follow from its present one, as when two ask for
@@ -59,19 +64,32 @@ pub(crate) fn accepted(counters: &Counters) {
     count(&counters.accepted, 1);
 }
 
-/// A connection is turned away, because there are as many as are allowed: so many. Logged for the
-/// first of several, until there is room again.
+/// A connection is turned away, because there is no room for it while so many are open. Logged for
+/// the first of several, until there is room again.
 pub(crate) fn turned_away(
     counters: &Counters,
     endpoint: &impl Display,
+    peer: &PeerInfo,
+    shortage: Shortage,
     open: usize,
-    is_first: bool,
 ) {
     count(&counters.turned_away, 1);
-    if is_first && counters.logs.allow(LogKind::TurnedAway) {
+    if counters.logs.allow(LogKind::TurnedAway) {
+        let why = shortage.text();
         tracing::warn!(
-            target: "postroad::server", %endpoint, open,
-            "too many connections; turning new ones away"
+            target: "postroad::server", %endpoint, %peer, open, why,
+            "a connection is turned away"
+        );
+    }
+}
+
+/// All connections together hold too much memory: `held` bytes, where `max` are allowed. So many
+/// of them are closed for it.
+pub(crate) fn memory_short(counters: &Counters, held: usize, max: usize, closed: usize) {
+    if counters.logs.allow(LogKind::MemoryShort) {
+        tracing::warn!(
+            target: "postroad::server", held, max, closed,
+            "the connections hold too much memory together"
         );
     }
 }

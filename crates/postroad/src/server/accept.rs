@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use postroad_proto::Time;
-use postroad_proto::session::{CloseReason, Config, Session};
+use postroad_proto::session::{CloseReason, Config, Session, Shortage};
 
+use super::addresses::Counted;
 use super::gate::{Gate, Standing};
 use super::run_queue::RunQueue;
 use super::start::Dispatcher;
@@ -72,7 +73,6 @@ pub(super) async fn accept(
     let endpoint = &Arc::new(endpoint);
     let mut listening = Listening::new(&shared, endpoint, has_integrity);
     let mut pause = PAUSE_MIN;
-    let mut is_full = false;
     loop {
         let incoming = match next(listener.as_mut(), &shared, &mut pause).await {
             Ok(incoming) => incoming,
@@ -90,28 +90,22 @@ pub(super) async fn accept(
         }
         pause = PAUSE_MIN;
         listening = listening.renewed();
-        let max_connections = listening.server.max_connections;
-        let open = *shared.open.borrow();
-        let is_over = open >= max_connections;
-        if is_over {
-            node::turned_away(&shared.counters, endpoint, open, !is_full);
-        }
-        is_full = is_over;
-        if open >= max_connections.saturating_add(TOLD_MAX) {
-            continue;
-        }
+        let (counted, shortage) = match listening.find_room(&incoming) {
+            Room::Found(counted) => (counted, None),
+            Room::None(counted, shortage) => (counted, Some(shortage)),
+            Room::NotEvenForWords => continue,
+        };
         node::accepted(&shared.counters);
-        shared.open.send_modify(|open| *open += 1);
         let reactor = shared.reactors.next();
         let queue = Arc::clone(reactor.queue);
-        let opening = Arc::clone(&listening).open(incoming, is_over, queue, clock::now());
+        let opening = Arc::clone(&listening).open(incoming, shortage, queue, clock::now());
         let served = Served {
             stage: Stage::Opening(Opening {
                 future: Box::pin(opening),
                 gate: Arc::clone(reactor.gate),
                 standing: Standing::New,
             }),
-            counted: Open(Arc::clone(&listening)),
+            counted,
         };
         reactor.run(served).await;
     }
@@ -153,12 +147,26 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     kinds.contains(&error.kind())
 }
 
+/// What there is for a connection that comes.
+enum Room {
+    Found(Open),
+    /// None, which it is told.
+    None(Open, Shortage),
+    /// None, and too many are being told already.
+    NotEvenForWords,
+}
+
 /// Counts a connection as open while it lives.
-struct Open(Arc<Listening>);
+struct Open {
+    listening: Arc<Listening>,
+    /// Among those of its address, if it has one. On its own memory, because Unix sockets have
+    /// none.
+    _address: Option<Box<Counted>>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.shared.open.send_modify(|open| *open -= 1);
+        self.listening.count(|open| *open -= 1);
     }
 }
 
@@ -212,7 +220,7 @@ impl Future for Served {
         let Self { stage, counted } = &mut *self;
         if let Stage::Driving(driver) = stage {
             let reason = ready!(Pin::new(&mut *driver).poll(cx));
-            counted.0.observe_end(driver.connection(), &reason);
+            counted.listening.observe_end(driver.connection(), &reason);
         }
         Poll::Ready(())
     }
@@ -222,17 +230,64 @@ impl Drop for Served {
     /// A connection is in the server's list while it is driven, also if its driver panics.
     fn drop(&mut self) {
         if let Stage::Driving(driver) = &self.stage {
-            self.counted.0.shared.leave(driver.connection());
+            self.counted.listening.shared.leave(driver.connection());
         }
     }
 }
 
 impl Listening {
+    /// Changes the number of open connections.
+    fn count(&self, change: impl FnOnce(&mut usize)) {
+        self.shared.open.send_modify(|open| {
+            change(open);
+            self.shared.counters.held.set_open(*open);
+        });
+    }
+
+    /// Finds room for a connection, and counts it.
+    fn find_room(self: &Arc<Self>, incoming: &Incoming) -> Room {
+        let (shared, server) = (&self.shared, &self.server);
+        let open = *shared.open.borrow();
+        let address = incoming.peer.socket_address();
+        let (address, of_address) = address
+            .map(|address| shared.addresses.enter(address))
+            .unzip();
+        let of_address_max = server.max_connections_per_address.unwrap_or(usize::MAX);
+        let shortage = if open >= server.max_connections {
+            Some(Shortage::Connections)
+        } else if of_address.is_some_and(|many| many > of_address_max) {
+            Some(Shortage::Address)
+        } else if shared.counters.held.is_over() {
+            Some(Shortage::Memory)
+        } else {
+            None
+        };
+        if let Some(shortage) = shortage {
+            let peer = &incoming.peer;
+            node::turned_away(&shared.counters, &self.endpoint, peer, shortage, open);
+        }
+        let is_beyond = |many: usize, max: usize| many >= max.saturating_add(TOLD_MAX);
+        if is_beyond(open, server.max_connections)
+            || of_address.is_some_and(|many| is_beyond(many, of_address_max))
+        {
+            return Room::NotEvenForWords;
+        }
+        self.count(|open| *open += 1);
+        let counted = Open {
+            listening: Arc::clone(self),
+            _address: address.map(Box::new),
+        };
+        match shortage {
+            None => Room::Found(counted),
+            Some(shortage) => Room::None(counted, shortage),
+        }
+    }
+
     /// Opens a connection that was accepted at `begin`, unless that fails or takes too long.
     async fn open(
         self: Arc<Self>,
         incoming: Incoming,
-        is_over: bool,
+        shortage: Option<Shortage>,
         queue: Arc<RunQueue>,
         begin: Time,
     ) -> Option<ConnectionDriver> {
@@ -251,8 +306,8 @@ impl Listening {
         peer.certified_by(stream.take_certificate());
         // TLS, detection and opening share one time.
         let mut session = self.session(begin);
-        if is_over {
-            session.turn_away(clock::now());
+        if let Some(shortage) = shortage {
+            session.turn_away(clock::now(), shortage);
         }
         let dispatch = Arc::clone(&shared.routes.dispatch);
         let service = Box::new(Dispatcher::new(dispatch, queue));

@@ -11,7 +11,7 @@ use super::intake::Refusal;
 use super::lookup::CachedRoute;
 use super::routes::Dispatch;
 use super::running::{Place, Running};
-use super::share::Share;
+use super::share::{Holding, Share};
 use crate::clock;
 use crate::context::{Scope, Scoped};
 use crate::driver::{Answered, Answers, Connection};
@@ -36,6 +36,21 @@ pub(super) struct Begun<'a> {
 }
 
 impl Begun<'_> {
+    /// What the connection's waiting requests hold.
+    pub(super) fn share(&mut self) -> &Arc<Share> {
+        let (connection, counters) = (self.connection, &self.dispatch.counters);
+        self.share
+            .get_or_insert_with(|| Share::of(connection, counters))
+    }
+
+    /// Notes that it has to wait, with so many bytes.
+    fn wait_with(&mut self, bytes: usize) -> Option<Holding> {
+        let is_message = self.id.is_none();
+        let holding = self.share().hold(bytes, is_message);
+        self.connection.tell_waiting();
+        Some(holding)
+    }
+
     /// Starts the handler of a route that may have a limit, or whose handlers run on workers.
     ///
     /// # Errors
@@ -101,8 +116,7 @@ impl Begun<'_> {
         };
         let future = gated.run(entry, Arc::clone(route), request.take());
         request.clear();
-        let share = self.share.get_or_insert_default();
-        let holding = Some(share.hold(bytes, self.id.is_none()));
+        let holding = self.wait_with(bytes);
         let place = Place::take(self.dispatch);
         let running = Running::new(
             place,
@@ -187,8 +201,7 @@ impl Begun<'_> {
                 // The task polls at once: the first poll had no waker, so a wake-up that it has
                 // missed is made good.
                 let future = Scoped::new(request.inherited(), future);
-                let share = self.share.get_or_insert_default();
-                let holding = Some(share.hold(bytes, self.id.is_none()));
+                let holding = self.wait_with(bytes);
                 let origin = &request.origin;
                 let place = Place::take(self.dispatch);
                 let mut running = Running::new(place, future, origin, watched, holding);

@@ -37,6 +37,12 @@ fn settings(config: &ServerConfig) -> Vec<Setting> {
             number(config.max_connections),
             now,
         ),
+        (
+            "server.max_connections_per_address",
+            some(config.max_connections_per_address),
+            now,
+        ),
+        ("server.memory_max", some(config.memory_max), now),
         ("server.max_requests", number(config.max_requests), now),
         ("server.lameduck", time(config.lameduck), now),
         ("server.drain", time(config.drain), now),
@@ -68,6 +74,7 @@ fn settings(config: &ServerConfig) -> Vec<Setting> {
         ("connection.handshake", time(connection.handshake), new),
         ("connection.read_stall", time(connection.read_stall), new),
         ("connection.write_stall", time(connection.write_stall), new),
+        ("connection.idle", or_none(connection.idle.map(time)), new),
         ("connection.checksum", or_none(connection.checksum), new),
         (
             "connection.accepts_credentials",

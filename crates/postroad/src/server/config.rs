@@ -3,12 +3,20 @@
 use std::time::Duration;
 
 use postroad_proto::limits::REQUESTS_MAX;
-use postroad_proto::units::time;
-use serde::Deserialize;
+use postroad_proto::units::{size, time};
+use serde::{Deserialize, Deserializer};
 
 use crate::config::{ConfigError, ConnectionConfig, bound, check_time};
 use crate::identity::IdentityConfig;
 use crate::route::{Concurrency, RouteRule};
+
+/// The least that [`ServerConfig::memory_max`] may be, bytes.
+const MEMORY_MIN: usize = 1 << 20;
+
+/// A size that may be left out.
+fn some_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    size::deserialize(from).map(Some)
+}
 
 /// Settings of a server.
 ///
@@ -32,6 +40,17 @@ pub struct ServerConfig {
     pub connection: ConnectionConfig,
     /// Connections at once. Default 65,536; more are closed when they come.
     pub max_connections: usize,
+    /// Connections at once from one address, which of IPv6 is a network of 64 bits; more are closed
+    /// when they come. Unix sockets have no address. Default `None`, without a bound: behind a proxy
+    /// or a gateway all clients have one address.
+    pub max_connections_per_address: Option<usize>,
+    /// Bytes that all connections together may hold: incomplete messages, answers that wait to be
+    /// written, payloads of requests whose handlers wait. Over it the connections that hold the most
+    /// are not read from; if that does not help within half a second they are closed; and new ones
+    /// are turned away. Default `None`: half of the machine's memory, or of what the control group
+    /// of the process may have. At least 1 MiB.
+    #[serde(deserialize_with = "some_size")]
+    pub memory_max: Option<usize>,
     /// Requests whose handlers wait for something at once, of all connections. Default 10,000; more
     /// are answered `SRV-E-429`, save that each thread may start one more.
     pub max_requests: usize,
@@ -70,6 +89,8 @@ impl Default for ServerConfig {
         Self {
             connection: ConnectionConfig::default(),
             max_connections: 65_536,
+            max_connections_per_address: None,
+            memory_max: None,
             max_requests: REQUESTS_MAX,
             drain: Duration::from_secs(25),
             lameduck: Duration::ZERO,
@@ -97,6 +118,15 @@ impl ServerConfig {
             connections,
             "at least 1",
         )?;
+        let of_address = self.max_connections_per_address.unwrap_or(1);
+        bound(
+            of_address > 0,
+            "max_connections_per_address",
+            of_address,
+            "at least 1",
+        )?;
+        let memory = self.memory_max.unwrap_or(MEMORY_MIN);
+        bound(memory >= MEMORY_MIN, "memory_max", memory, "at least 1 MiB")?;
         let requests = self.max_requests;
         bound(requests > 0, "max_requests", requests, "at least 1")?;
         check_time("drain", self.drain, Duration::ZERO, "at most a day")?;

@@ -1,6 +1,7 @@
 //! The server: listeners, connections, and a shutdown that loses nothing.
 
 mod accept;
+mod addresses;
 mod admission;
 mod begun;
 mod builtin;
@@ -17,6 +18,7 @@ mod intake;
 mod lanes;
 mod lookup;
 mod memory;
+mod memory_guard;
 mod reactors;
 mod reload;
 mod routes;
@@ -56,6 +58,8 @@ use crate::observe::counters::{Counters, ServerStats};
 use crate::observe::node;
 use crate::router::Router;
 use crate::transport::{ConnectionId, Reload, Transports, Use};
+use addresses::Addresses;
+use memory_guard::MemoryGuard;
 use reactors::Reactors;
 use reload::Live;
 use turns::Turns;
@@ -293,6 +297,7 @@ impl Server {
         }
         let reactors = Reactors::start(self.config.workers).map_err(StartError::Worker)?;
         let shared = Arc::new(Shared::new(self.config, self.routes, reactors));
+        let memory = MemoryGuard::start(&shared);
         let mut addresses = Vec::new();
         let mut accepting = Vec::new();
         let mut reloads = Vec::new();
@@ -318,6 +323,7 @@ impl Server {
             addresses,
             accepting,
             reloads,
+            _memory: memory,
         })
     }
 }
@@ -331,6 +337,7 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     state: watch::Sender<ServerState>,
     connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
+    addresses: Addresses,
     /// Connections that come from now on are asked to leave at once.
     is_draining: AtomicBool,
     /// Connections that are open; a change wakes a shutdown that waits for none.
@@ -347,6 +354,7 @@ impl Shared {
             routes,
             state: watch::Sender::new(ServerState::Initializing),
             connections: Mutex::default(),
+            addresses: Addresses::default(),
             is_draining: AtomicBool::new(false),
             open: watch::Sender::new(0),
         };
@@ -363,7 +371,7 @@ impl Shared {
             match &result {
                 Ok(next) => {
                     *state = *next;
-                    node::state(from, to);
+                    node::state(&self.counters, from, to);
                     true
                 }
                 Err(_) => false,
@@ -465,6 +473,7 @@ pub struct RunningServer {
     /// The listeners, and what follows their files.
     accepting: Vec<JoinHandle<()>>,
     reloads: Vec<Arc<dyn Reload>>,
+    _memory: MemoryGuard,
 }
 
 impl RunningServer {

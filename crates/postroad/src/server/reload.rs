@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::changes::changes;
+use super::memory_guard::half_of_the_machine;
 use super::share::ShareMax;
 use super::{RunningServer, ServerConfig, Shared};
 use crate::config::{Change, ConfigError};
@@ -36,6 +37,8 @@ impl Shared {
     /// Tells everything that has bounds of its own what they are.
     pub(super) fn bound_intake(&self) {
         let (config, intake) = (self.config.now(), &self.routes.dispatch.intake);
+        let memory_max = config.memory_max.unwrap_or_else(half_of_the_machine);
+        self.counters.held.set_max(memory_max);
         let limits = &config.connection.limits;
         intake.set_running_max(config.max_requests);
         intake.set_share_max(ShareMax {

@@ -8,6 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::driver::Connection;
+use crate::observe::counters::Counters;
+
 /// The bounds of a connection's share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShareMax {
@@ -20,11 +23,22 @@ pub(super) struct ShareMax {
 /// What is held now.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    bytes: AtomicUsize,
+    bytes: Arc<AtomicUsize>,
     messages: AtomicUsize,
+    /// Where what all connections hold is counted.
+    counters: Arc<Counters>,
 }
 
 impl Share {
+    /// Of this connection, which tells how much it holds.
+    pub(super) fn of(connection: &Connection, counters: &Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: Arc::clone(connection.waiting()),
+            messages: AtomicUsize::new(0),
+            counters: Arc::clone(counters),
+        })
+    }
+
     /// Whether no more is taken. One request may go beyond the bytes, since its size is not known
     /// to be too much before it has come.
     pub(super) fn is_full(&self, is_message: bool, max: ShareMax) -> bool {
@@ -35,6 +49,7 @@ impl Share {
     /// Notes a request that has to wait.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize, is_message: bool) -> Holding {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.held.change(0, bytes);
         self.messages
             .fetch_add(usize::from(is_message), Ordering::Relaxed);
         Holding {
@@ -57,6 +72,7 @@ impl Drop for Holding {
     fn drop(&mut self) {
         let share = &self.share;
         share.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        share.counters.held.change(self.bytes, 0);
         share
             .messages
             .fetch_sub(usize::from(self.is_message), Ordering::Relaxed);
@@ -83,7 +99,9 @@ mod tests {
         assert!(!share.is_full(true, max));
         let large = share.hold(95, false);
         assert!(share.is_full(true, max) && share.is_full(false, max));
+        assert_eq!(share.counters.held.bytes(), 105);
         drop((second, large));
+        assert_eq!(share.counters.held.bytes(), 0);
         assert_eq!(share.bytes.load(Ordering::Relaxed), 0);
         assert_eq!(share.messages.load(Ordering::Relaxed), 0);
     }

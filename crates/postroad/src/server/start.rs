@@ -384,8 +384,8 @@ impl Begun<'_> {
         let mut request = Request::new(Arc::clone(&cached.request.origin));
         request.fill(asked);
         request.detach();
-        let share = self.share.get_or_insert_default();
-        let mut queued = Queued::new(self.dispatch, &cached.route, request, self.id, share);
+        let (dispatch, id) = (self.dispatch, self.id);
+        let mut queued = Queued::new(dispatch, &cached.route, request, id, self.share());
         queued.guard.clone_from(&cached.rule.guard);
         let pushed = queue.push(self.connection, queued, ticket);
         if pushed.must_spawn {

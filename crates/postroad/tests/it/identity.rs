@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::support::{PATIENCE, Tested};
 
 /// Who makes tokens.
-struct Issuer {
+pub(crate) struct Issuer {
     key: EncodingKey,
     algorithm: Algorithm,
     kid: &'static str,
@@ -25,7 +25,7 @@ struct Issuer {
 }
 
 impl Issuer {
-    fn new(algorithm: Algorithm, kid: &'static str) -> Self {
+    pub(crate) fn new(algorithm: Algorithm, kid: &'static str) -> Self {
         let pair = match algorithm {
             Algorithm::ES256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             Algorithm::RS256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256),
@@ -63,7 +63,7 @@ impl Issuer {
     }
 
     /// A right token of this subject with these roles, for so many seconds.
-    fn token(&self, subject: &str, roles: &[&str], seconds: i64) -> String {
+    pub(crate) fn token(&self, subject: &str, roles: &[&str], seconds: i64) -> String {
         self.sign(&claims(subject, roles, seconds))
     }
 }
@@ -109,14 +109,14 @@ fn routes() -> Router {
 }
 
 /// A server that believes the tokens of an issuer, with the file of its keys.
-struct Locked {
-    server: RunningServer,
+pub(crate) struct Locked {
+    pub(crate) server: RunningServer,
     issuer: Issuer,
     folder: tempfile::TempDir,
 }
 
 impl Locked {
-    async fn start(name: &str, rules: Vec<RouteRule>) -> Tested<Self> {
+    pub(crate) async fn start(name: &str, rules: Vec<RouteRule>) -> Tested<Self> {
         Self::start_as(name, rules, Issuer::new(Algorithm::ES256, "one")).await
     }
 
@@ -144,11 +144,16 @@ impl Locked {
         })
     }
 
+    /// A right token of somebody for so many seconds.
+    pub(crate) fn token(&self, seconds: i64) -> String {
+        self.issuer.token("ada", &["trader"], seconds)
+    }
+
     fn url(&self) -> String {
         format!("tcp://{}", self.server.addresses()[1])
     }
 
-    async fn client(&self, token: impl Into<TokenSource>) -> Result<Client, String> {
+    pub(crate) async fn client(&self, token: impl Into<TokenSource>) -> Result<Client, String> {
         let client = Client::builder(&self.url()).token(token).connect().await;
         client.map_err(|error| error.to_string())
     }

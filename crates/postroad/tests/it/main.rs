@@ -31,6 +31,7 @@ mod envelopes;
 mod fleet;
 mod hooks;
 mod hostile;
+mod hostile_floods;
 #[cfg(feature = "jwt")]
 mod identity;
 mod intake;
@@ -38,6 +39,7 @@ mod intake;
 mod layers;
 mod never_give_up;
 mod outages;
+mod peers;
 mod pipeline;
 mod polling;
 mod pressure;

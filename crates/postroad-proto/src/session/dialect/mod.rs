@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::idle::Idle;
 use super::liveness::Liveness;
 use super::slots::CallerSlots;
 use super::timers::{Timer, Timers};
@@ -70,6 +71,8 @@ pub(super) struct DialectSession {
     /// answered. None is used again before its answer has come, or that would reach another call.
     given_up: HashSet<u32>,
     liveness: Liveness,
+    /// Of a server whose connections may not be idle for ever.
+    idle: Option<Box<Idle>>,
     /// Client: a deadline has passed since the other end said anything. An answer that waits for
     /// its turn is no excuse for silence any more.
     is_overdue: bool,
@@ -108,7 +111,11 @@ impl DialectSession {
     }
 
     pub(super) fn server(config: Arc<Config>, dialect: DialectConfig, now: Time) -> Self {
-        Self::new(config, dialect, Reader::Server, now)
+        let idle = Idle::new(now, config.idle);
+        Self {
+            idle,
+            ..Self::new(config, dialect, Reader::Server, now)
+        }
     }
 
     fn new(config: Arc<Config>, dialect: DialectConfig, reader: Reader, now: Time) -> Self {
@@ -133,6 +140,7 @@ impl DialectSession {
             turns: VecDeque::new(),
             given_up: HashSet::new(),
             liveness: Liveness::new(now, config.heartbeat),
+            idle: None,
             is_overdue: false,
             ping_sent: None,
             pending: BTreeMap::new(),
@@ -390,6 +398,16 @@ impl DialectSession {
         self.finish_drain(now);
     }
 
+    /// Ends a connection that has had nothing to say for too long: a dialect has no word for
+    /// asking it to leave.
+    fn look_whether_idle(&mut self, now: Time) {
+        let (is_busy, requests) = (!self.pending.is_empty(), u64::from(self.next));
+        let Some(idle) = &mut self.idle else { return };
+        if let Some(time) = idle.look(now, requests, is_busy) {
+            self.close(now, CloseReason::Idle(time));
+        }
+    }
+
     fn finish_drain(&mut self, now: Time) {
         if self.draining.is_some() && self.pending.is_empty() && self.caller.in_flight() == 0 {
             self.close(now, CloseReason::Drained);
@@ -459,6 +477,11 @@ impl DialectSession {
         self.caller.late
     }
 
+    #[inline]
+    pub(super) fn held(&self) -> usize {
+        self.out.len() + self.held
+    }
+
     pub(super) fn memory(&self) -> usize {
         let events = self.events.len() * size_of::<Event>();
         let pending = self.pending.len() * size_of::<Pending>();
@@ -483,6 +506,7 @@ impl Timers for DialectSession {
             Timer::ReadStall => self.liveness.read_stall_due(&self.config),
             Timer::CallDeadlines => self.caller.deadline(),
             Timer::Drain => self.draining.unwrap_or(Time::NEVER),
+            Timer::Idle => self.idle.as_ref().map_or(Time::NEVER, |idle| idle.due()),
             Timer::ReleaseMemory => self.release_at,
             Timer::Heartbeat if self.beats() => self.liveness.heartbeat_due(),
             Timer::Heartbeat => Time::NEVER,
@@ -505,6 +529,7 @@ impl Timers for DialectSession {
             }
             Timer::CallDeadlines => self.expire_calls(now),
             Timer::Drain => self.close(now, CloseReason::Drained),
+            Timer::Idle => self.look_whether_idle(now),
             Timer::ReleaseMemory => self.release_memory(now),
             Timer::Heartbeat => self.beat(now),
         }

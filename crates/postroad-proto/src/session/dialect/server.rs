@@ -1,6 +1,6 @@
 //! The server's end: it takes requests, finds their routes, and sends each answer in its turn.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{DialectSession, Pending};
 use crate::Time;
@@ -11,7 +11,7 @@ use crate::dialect::{Correlation, Dialect, DialectFrame, ERROR_BYTES, FrameKind,
 use crate::error_body::ErrorBody;
 use crate::session::{
     CallId, CancelReason, CloseReason, DropReason, Event, Extras, RefusalReason, Reply, Request,
-    RouteRef, Sink, no_room,
+    RouteRef, Shortage, Sink, no_room,
 };
 use crate::wire_error::{WireError, WireFault};
 
@@ -256,10 +256,23 @@ impl DialectSession {
         self.pending.insert(id.0, pending);
     }
 
-    pub(in crate::session) fn turn_away(&mut self, now: Time) {
-        let body = ErrorBody::new(Code::OVERLOADED, "too many connections");
+    pub(in crate::session) fn turn_away(&mut self, now: Time, shortage: Shortage) {
+        self.say_shortage(shortage);
+        self.close(now, CloseReason::TurnedAway(shortage));
+    }
+
+    pub(in crate::session) fn make_room(&mut self, now: Time, held: usize) {
+        if self.closed {
+            return;
+        }
+        self.out = BytesMut::new();
+        self.say_shortage(Shortage::Memory);
+        self.close(now, CloseReason::Memory(held));
+    }
+
+    fn say_shortage(&mut self, shortage: Shortage) {
+        let body = ErrorBody::new(Code::OVERLOADED, shortage.text());
         self.put(&DialectFrame::new(FrameKind::Error, error_text(&body)));
-        self.close(now, CloseReason::TurnedAway);
     }
 
     pub(in crate::session) fn respond(

@@ -19,13 +19,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::assembly::Assembly;
+use super::idle::Idle;
 use super::liveness::{GRACE, LATE_MIN, Liveness};
 use super::outbox::Outbox;
 use super::slots::{CalleeSlots, CallerSlots};
 use super::timers::{Timer, Timers};
 use super::{
-    CallId, CancelReason, CloseReason, Config, DropReason, Event, Failure, Sink, cut_short,
-    next_event, spoken,
+    CallId, CancelReason, CloseReason, Config, DropReason, Event, Failure, Shortage, Sink,
+    cut_short, next_event, spoken,
 };
 use crate::Time;
 use crate::code::Retry;
@@ -142,6 +143,8 @@ pub(super) struct Native {
     events: VecDeque<Event>,
     next_ping: u32,
     drain_ping: Option<u32>,
+    /// Of a server whose connections may not be idle for ever.
+    idle: Option<Box<Idle>>,
     /// Bytes of the stream before the frame that is decoded now.
     offset: u64,
 }
@@ -154,8 +157,10 @@ impl Native {
     }
 
     pub(super) fn server(config: Arc<Config>, id: [u8; 16], now: Time) -> Self {
+        let idle = Idle::new(now, config.idle);
         Self {
             id,
+            idle,
             ..Self::new(config, Role::Server, now)
         }
     }
@@ -187,6 +192,7 @@ impl Native {
             events: VecDeque::new(),
             next_ping: 0,
             drain_ping: None,
+            idle: None,
             offset: 0,
             config,
         }
@@ -274,7 +280,7 @@ impl Native {
             None if !buf.is_empty() && self.wants_read() => {
                 self.fault(now, cut_short(buf.len()));
             }
-            None if is_drained => self.close(now, CloseReason::Drained),
+            None if is_drained => self.close(now, self.drained()),
             None => self.close(now, CloseReason::Peer),
         }
     }
@@ -432,8 +438,54 @@ impl Native {
             .with_arg(millis)
             .with_route(1);
         let mut body = vec![self.drain_retry.to_wire()];
-        body.extend_from_slice(b"the server is shutting down");
+        body.extend_from_slice(self.parting_words().as_bytes());
         self.outbox.push_control(head, &body);
+    }
+
+    /// Why the client is asked to leave.
+    fn parting_words(&self) -> &'static str {
+        match &self.idle {
+            Some(idle) if idle.is_over() => "the connection was idle for too long",
+            _ => "the server is shutting down",
+        }
+    }
+
+    /// Why a drain ends.
+    fn drained(&self) -> CloseReason {
+        match self.config.idle {
+            Some(time) if self.idle.as_ref().is_some_and(|idle| idle.is_over()) => {
+                CloseReason::Idle(time)
+            }
+            _ => CloseReason::Drained,
+        }
+    }
+
+    /// Asks a client to leave that has had nothing to say for too long.
+    fn look_whether_idle(&mut self, now: Time) {
+        let (is_busy, offset) = (self.in_flight() > 0, self.offset);
+        let is_draining = self.drain != Drain::No;
+        let Some(idle) = &mut self.idle else { return };
+        let seen = offset.wrapping_sub(idle.heartbeats);
+        if idle.look(now, seen, is_busy || is_draining).is_some() {
+            // It may come again, also to this server.
+            self.drain_retry = Retry::Here;
+            self.drain(now, 2 * DRAIN_PHASE_MAX);
+        }
+    }
+
+    /// Ends a connection that holds too much, and lets go what it holds.
+    pub(super) fn make_room(&mut self, now: Time, held: usize) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.outbox.clear();
+        if self.phase == Phase::Open {
+            let mut body = vec![Retry::Elsewhere.to_wire()];
+            body.extend_from_slice(Shortage::Memory.text().as_bytes());
+            let head = Head::new(Kind::GoAway).with_id(2).with_route(1);
+            self.outbox.push_control(head, &body);
+        }
+        self.close(now, CloseReason::Memory(held));
     }
 
     fn continue_drain(&mut self, now: Time) {
@@ -451,7 +503,7 @@ impl Native {
                 let end = end.min(now + DRAIN_PHASE_MAX);
                 self.drain = Drain::Second { end };
             }
-            Drain::Second { end } if done || end <= now => self.close(now, CloseReason::Drained),
+            Drain::Second { end } if done || end <= now => self.close(now, self.drained()),
             Drain::Told if done => self.close(now, CloseReason::Drained),
             _ => {}
         }
@@ -521,6 +573,11 @@ impl Native {
         self.caller.as_ref().map_or(0, |caller| caller.slots.late)
     }
 
+    #[inline]
+    pub(super) fn held(&self) -> usize {
+        self.outbox.len() + self.assembly.bytes()
+    }
+
     pub(super) fn memory(&self) -> usize {
         let caller = self.caller.as_ref();
         let routes_out = caller.map_or(0, |caller| caller.routes.len());
@@ -554,6 +611,7 @@ impl Timers for Native {
                 Drain::Second { end } => end,
                 Drain::No | Drain::Told => Time::NEVER,
             },
+            Timer::Idle => self.idle.as_ref().map_or(Time::NEVER, |idle| idle.due()),
             // Once in a heartbeat's interval, so that a busy connection hardly ever has to take the
             // memory again.
             Timer::ReleaseMemory | Timer::Heartbeat => self.liveness.heartbeat_due(),
@@ -581,6 +639,7 @@ impl Timers for Native {
             Timer::CallDeadlines => self.expire_calls(now),
             Timer::RequestDeadlines => self.expire_requests(now),
             Timer::Drain => self.continue_drain(now),
+            Timer::Idle => self.look_whether_idle(now),
             // The heartbeat, which is due at the same time, moves both.
             Timer::ReleaseMemory => {
                 self.drop_unfinished(now);

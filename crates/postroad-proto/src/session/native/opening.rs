@@ -7,7 +7,7 @@ use crate::Time;
 use crate::code::Retry;
 use crate::frame::{CRITICAL, Hello, Opening, OpeningParts, Refuse, RefuseReason, Welcome};
 use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, PARTS_ROOM};
-use crate::session::{Config, Credentials, Denial, PeerHello, features};
+use crate::session::{Config, Credentials, Denial, PeerHello, Shortage, features};
 use crate::text::Printable;
 use crate::wire_error::{WireError, WireFault};
 
@@ -332,11 +332,11 @@ impl Native {
         }
     }
 
-    pub(in crate::session) fn turn_away(&mut self, now: Time) {
-        let text = "too many connections".to_owned();
+    pub(in crate::session) fn turn_away(&mut self, now: Time, shortage: Shortage) {
+        let text = shortage.text().to_owned();
         let refuse = self.refusal(RefuseReason::Capacity, Retry::Elsewhere, text);
         self.refuse(refuse);
-        self.close(now, CloseReason::TurnedAway);
+        self.close(now, CloseReason::TurnedAway(shortage));
     }
 
     pub(super) fn refuse_draining(&mut self) {

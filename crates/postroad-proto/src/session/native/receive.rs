@@ -11,7 +11,7 @@ use super::{Callee, CancelReason, Drain, Event, Native};
 use crate::Time;
 use crate::code::{Code, Retry};
 use crate::error_body::ErrorBody;
-use crate::frame::{Head, Kind, MESSAGE_ID, MORE, OF_RESPONSE, PARTS, QOS};
+use crate::frame::{Head, Kind, MESSAGE_ID, MORE, OF_RESPONSE, PARTS, QOS, frame_bytes};
 use crate::limits::HEAD_BYTES;
 use crate::session::assembly::{BeginError, Message, Of};
 use crate::session::parsed_parts::{
@@ -123,8 +123,14 @@ impl Native {
             Kind::Data => return self.receive_data(now, head, &body, sink),
             Kind::Route => return self.receive_route(head, &body),
             Kind::Cancel => self.receive_cancel(now, head),
-            Kind::Ping => self.receive_ping(head, &body)?,
-            Kind::Pong => self.receive_pong(now, head, &body),
+            Kind::Ping => {
+                self.count_heartbeat(&body);
+                self.receive_ping(head, &body)?;
+            }
+            Kind::Pong => {
+                self.count_heartbeat(&body);
+                self.receive_pong(now, head, &body);
+            }
             Kind::GoAway => self.receive_go_away(now),
             Kind::Fault => {
                 let text = printable_within(body.get(8..).unwrap_or_default(), FAULT_TEXT_MAX);
@@ -466,6 +472,14 @@ impl Native {
         } else {
             // It was answered already; what has not left need not leave any more.
             self.outbox.forget_answer(id.0);
+        }
+    }
+
+    /// A heartbeat is no reason to take a connection for one that is used.
+    fn count_heartbeat(&mut self, body: &Bytes) {
+        if let Some(idle) = &mut self.idle {
+            let bytes = frame_bytes(body.len(), self.decoder.checksum);
+            idle.heartbeats += bytes as u64;
         }
     }
 

@@ -66,7 +66,8 @@ impl Connection {
     }
 
     /// Sees to it that answers which were queued are written.
-    fn send_answers(&self, inner: MutexGuard<'_, Inner>) {
+    fn send_answers(&self, mut inner: MutexGuard<'_, Inner>) {
+        self.tell_held(&mut inner);
         // The driver has to read on, or to end the connection, so it may as well write.
         let is_for_driver = inner.session.is_closed() || inner.wakeups.is_paused();
         if is_for_driver {
@@ -102,7 +103,8 @@ impl Connection {
 
     /// Whether requests may be started: their answers find room, or nobody waits for any.
     pub(crate) fn has_room_for_answers(&self) -> bool {
-        let session = &self.lock().session;
-        session.is_closed() || session.has_room()
+        let inner = self.lock();
+        let session = &inner.session;
+        session.is_closed() || session.has_room() && !inner.is_paused
     }
 }

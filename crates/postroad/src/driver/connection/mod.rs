@@ -20,16 +20,19 @@
 //! [`Wakeups`]; `model.rs` checks both in all orders of the threads with at most two interruptions.
 //!
 //! What callers do is in `callers.rs`, for pipelines in `pipelines.rs`, for handlers in
-//! `handlers.rs`; what the driver does is in `turns.rs`.
+//! `handlers.rs`; what the driver does is in `turns.rs`; what all of that holds in memory is told
+//! in `memory.rs`.
 
 mod callers;
 mod handlers;
+mod memory;
 mod pipelines;
 mod turns;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 
 use postroad_proto::Time;
@@ -82,6 +85,12 @@ pub(in super::super) struct Inner {
     unfinished: Option<Box<Unfinished>>,
     /// Why the connection has ended, if it has.
     closed: Option<Box<CloseReason>>,
+    /// Bytes that were read and not taken by the session.
+    unread: usize,
+    /// What this connection has told last that it holds, bytes.
+    told: usize,
+    /// All connections together hold too much, and this one more than its part: nothing is read.
+    is_paused: bool,
 }
 
 impl Inner {
@@ -105,11 +114,17 @@ impl Inner {
         self.wakeups.after(Change::Due(due))
     }
 
+    /// What the session and the driver hold, bytes.
+    #[inline]
+    fn held(&self) -> usize {
+        self.session.held() + self.unread
+    }
+
     /// How things stand; the driver, whose timer rings at `armed`, will set it for what is due.
     fn status(&mut self, armed: Time) -> Status {
         let status = Status {
-            wants_read: self.session.wants_read(),
-            has_room: self.session.has_room(),
+            wants_read: self.session.wants_read() && !self.is_paused,
+            has_room: self.session.has_room() && !self.is_paused,
             is_closed: self.session.is_closed(),
             // A wake-up counts as output: the driver writes, and so clears the signal.
             has_output: self.wakeups.is_sent()
@@ -184,6 +199,8 @@ pub(crate) struct Connection {
     watched: Option<Box<Watched>>,
     /// Of a server: where what is dropped on arrival is counted.
     counters: Option<Arc<Counters>>,
+    /// Of a server, once a request has had to wait: bytes of those that do, which count themselves.
+    waiting: OnceLock<Arc<AtomicUsize>>,
     pub(crate) peer: Arc<PeerInfo>,
 }
 
@@ -216,6 +233,9 @@ impl Connection {
             waiters: None,
             unfinished: None,
             closed: None,
+            unread: 0,
+            told: 0,
+            is_paused: false,
         };
         let watched = link.map(|link| {
             let emptied = Notify::new();
@@ -226,6 +246,7 @@ impl Connection {
             writer,
             watched,
             counters,
+            waiting: OnceLock::new(),
             peer: Arc::new(peer),
         }
     }

@@ -47,6 +47,7 @@ impl Connection {
             batch,
         };
         inner.session.handle_bytes(now, buf, &mut sink);
+        inner.unread = buf.len();
         // The session stops before the end where it is paused or the batch is full.
         let leftover = if !inner.session.wants_read() || batch.room() == 0 {
             Leftover::Frames
@@ -173,6 +174,7 @@ impl Connection {
         armed: Time,
     ) -> Status {
         self.collect(&mut inner, batch);
+        self.tell_held(&mut inner);
         let status = inner.status(armed);
         let is_room_wanted = inner.wakeups.take_room();
         drop(inner);
