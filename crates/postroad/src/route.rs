@@ -221,8 +221,8 @@ pub struct RouteOptions {
     /// Whether a request that is handled twice does no more than one that is handled once, so that
     /// it may be sent again. Default false.
     pub is_idempotent: bool,
-    /// The highest priority, 0 to 7, of its requests: one that asks for more has this. A rule of the
-    /// server ([`RouteRule`]) goes before it. Default: any.
+    /// The highest priority, 0 to 7, of its requests: one that asks for more has this. A rule of
+    /// the server ([`RouteRule`]) goes before it. Default: any.
     pub priority_max: Option<u8>,
     /// Where its handler runs, unless a rule says [`Work::Cpu`]. Default: where requests are read.
     pub work: Work,

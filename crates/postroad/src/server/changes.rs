@@ -14,7 +14,8 @@ type Setting = (&'static str, String, Effect);
 
 /// Every setting that differs.
 pub(super) fn changes(from: &ServerConfig, to: &ServerConfig) -> Vec<Change> {
-    let pairs = settings(from).into_iter().zip(settings(to));
+    let all = |config| settings(config).into_iter().chain(of_identity(config));
+    let pairs = all(from).zip(all(to));
     let differ = pairs.filter(|((_, from, _), (_, to, _))| from != to);
     let mut changes: Vec<_> = differ
         .map(|((key, from, effect), (_, to, _))| Change::new(key, from, to, effect))
@@ -23,7 +24,18 @@ pub(super) fn changes(from: &ServerConfig, to: &ServerConfig) -> Vec<Change> {
     changes
 }
 
-/// Every setting but the rules of routes.
+/// Who is believed, and where it is written down.
+fn of_identity(config: &ServerConfig) -> Vec<Setting> {
+    let identity = &config.identity;
+    let jwt = identity.jwt.as_ref().map(|jwt| format!("{jwt:?}"));
+    let audit = identity.audit.as_ref().map(|audit| format!("{audit:?}"));
+    vec![
+        ("identity.jwt", or_none(jwt), Effect::NextStart),
+        ("identity.audit", or_none(audit), Effect::NextStart),
+    ]
+}
+
+/// Every setting but the rules of routes and the identity.
 fn settings(config: &ServerConfig) -> Vec<Setting> {
     let (connection, limits) = (&config.connection, &config.connection.limits);
     let number = |value: usize| value.to_string();
@@ -53,22 +65,6 @@ fn settings(config: &ServerConfig) -> Vec<Setting> {
         ),
         ("server.shed", config.shed.to_string(), now),
         ("workers.cpu", some(config.cpu_workers), now),
-        (
-            "identity.jwt",
-            or_none(config.identity.jwt.as_ref().map(|jwt| format!("{jwt:?}"))),
-            Effect::NextStart,
-        ),
-        (
-            "identity.audit",
-            or_none(
-                config
-                    .identity
-                    .audit
-                    .as_ref()
-                    .map(|audit| format!("{audit:?}")),
-            ),
-            Effect::NextStart,
-        ),
         ("connection.preset", connection.preset.to_string(), new),
         ("connection.heartbeat", time(connection.heartbeat), new),
         ("connection.handshake", time(connection.handshake), new),

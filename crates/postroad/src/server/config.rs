@@ -40,13 +40,13 @@ pub struct ServerConfig {
     pub connection: ConnectionConfig,
     /// Connections at once. Default 65,536; more are closed when they come.
     pub max_connections: usize,
-    /// Connections at once from one address, which of IPv6 is a network of 64 bits; more are closed
-    /// when they come. Unix sockets have no address. Default `None`, without a bound: behind a proxy
-    /// or a gateway all clients have one address.
+    /// Connections at once from one address, which of IPv6 is a network of 64 bits; more are
+    /// closed when they come. Unix sockets have no address. Default `None`, without a bound:
+    /// behind a proxy or a gateway all clients have one address.
     pub max_connections_per_address: Option<usize>,
     /// Bytes that all connections together may hold: incomplete messages, answers that wait to be
-    /// written, payloads of requests whose handlers wait. Over it the connections that hold the most
-    /// are not read from; if that does not help within half a second they are closed; and new ones
+    /// written, payloads of requests whose handlers wait. Over it the connections that hold the
+    /// most are not read from; if that does not help within half a second they are closed; new ones
     /// are turned away. Default `None`: half of the machine's memory, or of what the control group
     /// of the process may have. At least 1 MiB.
     #[serde(deserialize_with = "some_size")]

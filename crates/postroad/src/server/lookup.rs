@@ -10,7 +10,8 @@ use postroad_proto::dialect::routes::{CodeKind, Destination, destination};
 use postroad_proto::session::RouteRef;
 
 use super::admission::{Applied, ClientKey};
-use super::routes::{Dispatch, Served};
+use super::routes::Dispatch;
+use super::served::Served;
 use super::versions;
 use crate::caller::Caller;
 use crate::clock;

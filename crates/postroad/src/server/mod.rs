@@ -24,6 +24,7 @@ mod reload;
 mod routes;
 mod run_queue;
 mod running;
+mod served;
 mod share;
 mod start;
 mod turns;

@@ -1,7 +1,6 @@
 //! The table of routes while it serves, and what all requests for it share.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,32 +9,12 @@ use arc_swap::ArcSwap;
 use super::admission::Rules;
 use super::cut::CutOff;
 use super::intake::Intake;
+use super::served::Served;
 use super::versions;
 use crate::identity::Verifier;
 use crate::observe::counters::Counters;
 use crate::route::{Access, Concurrency, Description, RouteRule};
 use crate::router::{Router, Table};
-
-/// The table as it serves: what authors have put together, and what an operator says of it.
-#[derive(Clone, Default)]
-pub(crate) struct Served {
-    table: Table,
-    pub(super) rules: Arc<Rules>,
-}
-
-impl Deref for Served {
-    type Target = Table;
-
-    fn deref(&self) -> &Table {
-        &self.table
-    }
-}
-
-impl DerefMut for Served {
-    fn deref_mut(&mut self) -> &mut Table {
-        &mut self.table
-    }
-}
 
 /// What the requests of all connections of a server share.
 pub(crate) struct Dispatch {

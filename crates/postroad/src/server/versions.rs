@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::admission::ClientKey;
-use super::routes::Served;
+use super::served::Served;
 use crate::observe::node;
 use crate::route::{Route, RouteRule, version};
 

@@ -57,11 +57,16 @@ pub(crate) async fn is_served(client: &Client) -> Tested {
     Ok(())
 }
 
+/// Lets so much time pass.
+async fn pause(time: Duration) {
+    let _ = tokio::time::timeout(time, pending::<()>()).await;
+}
+
 /// Waits for something that happens soon.
 pub(crate) async fn wait_until(what: impl Fn() -> bool) -> Tested {
     let waiting = async {
         while !what() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pause(Duration::from_millis(1)).await;
         }
     };
     Ok(tokio::time::timeout(PATIENCE, waiting).await?)
@@ -125,7 +130,7 @@ pub(crate) async fn most_held(
         tokio::select! {
             biased;
             done = &mut what => return done.map(|()| most),
-            () = tokio::time::sleep(Duration::from_millis(1)) => {
+            () = pause(Duration::from_millis(1)) => {
                 most = most.max(server.stats().held);
             }
         }
@@ -275,7 +280,7 @@ async fn a_client_that_has_nothing_but_heartbeats_to_say_is_asked_to_leave() -> 
         let read = tokio::time::timeout(PATIENCE, raw.read(&mut piece)).await??;
         assert!(read > 0, "it is asked before it is closed");
         said.extend_from_slice(&piece[..read]);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        pause(Duration::from_millis(5)).await;
     }
     assert!(begin.elapsed() >= time - time / 8);
     raw.shutdown().await?;
@@ -289,7 +294,7 @@ async fn a_dialects_connection_that_is_idle_is_closed_and_one_with_a_call_at_wor
 {
     let time = Duration::from_millis(200);
     let slow = async || {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        pause(Duration::from_millis(1500)).await;
         "done"
     };
     let router = Router::new().route("slow", slow);

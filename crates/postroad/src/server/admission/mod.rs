@@ -172,8 +172,8 @@ impl Rules {
         self.list.iter().find(|rule| rule.fits(route))
     }
 
-    /// The guard of a route, if anything is said of it by a rule, or by its author. The same for all
-    /// connections.
+    /// The guard of a route, if anything is said of it by a rule, or by its author. The same for
+    /// all connections.
     pub(super) fn guard(&self, route: &Arc<str>, declared: &Description) -> Option<Arc<Guard>> {
         let is_declared = declared.priority_max.is_some() || declared.work == Work::Cpu;
         if self.list.is_empty() && self.concurrency.is_none() && !is_declared {
