@@ -11,6 +11,7 @@ pub(super) fn open(url: Url) -> Result<Source, TransportError> {
     Err(wrong(&url))
 }
 
+#[allow(dead_code, reason = "names that stand for addresses have no keys")]
 pub(super) fn keyed(url: Url) -> Result<Arc<dyn Keyed>, TransportError> {
     Err(wrong(&url))
 }
