@@ -75,8 +75,15 @@ impl Target {
             });
         }
         let mut frames = Vec::new();
-        let many = (64 * 1024 / (16 + body.len())).max(1);
-        (0..many).for_each(|_| put_frame(&mut frames, head, &[], body, false));
+        let many = if body.len() > 1000 { 64 } else { 1000 };
+        for id in 0..many {
+            // Calls that are in flight have ids of their own.
+            let head = match head.is(Kind::Request) {
+                true => head.with_id(id),
+                false => head,
+            };
+            put_frame(&mut frames, head, &[], body, false);
+        }
         while self.goes_on() {
             // One that is not read stands still in the middle of a frame, and goes on there.
             let mut left = &frames[..];
@@ -87,7 +94,7 @@ impl Target {
                     Err(_) => return Ok(()),
                 }
             }
-            self.count(many as u64);
+            self.count(u64::from(many));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::times::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Probe {
-    /// Where the node tells how it does: `listen` of its section [admin].
+    /// Where the node tells how it does: `listen` of its section `[admin]`.
     #[arg(default_value = DEFAULT_ADMIN)]
     pub(crate) url: AdminAddress,
     /// Ask whether its threads still turn; if not, it should be started anew.
