@@ -12,7 +12,7 @@
 //!   its first, when `c` is not known, before more than `each * C + 8 * C`;
 //! - of any work `W` in which it always waits, it gets at least `W / each - 10 * C`;
 //! - of any work `W` in which something less important than the most important always waits, all
-//!   such levels together get at least `W * lower_per_mille / 1000 - 10 * C`;
+//!   such levels together get at least `W * lower_per_mille / 1000 - 11 * C`;
 //! - the most important level gets all the rest: at least `1 - max(lower, 7 / each)` of the work,
 //!   less than `8 * C` in any stretch, if nothing ages;
 //! - in time, a level waits for at most `7 * aging` and until whoever serves asks again.
@@ -142,18 +142,24 @@ impl Levels {
         Some(picked as u8)
     }
 
-    /// Notes what has begun to wait: its share begins to count now, for what was not used while
-    /// there was nothing to do is not saved. So what comes to an idle server together is served by
-    /// importance alone. Of a level that never had a turn nobody knows what it costs: it is taken
-    /// to cost what the others do.
+    /// Notes what has begun to wait: it is due now at the earliest, for what was not used while
+    /// there was nothing to do is not saved. Of a level that never had a turn nobody knows what it
+    /// costs: it is taken to cost what the others do, and waits for its share first. So what comes
+    /// to a server that has just begun is served by importance.
     fn note_waiting(&mut self, waiting: u8, now: Time) {
         for level in bits(waiting & !self.waiting) {
-            let earned = self.work.saturating_add(self.gap[level]);
+            let earned = match self.unknown & 1 << level {
+                0 => self.work,
+                _ => self.work.saturating_add(self.gap[level]),
+            };
             self.due[level] = self.due[level].max(earned);
             self.since[level] = now.0;
         }
         if is_single(self.waiting) {
-            let earned = self.work.saturating_add(self.lower_gap);
+            let earned = match self.lower_due {
+                0 => self.work.saturating_add(self.lower_gap),
+                _ => self.work,
+            };
             self.lower_due = self.lower_due.max(earned);
         }
         self.waiting = waiting;

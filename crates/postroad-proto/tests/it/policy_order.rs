@@ -221,7 +221,7 @@ fn run(seed: u64, config: OrderConfig) -> Result<(), String> {
             }
         }
         let lower_share = (work - lower_from) * 50 / 1000;
-        if mask & mask.wrapping_sub(1) != 0 && lower_got + 10 * longest < lower_share {
+        if mask & mask.wrapping_sub(1) != 0 && lower_got + 11 * longest < lower_share {
             return Err(format!("the lower levels got {lower_got} of {lower_share}"));
         }
     }
