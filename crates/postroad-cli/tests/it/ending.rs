@@ -10,8 +10,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::support::{Node, PATIENCE, postroad, run, signal, text, wait};
 
-/// Calls a second, and for how long. Few enough that a busy machine does not queue more of them than
-/// a client lets wait.
+/// Calls a second, and for how long. Few enough that a busy machine does not queue more of them
+/// than a client lets wait.
 const RATE: u64 = 1_000;
 const LASTS: Duration = Duration::from_secs(4);
 /// The calls that became due within this are made together.

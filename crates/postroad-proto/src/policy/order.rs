@@ -94,6 +94,8 @@ pub struct Levels {
     lower_gap: u64,
     /// Levels that never had a turn, a bit each.
     unknown: u8,
+    /// Whether one below the most important ever had one.
+    is_lower_known: bool,
     /// Since when a level has waited for a turn. A [`Time`].
     since: [u64; LEVELS],
     /// When a level got a turn because it had aged. A [`Time`].
@@ -119,6 +121,7 @@ impl Levels {
             gap: [FIRST_GAP; LEVELS],
             lower_gap: FIRST_GAP,
             unknown: u8::MAX,
+            is_lower_known: false,
             since: [0; LEVELS],
             aged_at: 0,
         }
@@ -156,9 +159,9 @@ impl Levels {
             self.since[level] = now.0;
         }
         if is_single(self.waiting) {
-            let earned = match self.lower_due {
-                0 => self.work.saturating_add(self.lower_gap),
-                _ => self.work,
+            let earned = match self.is_lower_known {
+                false => self.work.saturating_add(self.lower_gap),
+                true => self.work,
             };
             self.lower_due = self.lower_due.max(earned);
         }
@@ -205,9 +208,9 @@ impl Levels {
         self.due[index] = next(self.due[index], self.gap[index]);
         let lower_gap = cost.saturating_mul(self.lower) / 1000;
         if self.waiting >> index > 1 {
-            self.lower_gap = lower_gap;
+            self.is_lower_known = true;
             self.lower_due = next(self.lower_due, lower_gap);
-        } else if self.unknown & self.waiting != 0 && lower_gap > self.lower_gap {
+        } else if !self.is_lower_known && lower_gap > self.lower_gap {
             self.lower_due = self.lower_due.saturating_add(lower_gap - self.lower_gap);
             self.lower_gap = lower_gap;
         }
