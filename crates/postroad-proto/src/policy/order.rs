@@ -8,13 +8,12 @@
 //! With `C` the longest piece of work and `c` what the level's last turn cost, in nanoseconds of
 //! work that all levels together are charged:
 //!
-//! - a level that goes on waiting gets its next turn before more than `each * c + 8 * C` is done,
-//!   its first, when `c` is not known, before more than `each * C + 8 * C`;
-//! - of any work `W` in which it always waits, it gets at least `W / each - 10 * C`;
+//! - a level that goes on waiting gets its next turn before more than `each * c + 8 * C` is done;
+//! - of any work `W` in which it always waits, it gets at least `W / each - 9 * C`;
 //! - of any work `W` in which something less important than the most important always waits, all
-//!   such levels together get at least `W * lower_per_mille / 1000 - 11 * C`;
-//! - the most important level gets all the rest: at least `1 - max(lower, 7 / each)` of the work,
-//!   less than `8 * C` in any stretch, if nothing ages;
+//!   such levels together get at least `W * lower_per_mille / 1000 - 9 * C`;
+//! - the most important level gets all the rest: of any work `W` in which it always waits at least
+//!   `W * (1 - lower_per_mille / 1000 - 7 / each) - 9 * C`, if nothing ages;
 //! - in time, a level waits for at most `7 * aging` and until whoever serves asks again.
 //!
 //! The queues of a connection's [outbox](crate::session) have a bound of their own. They cannot use
@@ -66,8 +65,6 @@ impl OrderConfig {
 }
 
 const LEVELS: usize = 8;
-/// Work before the first turn of a level whose turns have cost nothing yet, nanoseconds.
-const FIRST_GAP: u64 = 100_000;
 /// How much work lies between two turns of who has no guarantee.
 const NEVER: u64 = u64::MAX;
 
@@ -88,14 +85,6 @@ pub struct Levels {
     due: [u64; LEVELS],
     /// The same of all below the most important one.
     lower_due: u64,
-    /// Work between the last turn of a level and its next.
-    gap: [u64; LEVELS],
-    /// The same of all below the most important one.
-    lower_gap: u64,
-    /// Levels that never had a turn, a bit each.
-    unknown: u8,
-    /// Whether one below the most important ever had one.
-    is_lower_known: bool,
     /// Since when a level has waited for a turn. A [`Time`].
     since: [u64; LEVELS],
     /// When a level got a turn because it had aged. A [`Time`].
@@ -118,10 +107,6 @@ impl Levels {
             waiting: 0,
             due: [0; LEVELS],
             lower_due: 0,
-            gap: [FIRST_GAP; LEVELS],
-            lower_gap: FIRST_GAP,
-            unknown: u8::MAX,
-            is_lower_known: false,
             since: [0; LEVELS],
             aged_at: 0,
         }
@@ -146,24 +131,14 @@ impl Levels {
     }
 
     /// Notes what has begun to wait: it is due now at the earliest, for what was not used while
-    /// there was nothing to do is not saved. Of a level that never had a turn nobody knows what it
-    /// costs: it is taken to cost what the others do, and waits for its share first. So what comes
-    /// to a server that has just begun is served by importance.
+    /// there was nothing to do is not saved.
     fn note_waiting(&mut self, waiting: u8, now: Time) {
         for level in bits(waiting & !self.waiting) {
-            let earned = match self.unknown & 1 << level {
-                0 => self.work,
-                _ => self.work.saturating_add(self.gap[level]),
-            };
-            self.due[level] = self.due[level].max(earned);
+            self.due[level] = self.due[level].max(self.work);
             self.since[level] = now.0;
         }
         if is_single(self.waiting) {
-            let earned = match self.is_lower_known {
-                false => self.work.saturating_add(self.lower_gap),
-                true => self.work,
-            };
-            self.lower_due = self.lower_due.max(earned);
+            self.lower_due = self.lower_due.max(self.work);
         }
         self.waiting = waiting;
     }
@@ -195,24 +170,9 @@ impl Levels {
         let (index, cost) = (usize::from(level) % LEVELS, cost.max(1));
         // Whoever is served late is due as much sooner, and whoever is served early no later.
         let next = |due: u64, gap: u64| due.min(self.work).saturating_add(gap);
-        self.unknown &= !(1 << index);
-        for level in bits(self.unknown & self.waiting) {
-            let gap = cost.saturating_mul(self.each);
-            let is_more = gap > self.gap[level];
-            if is_more {
-                self.due[level] = self.due[level].saturating_add(gap - self.gap[level]);
-                self.gap[level] = gap;
-            }
-        }
-        self.gap[index] = cost.saturating_mul(self.each);
-        self.due[index] = next(self.due[index], self.gap[index]);
-        let lower_gap = cost.saturating_mul(self.lower) / 1000;
+        self.due[index] = next(self.due[index], cost.saturating_mul(self.each));
         if self.waiting >> index > 1 {
-            self.is_lower_known = true;
-            self.lower_due = next(self.lower_due, lower_gap);
-        } else if !self.is_lower_known && lower_gap > self.lower_gap {
-            self.lower_due = self.lower_due.saturating_add(lower_gap - self.lower_gap);
-            self.lower_gap = lower_gap;
+            self.lower_due = next(self.lower_due, cost.saturating_mul(self.lower) / 1000);
         }
         self.work = self.work.saturating_add(cost);
     }

@@ -237,12 +237,6 @@ fn a_call_that_the_session_refuses_is_told_with_the_reason() {
     pair.server.session.respond(pair.now, id, Ok(reply));
     pair.run_for(MILLI);
     assert_eq!(refused(&mut pair), [RefusalReason::NoRoomForAnswer]);
-    let mut pair = Pair::opened(Config::default(), Config::default());
-    inject(&mut pair, call.with_id(5), &[], b"");
-    // Before the client hears of the drain and hangs up.
-    pair.server.session.drain(pair.now, 9 * SECOND);
-    inject(&mut pair, call.with_id(4), &[], b"");
-    assert_eq!(refused(&mut pair), [RefusalReason::Draining]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ const ROUND: u64 = 500_000;
 const CLOSES: u64 = 10 * ROUND;
 /// A level that waits has at least one part in so many of the work; see [`Levels`].
 const GUARANTEED: u64 = 127;
+/// What the first turn of a level is taken to have cost, nanoseconds.
+const FIRST: u64 = 1_000_000;
 /// One-way messages of a lane from which on its driver reads no more. Twice what a driver takes
 /// over at once, so that there is work while it reads on. Calls are bounded by the protocol.
 const MESSAGES_MAX: usize = 256;
@@ -235,7 +237,14 @@ pub(crate) enum LaneState {
 }
 
 impl<O: Clone, T> Lanes<O, T> {
-    pub(crate) fn new(levels: Levels) -> Self {
+    pub(crate) fn new(mut levels: Levels) -> Self {
+        // A level that never had a turn would have one before all others. Here each has had one, so
+        // what comes first is served by importance, and shares count from now on.
+        for waiting in [u8::MAX; 8].into_iter().chain([1 << 7]) {
+            if let Some(level) = levels.pick(waiting, Time(0)) {
+                levels.charge(level, FIRST);
+            }
+        }
         Self {
             lanes: HashMap::new(),
             rounds: Default::default(),
