@@ -348,8 +348,8 @@ mod tests {
     fn the_most_important_is_next_and_then_the_most_urgent() {
         let limit = Limit::of(1);
         let only = connection();
-        let first = limit.try_enter(Time(1)).expect("nobody is at work");
-        assert!(limit.try_enter(Time(1)).is_none());
+        let first = limit.try_enter(clock::now()).expect("nobody is at work");
+        assert!(limit.try_enter(clock::now()).is_none());
         let wait = |level, deadline| {
             let waiting = limit.wait(only, ticket(level, deadline), None);
             waiting.expect("it may wait")
@@ -360,7 +360,7 @@ mod tests {
         assert!(poll(&mut low).is_none() && poll(&mut late).is_none());
         let second = poll(&mut soon).expect("it is the most urgent");
         assert!(
-            limit.try_enter(Time(1)).is_none(),
+            limit.try_enter(clock::now()).is_none(),
             "nobody passes who waits"
         );
         drop(second);
@@ -374,7 +374,7 @@ mod tests {
     fn who_gives_up_leaves_no_trace_with_or_without_a_permit() {
         let limit = Limit::of(1);
         let only = connection();
-        let first = limit.try_enter(Time(1)).expect("nobody is at work");
+        let first = limit.try_enter(clock::now()).expect("nobody is at work");
         let gone = limit.wait(only, ticket(3, 5), None).expect("it may wait");
         let granted = limit.wait(only, ticket(2, 5), None).expect("it may wait");
         drop(gone);
@@ -390,7 +390,7 @@ mod tests {
         let limit = Limit::of(2);
         let only = connection();
         (0..50).for_each(|_| limit.usual.sample(Duration::from_millis(10)));
-        let _permits = [limit.try_enter(Time(1)), limit.try_enter(Time(1))];
+        let _permits = [limit.try_enter(clock::now()), limit.try_enter(clock::now())];
         let patience = Some(Duration::from_millis(12));
         let waiting: Vec<_> = (0..3)
             .map(|_| limit.wait(only, ticket(3, 5), patience))
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_larger_limit_lets_those_in_who_wait() {
         let limit = Limit::of(1);
-        let _first = limit.try_enter(Time(1));
+        let _first = limit.try_enter(clock::now());
         let mut waits = limit
             .wait(connection(), ticket(3, 5), None)
             .expect("it may wait");
