@@ -6,7 +6,10 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// Longest tick of a file system's clock.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,13 @@ impl Stamp {
             len: meta.len(),
             file,
         }
+    }
+
+    /// Whether a later change would show: two within a tick of the file system's clock have one
+    /// time, so a file that has just changed is read again.
+    pub(crate) fn is_settled(&self) -> bool {
+        let age = self.modified.and_then(|time| time.elapsed().ok());
+        age.is_none_or(|age| age > SETTLED_AFTER)
     }
 }
 

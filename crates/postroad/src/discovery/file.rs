@@ -4,10 +4,10 @@
 //! behind links that were exchanged, as in a ConfigMap of Kubernetes.
 
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
@@ -20,13 +20,11 @@ use super::updates::Updates;
 use super::url::Url;
 use crate::error::TransportError;
 use crate::transport::BoxFuture;
+use crate::watched_file::Stamp;
 
 /// How often the file is looked at. A change counts when it looks the same twice, so a file that is
 /// being written is not read half.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Longest tick of a file system's clock.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// A list in a file.
 #[derive(Debug)]
@@ -35,35 +33,6 @@ struct File(PathBuf);
 pub(super) fn open(url: Url) -> Result<Source, TransportError> {
     url.check_rest("keep")?;
     Ok(Source::of(File(url.address.into())))
-}
-
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
-    file: u64,
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        #[cfg(unix)]
-        let file = std::os::unix::fs::MetadataExt::ino(meta);
-        #[cfg(not(unix))]
-        let file = 0;
-        Self {
-            modified: meta.modified().ok(),
-            len: meta.len(),
-            file,
-        }
-    }
-
-    /// Whether a later change would show: two within a tick of the file system's clock have one
-    /// time, so a file that has just changed is read again.
-    fn is_settled(&self) -> bool {
-        let age = self.modified.and_then(|time| time.elapsed().ok());
-        age.is_none_or(|age| age > SETTLED_AFTER)
-    }
 }
 
 /// The file as it is written. People write it, so a slip anywhere is told and not passed over.
@@ -110,7 +79,7 @@ enum Look {
 impl File {
     /// Looks at the file. `seen` is the last look's state, `read` the state that was read last.
     fn look(path: &Path, seen: Option<Stamp>, read: Option<Stamp>) -> io::Result<Look> {
-        let stamp = Stamp::of(&fs::metadata(path)?);
+        let stamp = Stamp::at(path)?;
         if read == Some(stamp) && stamp.is_settled() {
             return Ok(Look::Same);
         }
