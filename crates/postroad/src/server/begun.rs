@@ -83,7 +83,7 @@ impl Begun<'_> {
             }
             Ok(Entry::Permit(permit)) if guard.workers.is_none() => {
                 calls::started(&self.dispatch.counters, 1);
-                self.permit = permit;
+                self.permit = permit.map(Permit::begun);
                 self.cut_off = guard.deadline().map_or(Time::NEVER, |_| request.deadline);
                 self.start(starter, request, answers, scope);
                 // One that waits has taken it along.

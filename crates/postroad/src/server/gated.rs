@@ -139,10 +139,8 @@ impl Gated {
             }
         };
         let Some(workers) = &self.guard.workers else {
-            if let Err(late) = self.begin(&request) {
-                permit.into_iter().for_each(Permit::give_back);
-                return Err(late);
-            }
+            self.begin(&request)?;
+            let permit = permit.map(Permit::begun);
             let answer = route.run(request).await;
             if let Some(permit) = permit {
                 permit.finish(answer.is_ok());
@@ -150,22 +148,12 @@ impl Gated {
             return answer.map_err(Handled::Failed);
         };
 
-        let worker = match self.worker(workers, &request) {
-            Ok(worker) => worker,
-            Err(why) => {
-                permit.into_iter().for_each(Permit::give_back);
-                return Err(why);
-            }
-        };
-        let worker = match worker {
+        let worker = match self.worker(workers, &request)? {
             Place::Free(permit) => permit,
             Place::Waits(waiting) => waiting.await,
         };
-        let permits = [Some(worker), permit];
-        if let Err(late) = self.begin(&request) {
-            permits.into_iter().flatten().for_each(Permit::give_back);
-            return Err(late);
-        }
+        self.begin(&request)?;
+        let permits = [Some(worker), permit].map(|permit| permit.map(Permit::begun));
         let (name, context) = (Arc::clone(&request.origin.route), request.inherited());
         let handler = Box::pin(Scoped::new(context, route.run(request)));
         let ran = Arc::clone(workers).run(permits, name, handler).await;

@@ -133,7 +133,7 @@ impl Limit {
             limit: Arc::clone(self),
             began: now,
             doubted: None,
-            is_open: true,
+            is_open: false,
         })
     }
 
@@ -220,10 +220,10 @@ impl Permit {
         }
     }
 
-    /// Gives it back, because the handler is not started.
-    pub(crate) fn give_back(mut self) {
-        self.is_open = false;
-        self.doubted = None;
+    /// The handler is started now: from here on the end of the permit says something of it.
+    pub(crate) fn begun(mut self) -> Self {
+        self.is_open = true;
+        self
     }
 
     /// Gives it back after work that was done, well or not, and learns how long that took.
